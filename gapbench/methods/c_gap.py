@@ -1,0 +1,113 @@
+"""C-GaP: cyclic grow-and-prune (Ma et al., 2022, algorithm 1), its random variant, and DSD."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from typing import Literal
+
+from gapbench.errors import UserError
+from gapbench.methods.method import method
+from gapbench.methods.plan import Layers, Phase, Plan, names_of
+from gapbench.sparsity.partitions import Rule, partition
+
+
+@method("c_gap", version=1, label="C-GaP")
+def c_gap(
+    layers: Layers,
+    epochs: int,
+    rng: random.Random,
+    *,
+    partitions: int = 4,
+    strategy: Literal["cyclic", "random"] = "cyclic",
+    step_epochs: int | None = None,
+    steps: int | None = None,
+    partition_rule: Rule = "contiguous",
+    patterns: tuple[tuple[str, ...], ...] = (),
+    restart: bool = True,
+    step_lr: Literal["recipe", "constant"] = "recipe",
+) -> Plan:
+    """Grow one partition a step, train, prune it back; fine-tune with the masks of the end.
+
+    All layers start sparse under random masks. Step q grows partition q mod kappa for T epochs
+    while the others stay inside their masks. The defaults of `step_epochs` (T) and `steps` keep
+    the paper's proportions: 990 epochs are 28 steps of 30 and a fine-tune of 150.
+
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget; what the steps leave of it is the fine-tune.
+        rng: draws random partitions, and the layers of the random strategy.
+        partitions: kappa.
+        strategy: cyclic over a fixed partition, or a fresh random set of layers each step.
+        step_epochs: T; epochs // 33 by default.
+        steps: number of steps; by default the whole rounds that fit into 85 % of the epochs.
+        partition_rule: how layers are split into partitions.
+        patterns: name patterns of each partition, for the rule "patterns".
+        restart: whether each step restarts the optimiser state and the learning-rate schedule.
+        step_lr: the schedule inside a step: the recipe's, or constant at the peak rate.
+
+    Raises:
+        UserError: if the layers cannot be split so, or no epoch is left for the fine-tune.
+    """
+    length = max(1, epochs // 33) if step_epochs is None else step_epochs
+    rounds = int(epochs * 0.85 / (max(1, length) * partitions)) if partitions > 0 else 0
+    count = max(1, rounds) * partitions if steps is None else steps
+    fine_tune = epochs - count * length
+    if length < 1 or count < 1 or fine_tune < 1:
+        raise UserError(
+            f"c_gap: {epochs} epochs do not hold {count} steps of {length} and a fine-tune "
+            "of at least 1: change epochs, steps or step_epochs"
+        )
+    if strategy == "cyclic":
+        order = itertools.cycle(partition(layers, partitions, partition_rule, rng, patterns))
+    else:
+        order = _random_sets(layers, partitions, rng)
+    grown = itertools.islice(order, count)
+    grow_steps = [
+        Phase(length, grow=group, restart=restart, lr=step_lr, label=f"grow {q + 1}/{count}")
+        for q, group in enumerate(grown)
+    ]
+    return Plan((*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random")
+
+
+@method("dsd", version=1, label="DSD (1 partition)")
+def dsd(
+    layers: Layers,
+    epochs: int,
+    rng: random.Random,
+    *,
+    step_epochs: int | None = None,
+    steps: int | None = None,
+    restart: bool = True,
+    step_lr: Literal["recipe", "constant"] = "recipe",
+) -> Plan:
+    """Grow and prune the whole model each step: C-GaP with one partition."""
+    return c_gap(
+        layers,
+        epochs,
+        rng,
+        partitions=1,
+        step_epochs=step_epochs,
+        steps=steps,
+        restart=restart,
+        step_lr=step_lr,
+    )
+
+
+def _random_sets(
+    layers: Layers, partitions: int, rng: random.Random
+) -> Iterator[frozenset[str]]:
+    """Yield ceil(L / kappa) random layers a step, none of which the step before had grown."""
+    if not 2 <= partitions <= len(layers):
+        raise UserError(
+            f"partitions: the random strategy needs 2 to {len(layers)} (one layer each), "
+            f"not {partitions}"
+        )
+    size = math.ceil(len(layers) / partitions)
+    last: frozenset[str] = frozenset()
+    while True:
+        free = sorted(names_of(layers) - last)
+        last = frozenset(rng.sample(free, min(size, len(free))))
+        yield last

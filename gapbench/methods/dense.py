@@ -1,0 +1,14 @@
+"""Dense training: the reference that pruning is measured against."""
+
+from __future__ import annotations
+
+import random
+
+from gapbench.methods.method import method
+from gapbench.methods.plan import Layers, Phase, Plan, names_of
+
+
+@method("dense", version=1, label="Dense")
+def dense(layers: Layers, epochs: int, rng: random.Random) -> Plan:
+    """Train every layer densely and prune nothing."""
+    return Plan((Phase(epochs, grow=names_of(layers), label="dense"),))

@@ -1,0 +1,95 @@
+"""The registry of methods, and the one way to call one. One file in this package a method."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+
+from gapbench.errors import UserError, choose
+from gapbench.methods.plan import Layers, Plan
+from gapbench.registry import Registry
+from gapbench.streams import stream
+
+Build = Callable[..., Plan]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method: `build(layers, epochs, rng, **options)` returns its plan."""
+
+    name: str
+    version: int
+    label: str
+    build: Build
+    __module__ = "gapbench.methods.method"
+
+    @property
+    def __qualname__(self) -> str:
+        return f"{self.build.__module__}.{self.build.__name__}"
+
+
+methods: Registry[Method] = Registry("method", "gapbench.methods")
+
+
+def method(name: str, *, version: int, label: str) -> Callable[[Build], Build]:
+    """Register a function as a method; raise `version` when its plans change.
+
+    The function takes (layers, epochs, rng) and its options as keyword-only arguments with types
+    and defaults. `rng` is the trial's partition stream.
+    """
+
+    def add(build: Build) -> Build:
+        methods.register(name)(Method(name, version, label, build))
+        return build
+
+    return add
+
+
+def _tuples(value: object) -> object:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+@functools.cache
+def options_model(name: str) -> type[BaseModel]:
+    """Return the strict pydantic model of a method's options, made from its signature."""
+    build = methods[name].build
+    hints = get_type_hints(build)
+    fields: dict[str, Any] = {
+        key: (Annotated[hints[key], BeforeValidator(_tuples)], parameter.default)
+        for key, parameter in inspect.signature(build).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    return create_model(f"{name}_options", __config__=config, **fields)
+
+
+def plan(name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: Any) -> Plan:
+    """Return the plan of method `name` for `epochs` machine-epochs over `layers`.
+
+    Raises:
+        UserError: if the method or an option is unknown, or the options do not fit together.
+    """
+    if epochs < 1:
+        raise UserError(f"epochs: {epochs} is not possible: at least 1 is needed")
+    model = options_model(name)
+    try:
+        checked = model(**options)
+    except ValidationError as error:
+        raise UserError(_first_line(name, model, error)) from None
+    values = {key: getattr(checked, key) for key in model.model_fields}
+    rng: random.Random = stream(seed, "partition")
+    return methods[name].build(layers, epochs, rng, **values)
+
+
+def _first_line(name: str, model: type[BaseModel], error: ValidationError) -> str:
+    problem = error.errors()[0]
+    key = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        return choose(f"option of {name}", key, model.model_fields)
+    return f"option {key} of {name}: {problem['input']!r}: {problem['msg']}"

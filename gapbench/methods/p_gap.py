@@ -1,0 +1,66 @@
+"""P-GaP: parallel grow-and-prune (Ma et al., 2022, algorithm 2)."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from gapbench.errors import UserError
+from gapbench.methods.method import method
+from gapbench.methods.plan import Layers, Parallel, Phase, Plan
+from gapbench.sparsity.partitions import Rule, partition
+
+
+@method("p_gap", version=1, label="P-GaP")
+def p_gap(
+    layers: Layers,
+    epochs: int,
+    rng: random.Random,
+    *,
+    partitions: int = 4,
+    step_epochs: int | None = None,
+    rounds: int | None = None,
+    partition_rule: Rule = "contiguous",
+    patterns: tuple[tuple[str, ...], ...] = (),
+    step_lr: Literal["recipe", "constant"] = "recipe",
+) -> Plan:
+    """Grow every partition in a worker of its own, merge what they grew, repeat, fine-tune.
+
+    A round costs kappa x T machine-epochs and T epochs of wall-clock. The defaults of
+    `step_epochs` (T) and `rounds` keep the paper's proportions: 1110 machine-epochs are 8 rounds
+    of 4 workers x 30 and a fine-tune of 150.
+
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget in machine-epochs; what the rounds leave of it is the fine-tune.
+        rng: draws random partitions.
+        partitions: kappa, the number of workers.
+        step_epochs: T; epochs // 37 by default.
+        rounds: by default as many as fit into 87 % of the machine-epochs.
+        partition_rule: how layers are split into partitions.
+        patterns: name patterns of each partition, for the rule "patterns".
+        step_lr: the schedule inside a round: the recipe's, or constant at the peak rate.
+
+    Raises:
+        UserError: if the layers cannot be split so, or no epoch is left for the fine-tune.
+    """
+    length = max(1, epochs // 37) if step_epochs is None else step_epochs
+    cost = max(1, partitions * length)
+    count = max(1, int(epochs * 0.87 / cost)) if rounds is None else rounds
+    fine_tune = epochs - count * cost
+    if length < 1 or count < 1 or fine_tune < 1:
+        raise UserError(
+            f"p_gap: {epochs} machine-epochs do not hold {count} rounds of {partitions} x {length} "
+            "and a fine-tune of at least 1: change epochs, rounds or step_epochs"
+        )
+    groups = partition(layers, partitions, partition_rule, rng, patterns)
+    grow_rounds = [
+        Parallel(
+            tuple(
+                Phase(length, grow=group, lr=step_lr, label=f"round {r + 1}/{count}")
+                for group in groups
+            )
+        )
+        for r in range(count)
+    ]
+    return Plan((*grow_rounds, Phase(fine_tune, label="fine-tune")), "random")

@@ -1,0 +1,52 @@
+"""RigL (Evci et al., 2020) and SET (Mocanu et al., 2018): one phase whose masks keep moving."""
+
+from __future__ import annotations
+
+import random
+
+from gapbench.errors import UserError
+from gapbench.methods.method import method
+from gapbench.methods.plan import DropGrow, Layers, Phase, Plan
+
+
+@method("rigl", version=1, label="RigL")
+def rigl(
+    layers: Layers,
+    epochs: int,
+    rng: random.Random,
+    *,
+    every: int = 100,
+    alpha: float = 0.3,
+    until: float = 0.75,
+    multiplier: int = 1,
+) -> Plan:
+    """Drop the smallest weights and grow where the dense gradient is largest (RigL, section 3).
+
+    `multiplier` M is the M-fold run: it multiplies the steps, the learning-rate anchors and
+    T_end; peak rate, warm-up and the interval stay.
+    """
+    update = DropGrow("gradient", every, until, alpha)
+    return _moving(update, epochs * multiplier)
+
+
+@method("set", version=1, label="SET")
+def set_(
+    layers: Layers,
+    epochs: int,
+    rng: random.Random,
+    *,
+    every: int = 100,
+    alpha: float = 0.3,
+    until: float = 0.75,
+) -> Plan:
+    """Drop the smallest weights and grow uniformly at random, after the gradient step."""
+    return _moving(DropGrow("random", every, until, alpha, replaces_step=False), epochs)
+
+
+def _moving(update: DropGrow, epochs: int) -> Plan:
+    if update.every < 1 or not 0 < update.alpha <= 1 or not 0 < update.until <= 1:
+        raise UserError(
+            f"every {update.every}, alpha {update.alpha}, until {update.until}: "
+            "needs every >= 1, 0 < alpha <= 1 and 0 < until <= 1"
+        )
+    return Plan((Phase(epochs, update=update, label="sparse"),), initial="random")

@@ -1,0 +1,156 @@
+"""What a task is: model, data, loss, metric and recipe. One file in this package a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gapbench.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Split = Literal["train", "val", "test"]
+Batch = Any  # whatever the task's `batches` yields and its `loss` takes
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Recipe(BaseModel):
+    """How a task is trained when nothing is pruned; rows may override single fields.
+
+    `epochs` is the task's 1x budget, to which training FLOPs are related. Milestones are fractions
+    of the span that the schedule covers, so an M-fold run stretches them. The longer of
+    `warmup_epochs` and `warmup_steps` counts.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: Annotated[tuple[float, float], BeforeValidator(_as_tuple)] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay_norms: bool = False
+    schedule: Literal["cosine", "step", "inverse_sqrt", "constant"] = "cosine"
+    milestones: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
+    decay_factor: float = Field(default=0.1, gt=0, lt=1)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip_norm: float = Field(default=0.0, ge=0)
+    bf16: bool = False
+    channels_last: bool = False
+    cpu_threads: int = Field(default=1, ge=1)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The figure a task is judged by: its name without the split, and which way is better."""
+
+    name: str
+    higher_is_better: bool = True
+    unit: str = "%"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial needs on a cluster; a profile may override it."""
+
+    gpus: int = 0
+    cpus: int = 1
+    memory_gb: float = 4.0
+    hours: float = 1.0
+    nodes: int = 1
+
+
+class Task(ABC):
+    """A task, constructed with its options; it touches no data before `load`.
+
+    Options are the keyword arguments of `__init__`, with defaults; their types become the schema of
+    `task_options` in ablation files.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    metric: ClassVar[Metric]
+    recipe: Recipe
+    resources: Resources = Resources()
+    train_examples: int  # examples of one epoch, known without the data
+    first_layer: str | None = None  # parameter name of the input layer, dense in uniform rows
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """Return a new model, its weights drawn from torch's global generator (may be on meta)."""
+
+    @abstractmethod
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Return the inputs of one forward pass of one example, on torch's default device."""
+
+    def prunable(self, model: nn.Module) -> tuple[str, ...]:
+        """Return the names of the prunable parameters, in model order: conv and linear weights."""
+        from gapbench.sparsity.layers import prunable
+
+        return prunable(model)
+
+    def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
+        """Return the task's own split into `partitions` groups of name patterns, if it has one."""
+        return None
+
+    def prepare(self, data_dir: Path | None) -> None:
+        """Get the data, or raise UserError that says what is missing and how to get it."""
+
+    @abstractmethod
+    def load(self, device: torch.device) -> None:
+        """Load the data; raise UserError where it cannot be had."""
+
+    @abstractmethod
+    def data_digest(self) -> str:
+        """Return the sha256 that identifies the loaded data and its split."""
+
+    def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
+        """Return the optimiser steps of one epoch, `batch_size` examples each over all ranks."""
+        return self.train_examples // batch_size
+
+    @abstractmethod
+    def batches(
+        self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Yield this rank's share of the training batches of one epoch.
+
+        Order and augmentation are a function of `seed` and the batch's index alone, so that
+        `start=n` yields exactly what would have followed the first n batches.
+        """
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
+        """Return the training loss of one batch."""
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """Return metrics of `split`, among them `metric.name` and `loss`, in evaluation mode."""
+
+
+tasks: Registry[type[Task]] = Registry("task", "gapbench.tasks")
+
+
+def task(name: str, *, version: int) -> Callable[[type[Task]], type[Task]]:
+    """Register a task class; raise `version` when its numbers change."""
+
+    def add(cls: type[Task]) -> type[Task]:
+        cls.name = name
+        cls.version = version
+        return tasks.register(name)(cls)
+
+    return add

@@ -1,0 +1,132 @@
+"""Imports the unmodified release fairseq 0.12.2 on current Python and torch.
+
+Every use of fairseq goes through `load_fairseq`. Four things are put right, none on disk:
+
+1. Python 3.11 refuses unhashable dataclass instances as field defaults, which fairseq's
+   configurations use. Its dataclasses become hashable while it is being imported.
+2. Importing fairseq configures the root logger and warns about `torch.jit`: both are kept away.
+3. Each encoder layer carries a second copy of its weights for a fused inference path: 8 parameters
+   that are never trained, that evaluation after `load_state_dict` reads instead of the real ones,
+   and that a current torch cannot run. They are removed, and the path is switched off.
+4. torch 2.6 loads weights only; a fairseq checkpoint also holds an `argparse.Namespace`, which is
+   allowed by name.
+
+The whole module can go once a release of fairseq imports by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from gapbench.errors import UserError
+
+INSTALL = "pip install --no-deps fairseq==0.12.2 && pip install 'gapbench[translation]'"
+
+_FUSED = tuple(
+    f"{matrix}_{part}"
+    for matrix in ("in_proj", "out_proj", "fc1", "fc2")
+    for part in ("weight", "bias")
+)
+
+
+@functools.cache
+def load_fairseq() -> ModuleType:
+    """Import fairseq with its models, tasks and criterions, and return it.
+
+    Raises:
+        UserError: if fairseq, or a package it imports, is not installed.
+    """
+    try:
+        with _hashable_dataclasses("fairseq"), _own_logging():
+            fairseq = importlib.import_module("fairseq")
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed; get fairseq by: {INSTALL}") from None
+    _drop_fused_weights(importlib.import_module("fairseq.modules.transformer_layer"))
+    importlib.import_module("torch.serialization").add_safe_globals([argparse.Namespace])
+    return fairseq
+
+
+@contextmanager
+def _hashable_dataclasses(package: str) -> Iterator[None]:
+    """Give the dataclasses that `package` defines a hash, which Python 3.11 asks of defaults."""
+    original = dataclasses.dataclass
+
+    def dataclass(cls: type | None = None, /, **options: Any) -> Any:
+        def decorate(target: type) -> type:
+            if target.__module__.partition(".")[0] != package or options.get("frozen"):
+                return original(**options)(target)
+            return original(**{"unsafe_hash": True, **options})(target)
+
+        return decorate if cls is None else decorate(cls)
+
+    dataclasses.dataclass = dataclass
+    try:
+        yield
+    finally:
+        dataclasses.dataclass = original
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Keep an import from configuring the root logger and from showing deprecation warnings."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    quiet = logging.NullHandler()
+    root.addHandler(quiet)  # with a handler in place, logging.basicConfig does nothing
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _drop_fused_weights(transformer_layer: ModuleType) -> None:
+    """Make encoder layers without the copied weights, and load checkpoints with or without."""
+    from torch import nn
+
+    layer = transformer_layer.TransformerEncoderLayerBase
+    build: Callable[..., None] = layer.__init__
+
+    @functools.wraps(build)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        self.can_use_fastpath = False
+        for name in _FUSED:
+            delattr(self, name)
+
+    def load(self: Any, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in _FUSED:
+            state_dict.pop(prefix + name, None)
+        nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
+
+    layer.__init__ = __init__
+    layer._load_from_state_dict = load
+
+
+def main() -> None:
+    """Run one of fairseq's commands: `python -m gapbench.compat.fairseq_import generate ...`."""
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m gapbench.compat.fairseq_import COMMAND [OPTION ...]")
+    try:
+        load_fairseq()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+    command = sys.argv.pop(1)
+    importlib.import_module(f"fairseq_cli.{command}").cli_main()
+
+
+if __name__ == "__main__":
+    main()

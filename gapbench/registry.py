@@ -73,4 +73,6 @@ class Registry(Generic[T]):
 
 
 def _origin(entry: object) -> str:
-    return f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', entry)}"
+    return (
+        f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', entry)}"
+    )

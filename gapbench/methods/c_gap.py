@@ -61,15 +61,25 @@ def c_gap(
             "of at least 1: change epochs, steps or step_epochs"
         )
     if strategy == "cyclic":
-        order = itertools.cycle(partition(layers, partitions, partition_rule, rng, patterns))
+        order = itertools.cycle(
+            partition(layers, partitions, partition_rule, rng, patterns)
+        )
     else:
         order = _random_sets(layers, partitions, rng)
     grown = itertools.islice(order, count)
     grow_steps = [
-        Phase(length, grow=group, restart=restart, lr=step_lr, label=f"grow {q + 1}/{count}")
+        Phase(
+            length,
+            grow=group,
+            restart=restart,
+            lr=step_lr,
+            label=f"grow {q + 1}/{count}",
+        )
         for q, group in enumerate(grown)
     ]
-    return Plan((*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random")
+    return Plan(
+        (*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random"
+    )
 
 
 @method("dsd", version=1, label="DSD (1 partition)")

@@ -9,7 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    create_model,
+)
 
 from gapbench.errors import UserError, choose
 from gapbench.methods.plan import Layers, Plan
@@ -52,7 +58,11 @@ def method(name: str, *, version: int, label: str) -> Callable[[Build], Build]:
 
 
 def _tuples(value: object) -> object:
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+    return (
+        tuple(_tuples(item) for item in value)
+        if isinstance(value, (list, tuple))
+        else value
+    )
 
 
 @functools.cache
@@ -69,7 +79,9 @@ def options_model(name: str) -> type[BaseModel]:
     return create_model(f"{name}_options", __config__=config, **fields)
 
 
-def plan(name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: Any) -> Plan:
+def plan(
+    name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: Any
+) -> Plan:
     """Return the plan of method `name` for `epochs` machine-epochs over `layers`.
 
     Raises:

@@ -184,7 +184,9 @@ class Plan:
     def wall_epochs(self) -> int:
         """Epochs on the longest path, the branches of a round side by side."""
         return sum(
-            part.epochs if isinstance(part, Phase) else max(b.epochs for b in part.branches)
+            part.epochs
+            if isinstance(part, Phase)
+            else max(b.epochs for b in part.branches)
             for part in self.parts
         )
 

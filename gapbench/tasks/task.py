@@ -32,7 +32,9 @@ class Recipe(BaseModel):
     `warmup_epochs` and `warmup_steps` counts.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
+    )
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -88,7 +90,9 @@ class Task(ABC):
     recipe: Recipe
     resources: Resources = Resources()
     train_examples: int  # examples of one epoch, known without the data
-    first_layer: str | None = None  # parameter name of the input layer, dense in uniform rows
+    first_layer: str | None = (
+        None  # parameter name of the input layer, dense in uniform rows
+    )
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -125,7 +129,13 @@ class Task(ABC):
 
     @abstractmethod
     def batches(
-        self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
+        self,
+        seed: int,
+        *,
+        batch_size: int,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
     ) -> Iterator[Batch]:
         """Yield this rank's share of the training batches of one epoch.
 

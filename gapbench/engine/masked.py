@@ -1,0 +1,137 @@
+"""Weights of one model inside their masks: prune, grow, drop-and-grow, and stay inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gapbench.sparsity.exploration import iou
+from gapbench.sparsity.growth import drop_grow
+from gapbench.sparsity.masks import top_mask
+
+
+class MaskedWeights:
+    """The prunable parameters of a model with the optimiser that moves them.
+
+    A layer without an entry in `masks` is dense. Masked weights are exactly 0 and so are the
+    optimiser's moments at positions that become active.
+
+    Args:
+        params: prunable parameters by name, in model order.
+        optimizer: its per-parameter state of a weight's shape follows every mask change.
+    """
+
+    def __init__(
+        self, params: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.params = dict(params)
+        self.optimizer = optimizer
+        self.masks: dict[str, Tensor] = {}
+        self._sparse: list[Tensor] = []
+        self._keep: list[Tensor] = []
+        self._active: dict[str, int] | None = None
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Replace all masks; layers not named become dense. Weights stay as they are."""
+        self.masks = {name: self._placed(name, mask) for name, mask in masks.items()}
+        self._refresh()
+
+    def active(self) -> dict[str, int]:
+        """Return the number of active weights of every layer."""
+        if self._active is None:
+            self._active = {
+                name: int(self.masks[name].sum())
+                if name in self.masks
+                else param.numel()
+                for name, param in self.params.items()
+            }
+        return self._active
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Put masked weights back to zero: the one thing to do after an optimiser step."""
+        if self._sparse:
+            torch._foreach_mul_(self._sparse, self._keep)
+
+    @torch.no_grad()
+    def mask_by(self, masks: Mapping[str, Tensor]) -> None:
+        """Give layers new masks and zero the weights and moments outside them."""
+        for name, mask in masks.items():
+            self.masks[name] = self._placed(name, mask)
+            self.params[name].masked_fill_(~self.masks[name], 0)
+            self._clear_moments(name, self.masks[name])
+        self._refresh()
+
+    def prune(self, keep: Mapping[str, int]) -> None:
+        """Keep the `keep[layer]` largest weights of each layer; a masked one never comes back."""
+        self.mask_by(
+            {name: top_mask(self._scores(name), count) for name, count in keep.items()}
+        )
+
+    @torch.no_grad()
+    def grow(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Drop the masks of layers: new positions start at 0 without momentum.
+
+        Returns:
+            the masks that were dropped.
+        """
+        dropped = {name: self.masks.pop(name) for name in names if name in self.masks}
+        for name, mask in dropped.items():
+            self.params[name].masked_fill_(
+                ~mask, 0
+            )  # a product with the mask leaves -0.0
+            self._clear_moments(name, mask)
+        self._refresh()
+        return dropped
+
+    @torch.no_grad()
+    def drop_and_grow(
+        self, fraction: float, score: Callable[[str, Tensor], Tensor]
+    ) -> dict[str, float]:
+        """Move int(fraction x active) positions of every sparse layer to where `score` is largest.
+
+        Returns:
+            intersection over union of each layer's mask before and after.
+        """
+        overlap = {}
+        for name, mask in self.masks.items():
+            param = self.params[name]
+            count = int(fraction * self.active()[name])
+            new = self._placed(name, drop_grow(param, mask, score(name, param), count))
+            kept = mask & new
+            overlap[name] = iou(mask, new)
+            param.masked_fill_(~kept, 0)
+            self._clear_moments(name, kept)
+            self.masks[name] = new
+        counts = self._active
+        self._refresh()
+        self._active = counts  # as many are grown as are dropped
+        return overlap
+
+    def _scores(self, name: str) -> Tensor:
+        magnitude = self.params[name].detach().abs()
+        mask = self.masks.get(name)
+        return magnitude if mask is None else magnitude.masked_fill_(~mask, -1)
+
+    def _placed(self, name: str, mask: Tensor) -> Tensor:
+        param = self.params[name]
+        return torch.empty_like(param, dtype=torch.bool, requires_grad=False).copy_(
+            mask
+        )
+
+    def _refresh(self) -> None:
+        self._active = None
+        self._sparse = [self.params[name] for name in self.masks]
+        self._keep = list(self.masks.values())
+
+    def _clear_moments(self, name: str, mask: Tensor) -> None:
+        for moment in self._moments(name):
+            moment.masked_fill_(~mask, 0)
+
+    def _moments(self, name: str) -> Iterator[Tensor]:
+        param = self.params[name]
+        for value in self.optimizer.state.get(param, {}).values():
+            if torch.is_tensor(value) and value.shape == param.shape:
+                yield value

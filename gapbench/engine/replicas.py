@@ -1,0 +1,29 @@
+"""Proof that all ranks of a data-parallel run hold the same masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch.distributed as dist
+from torch import Tensor
+
+from gapbench.sparsity.masks import digest
+
+
+def check_equal(masks: Mapping[str, Tensor]) -> None:
+    """Compare a digest of `masks` over all ranks; do nothing without a process group.
+
+    Raises:
+        RuntimeError: if a rank's masks differ.
+    """
+    if not (
+        dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    ):
+        return
+    digests: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(digests, digest(masks))
+    odd = [rank for rank, other in enumerate(digests) if other != digests[0]]
+    if odd:
+        raise RuntimeError(
+            f"masks differ between ranks: rank {odd[0]} does not agree with rank 0"
+        )

@@ -1,0 +1,49 @@
+"""Data parallelism: who this process is, and what all ranks agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the ranks of one trial."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """Return the ranks of the initialised process group, or a world of one."""
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size())
+        return cls()
+
+    def agree(self, value: T) -> T:
+        """Return rank 0's `value` on every rank."""
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a tensor over all ranks."""
+        if self.world > 1:
+            dist.all_reduce(value)
+            value = value / self.world
+        return value
+
+
+def replicated(model: nn.Module, ranks: Ranks) -> nn.Module:
+    """Wrap `model` so that its gradients are averaged over ranks; unchanged in a world of one."""
+    if ranks.world == 1:
+        return model
+    return nn.parallel.DistributedDataParallel(model)

@@ -1,0 +1,227 @@
+"""The one training loop. Read it top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from gapbench.engine.changes import Change
+from gapbench.streams import stream_seed
+from gapbench.training.schedules import learning_rate
+from gapbench.training.setup import Training
+
+Metrics = dict[str, float]
+Line = dict[str, Any]
+Ask = Literal["go", "save", "stop"]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class Keeper(Protocol):
+    """What the loop needs of its surroundings: a place for lines and checkpoints, and a sign."""
+
+    def line(self, line: Line) -> None:
+        """Keep one line of the history."""
+
+    def ask(self, training: Training) -> Ask:
+        """Say, after every step, whether to go on, write a checkpoint, or do so and stop."""
+
+    def checkpoint(self, training: Training) -> None:
+        """Write the state."""
+
+    def progress(self, training: Training, metrics: Metrics) -> None:
+        """Tell people how far the run is."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """Metrics of the finished model; the test split is looked at here and nowhere else."""
+
+    val: Metrics
+    test: Metrics
+
+
+def train(
+    training: Training,
+    keeper: Keeper,
+    *,
+    until: int | None = None,
+    parallel_round: Callable[[Training], None] | None = None,
+) -> None:
+    """Train to the end of the plan, or of machine-epoch `until`, whose phase is then left open.
+
+    Args:
+        training: a new or a resumed run.
+        keeper: receives history, checkpoints and progress.
+        until: machine-epoch to stop after.
+        parallel_round: runs all branches of a P-GaP round elsewhere; in this process if None.
+
+    Raises:
+        Interrupted: after the checkpoint was written, if the keeper said to stop.
+    """
+    sparsifier = training.sparsifier
+    end = sparsifier.plan.epochs if until is None else until
+    record_changes(training, keeper)
+    while training.epoch < end:
+        at_round = sparsifier.segment.branch == 0 and _at_start(training)
+        if parallel_round is not None and at_round:
+            parallel_round(training)
+            record_changes(training, keeper, after=evaluate(training, "val"))
+        else:
+            metrics = train_epoch(training, keeper)
+            if training.epoch < end:
+                change_phase(training, keeper, metrics)
+        _safe_point(training, keeper)
+
+
+def train_epoch(training: Training, keeper: Keeper) -> Metrics:
+    """Train the rest of the current epoch, then record it; return its validation metrics."""
+    task, recipe, ranks = training.task, training.settings.recipe, training.ranks
+    data_seed = stream_seed(training.settings.seed, "data", training.epoch)
+    batches = task.batches(
+        data_seed,
+        batch_size=recipe.batch_size,
+        start=training.batch,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    training.replica.train()
+    for batch in batches:
+        train_step(training, batch)
+        training.batch += 1
+        alone = training.ranks.world == 1 or training.batch % 10 == 0  # agreeing is a round trip
+        if alone and training.batch < training.per_epoch:
+            _safe_point(training, keeper)
+    metrics = evaluate(training, "val")
+    record_changes(training, keeper)
+    keeper.line(_epoch_line(training, metrics))
+    keeper.progress(training, metrics)
+    training.epoch += 1
+    training.batch = 0
+    training.loss_sum = torch.zeros_like(training.loss_sum)
+    return metrics
+
+
+def train_step(training: Training, batch: Any) -> None:
+    """Do one forward and backward pass and one step of the sparsifier."""
+    settings, recipe, sparsifier = (
+        training.settings,
+        training.settings.recipe,
+        training.sparsifier,
+    )
+    step = sparsifier.steps
+    # noise of step t is a function of t, so that resuming needs no generator state
+    torch.manual_seed(stream_seed(settings.seed, "noise", step, training.ranks.rank))
+    rate = learning_rate(
+        recipe, sparsifier.plan, sparsifier.segment, step, training.per_epoch
+    )
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(training.device.type, torch.bfloat16, enabled=recipe.bf16):
+        loss = training.task.loss(training.replica, batch, recipe)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if recipe.clip_norm:
+        nn.utils.clip_grad_norm_(training.model.parameters(), recipe.clip_norm)
+    sparsifier.step()
+    training.optimizer.zero_grad(set_to_none=True)
+    training.loss_sum += loss.detach()
+
+
+def change_phase(training: Training, keeper: Keeper, before: Metrics) -> None:
+    """At the end of a phase enter the next one, and measure what pruning cost."""
+    if not training.sparsifier.phase_ended:
+        return
+    in_branch = training.sparsifier.segment.branch is not None
+    training.sparsifier.next_phase()
+    merged = in_branch and training.sparsifier.segment.branch in (None, 0)
+    after = evaluate(training, "val") if merged or not in_branch else None
+    record_changes(training, keeper, before, after, in_branch)
+
+
+def evaluate(training: Training, split: Any) -> Metrics:
+    """Return metrics named split/name of the model as it is."""
+    metrics = training.task.evaluate(training.model, split)
+    return {f"{split}/{name}": value for name, value in metrics.items()}
+
+
+def finish(training: Training) -> Final:
+    """Evaluate the finished model, for the first and only time on the test split."""
+    return Final(evaluate(training, "val"), evaluate(training, "test"))
+
+
+def record_changes(
+    training: Training,
+    keeper: Keeper,
+    before: Metrics | None = None,
+    after: Metrics | None = None,
+    in_branch: bool = False,
+) -> None:
+    """Write the mask changes since the last call, with the metrics around prunes and merges."""
+    for change in training.sparsifier.changes():
+        pruned = change.event == "prune"
+        measured = change.event == "merge" or (pruned and not in_branch)
+        keeper.line(
+            _change_line(
+                training,
+                change,
+                before if pruned else None,
+                after if measured else None,
+            )
+        )
+
+
+def _safe_point(training: Training, keeper: Keeper) -> None:
+    ask = training.ranks.agree(keeper.ask(training))
+    if ask == "go":
+        return
+    record_changes(training, keeper)
+    keeper.checkpoint(training)
+    if ask == "stop":
+        raise Interrupted
+
+
+def _at_start(training: Training) -> bool:
+    return training.batch == 0 and training.epoch == training.sparsifier.segment.start
+
+
+def _epoch_line(training: Training, metrics: Metrics) -> Line:
+    sparsifier = training.sparsifier
+    active = sum(sparsifier.weights.active().values())
+    cost = sparsifier.ledger.dense_steps(training.cost) / training.per_epoch
+    return {
+        "kind": "epoch",
+        "epoch": training.epoch + 1,
+        "step": sparsifier.steps,
+        "phase": sparsifier.segment.phase.label,
+        "branch": sparsifier.segment.branch,
+        "lr": training.optimizer.param_groups[0]["lr"],
+        "train/loss": training.ranks.mean(training.loss_sum).item()
+        / training.per_epoch,
+        **metrics,
+        "density": active / sum(layer.numel for layer in sparsifier.layers),
+        "coverage": sparsifier.coverage.fraction(),
+        "train_flops_ratio": cost / training.settings.recipe.epochs,
+    }
+
+
+def _change_line(
+    training: Training, change: Change, before: Metrics | None, after: Metrics | None
+) -> Line:
+    return {
+        "kind": "change",
+        "epoch": change.step / training.per_epoch,
+        "step": change.step,
+        "event": change.event,
+        "layers": list(change.layers),
+        "mask_error": change.mask_error,
+        "iou": change.iou,
+        "before": before,
+        "after": after,
+        "densities": change.densities,
+    }

@@ -1,0 +1,157 @@
+"""Everything one trial trains with, built from plain values in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from gapbench.engine.sparsifier import Sparsifier
+from gapbench.sparsity.cost import ForwardCost, forward_macs
+from gapbench.streams import stream_seed
+from gapbench.tasks.task import Recipe, Task
+from gapbench.training.distributed import Ranks, replicated
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trial's numbers depend on, the task aside.
+
+    `first_layer` says whether the task's input layer is "dense", and then outside of the budget,
+    or "sparse".
+    """
+
+    recipe: Recipe
+    method: str
+    options: Mapping[str, Any]
+    distribution: str
+    first_layer: str
+    sparsity: float
+    epochs: int
+    seed: int
+
+
+@dataclass
+class Training:
+    """A trial while it trains: its parts, and how far it is.
+
+    Attributes:
+        epoch: machine-epochs finished.
+        batch: optimiser steps done in the epoch that has begun.
+        loss_sum: sum of the losses of those steps, on the device.
+    """
+
+    task: Task
+    settings: Settings
+    device: torch.device
+    ranks: Ranks
+    model: nn.Module
+    replica: nn.Module
+    optimizer: torch.optim.Optimizer
+    sparsifier: Sparsifier
+    cost: ForwardCost
+    loss_sum: torch.Tensor
+    epoch: int = 0
+    batch: int = 0
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimiser steps of one epoch."""
+        return self.sparsifier.steps_per_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the whole state; random streams are addressed by (epoch, batch), so it is all."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "sparsifier": self.sparsifier.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "loss_sum": self.loss_sum,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sparsifier.load_state_dict(state["sparsifier"])
+        self.epoch = state["epoch"]
+        self.batch = state["batch"]
+        self.loss_sum = state["loss_sum"].to(self.device)
+
+
+def build(task: Task, settings: Settings, device: torch.device) -> Training:
+    """Build model, optimiser and sparsifier; the task's data must be loaded already."""
+    recipe = settings.recipe
+    fix_numerics(recipe)
+    ranks = Ranks.current()
+    torch.manual_seed(stream_seed(settings.seed, "init"))
+    model = task.build_model().to(device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, recipe)
+    sparsifier = Sparsifier(
+        model,
+        optimizer,
+        settings.method,
+        sparsity=settings.sparsity,
+        epochs=settings.epochs,
+        steps_per_epoch=task.steps_per_epoch(recipe.batch_size, ranks.world),
+        distribution="uniform"
+        if settings.distribution == "dense"
+        else settings.distribution,
+        layers=prunable_layers(task, model, settings.first_layer),
+        seed=settings.seed,
+        manual_phases=True,
+        **settings.options,
+    )
+    return Training(
+        task=task,
+        settings=settings,
+        device=device,
+        ranks=ranks,
+        model=model,
+        replica=replicated(model, ranks),
+        optimizer=optimizer,
+        sparsifier=sparsifier,
+        cost=forward_macs(model, task.example_inputs()),
+        loss_sum=torch.zeros((), device=device),
+    )
+
+
+def prunable_layers(task: Task, model: nn.Module, first_layer: str) -> tuple[str, ...]:
+    """Return the names of the layers that a trial prunes."""
+    skipped = task.first_layer if first_layer == "dense" else None
+    return tuple(name for name in task.prunable(model) if name != skipped)
+
+
+def fix_numerics(recipe: Recipe) -> None:
+    """Make equal inputs give equal bits: fixed threads, deterministic kernels."""
+    torch.set_num_threads(recipe.cpu_threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser; norms and biases have no decay unless `decay_norms`."""
+    decayed, free = [], []
+    for parameter in model.parameters():
+        matrix = parameter.dim() > 1 or recipe.decay_norms
+        (decayed if matrix else free).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    match recipe.optimizer:
+        case "sgd":
+            return torch.optim.SGD(
+                groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov
+            )
+        case "adam":
+            return torch.optim.Adam(groups, lr=recipe.lr, betas=recipe.betas)
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas)

@@ -1,0 +1,48 @@
+"""Checkpoints: everything a run needs to continue bitwise, in one file."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gapbench.errors import UserError
+
+SCHEMA = 1
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write `state` so that `path` always holds one whole checkpoint, the old or the new."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        torch.save({"schema": SCHEMA, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint, every byte of it checked.
+
+    Raises:
+        UserError: if the file is damaged or of another schema.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"bad checksum in {damaged}")
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
+        ) from None
+    if state.get("schema") != SCHEMA:
+        raise UserError(
+            f"{path}: checkpoint schema {state.get('schema')}, not {SCHEMA}"
+        )
+    return state

@@ -1,0 +1,135 @@
+"""The plans of the registered methods: the paper's epochs, and who is dense when."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from gapbench.errors import UserError
+from gapbench.methods.method import methods, options_model, plan
+from gapbench.methods.plan import Layer, Parallel
+
+LAYERS = tuple(Layer(f"l{i}.weight", (8, 4 + i)) for i in range(10))
+NAMES = {layer.name for layer in LAYERS}
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_every_method_spends_exactly_its_budget_with_its_default_options(name):
+    built = plan(name, LAYERS, 120)
+    assert built.epochs == 120
+    assert built.segments[-1].stop == 120
+    assert (built.dense_at_end == NAMES) == (name == "dense")
+
+
+@pytest.mark.parametrize("name", list(methods))
+def test_a_plan_depends_on_its_seed_alone(name):
+    assert plan(name, LAYERS, 120, seed=3) == plan(name, LAYERS, 120, seed=3)
+
+
+def test_c_gap_of_990_epochs_is_28_steps_of_30_and_a_fine_tune_of_150():
+    built = plan("c_gap", LAYERS, 990, partitions=4)
+    assert [s.phase.epochs for s in built.segments] == [30] * 28 + [150]
+    assert built.wall_epochs == 990
+
+
+def test_p_gap_of_1110_machine_epochs_takes_390_epochs_of_wall_clock():
+    built = plan("p_gap", LAYERS, 1110, partitions=4)
+    assert sum(isinstance(part, Parallel) for part in built.parts) == 8
+    assert [s.phase.epochs for s in built.segments] == [30] * 32 + [150]
+    assert built.wall_epochs == 390
+
+
+def test_transformer_plan_has_one_initial_step_and_ten_rounds():
+    built = plan("c_gap", LAYERS, 350, partitions=3, step_epochs=10, steps=31)
+    assert [s.phase.epochs for s in built.segments] == [10] * 31 + [40]
+
+
+@pytest.mark.parametrize("kappa", [1, 2, 3, 4, 10])
+def test_cyclic_steps_take_the_partitions_in_turn_and_cover_all_layers_in_one_round(kappa):
+    built = plan("c_gap", LAYERS, 990, partitions=kappa)
+    grown = [s.phase.grow for s in built.segments[:-1]]
+    assert all(a == b for a, b in zip(grown, grown[kappa:], strict=False))
+    assert frozenset.union(*grown[:kappa]) == NAMES
+    assert sum(len(group) for group in grown[:kappa]) == len(NAMES)
+
+
+def test_random_steps_grow_a_kappa_th_of_the_layers_and_none_twice_running():
+    built = plan("c_gap", LAYERS, 990, partitions=4, strategy="random", seed=1)
+    grown = [s.phase.grow for s in built.segments[:-1]]
+    assert {len(group) for group in grown} == {3}
+    assert not any(a & b for a, b in zip(grown, grown[1:], strict=False))
+    other = plan("c_gap", LAYERS, 990, partitions=4, strategy="random", seed=2)
+    assert grown != [s.phase.grow for s in other.segments[:-1]]
+
+
+def test_random_growth_needs_about_twelve_steps_to_reach_99_percent_of_40_layers():
+    layers = tuple(Layer(f"l{i}", (4, 4)) for i in range(40))
+    needed = []
+    for seed in range(200):
+        built = plan("c_gap", layers, 990, partitions=4, strategy="random", seed=seed)
+        seen: set[str] = set()
+        coverage = []
+        for segment in built.segments[:-1]:
+            seen |= segment.phase.grow
+            coverage.append(len(seen) / 40)
+        needed.append(coverage)
+    expected = [sum(run[step] for run in needed) / len(needed) for step in range(28)]
+    first = next(step for step, value in enumerate(expected, 1) if value >= 0.99)
+    assert 10 <= first <= 16  # 12 with independent draws is below; cyclic needs 4
+
+
+def test_ac_dc_has_the_phases_of_its_paper_at_100_epochs():
+    built = plan("ac_dc", LAYERS, 100)
+    dense = [(s.start, s.stop) for s in built.segments if s.phase.grow]
+    assert dense[0] == (0, 10)
+    assert dense[1] == (15, 20)
+    assert dense[-1] == (75, 85)
+    assert not any(s.phase.restart for s in built.segments)
+
+
+def test_rigl_multiplier_stretches_the_run():
+    built = plan("rigl", LAYERS, 100, multiplier=5)
+    assert built.epochs == 500
+    update = built.segments[0].phase.update
+    assert update.every == 100
+    assert not update.due(int(0.75 * 1000), 1000)
+    assert update.due(700, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "options", "message"),
+    [
+        ("c_gap", 10, {"steps": 5, "step_epochs": 2}, "fine-tune"),
+        ("c_gap", 100, {"partitions": 11}, "11"),
+        ("c_gap", 100, {"partitions": 0}, "0"),
+        ("c_gap", 100, {"partitions": True}, "partitions"),
+        ("c_gap", 100, {"strategy": "cycle"}, "cyclic"),
+        ("c_gap", 100, {"partitions": 1, "strategy": "random"}, "random strategy"),
+        ("p_gap", 10, {"rounds": 3, "step_epochs": 1, "partitions": 4}, "fine-tune"),
+        ("prune_from_dense", 10, {"dense_epochs": 10}, "dense_epochs"),
+        ("gradual", 10, {"start": 0.9, "stop": 0.5}, "start"),
+        ("ac_dc", 3, {}, "do not hold"),
+        ("rigl", 10, {"alpha": 1.5}, "alpha"),
+        ("rigl", 0, {}, "at least 1"),
+        ("static", 10, {"alpha": 0.1}, "unknown option of static"),
+        ("riggl", 10, {}, "did you mean 'rigl'"),
+    ],
+)
+def test_impossible_options_are_refused_in_one_line(name, epochs, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        plan(name, LAYERS, epochs, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_a_method_are_its_keyword_arguments_with_types_and_defaults():
+    fields = options_model("c_gap").model_fields
+    assert fields["partitions"].default == 4
+    assert options_model("c_gap")(patterns=[["a"], ["b"]]).patterns == (("a",), ("b",))
+
+
+def test_a_plan_is_the_same_whatever_was_drawn_from_other_generators():
+    random.seed(1)
+    first = plan("c_gap", LAYERS, 99, partition_rule="random", seed=5)
+    random.seed(2)
+    assert plan("c_gap", LAYERS, 99, partition_rule="random", seed=5) == first

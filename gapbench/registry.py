@@ -73,6 +73,6 @@ class Registry(Generic[T]):
 
 
 def _origin(entry: object) -> str:
-    return (
-        f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', entry)}"
-    )
+    """Return where an entry was written: an entry may know better than its own class does."""
+    known = getattr(entry, "origin", None)
+    return known or f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', entry)}"

@@ -33,10 +33,10 @@ class Method:
     version: int
     label: str
     build: Build
-    __module__ = "gapbench.methods.method"
 
     @property
-    def __qualname__(self) -> str:
+    def origin(self) -> str:
+        """Where the function is, for messages."""
         return f"{self.build.__module__}.{self.build.__name__}"
 
 

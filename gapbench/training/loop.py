@@ -95,7 +95,9 @@ def train_epoch(training: Training, keeper: Keeper) -> Metrics:
     for batch in batches:
         train_step(training, batch)
         training.batch += 1
-        alone = training.ranks.world == 1 or training.batch % 10 == 0  # agreeing is a round trip
+        alone = (
+            training.ranks.world == 1 or training.batch % 10 == 0
+        )  # agreeing is a round trip
         if alone and training.batch < training.per_epoch:
             _safe_point(training, keeper)
     metrics = evaluate(training, "val")

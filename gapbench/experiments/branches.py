@@ -1,0 +1,177 @@
+"""Branches of a P-GaP round in processes of their own; what they hand back travels as files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gapbench.engine.exchange import decode, encode
+from gapbench.errors import UserError
+from gapbench.experiments.keeper import FolderKeeper, read_history
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trials import Trial
+from gapbench.training import loop, state
+from gapbench.training.setup import Training
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+RESULT = "handed_back.pt"
+
+
+def run_round(
+    training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int
+) -> None:
+    """Train all branches of the round that begins now, and merge what they hand back.
+
+    A branch that is done is not trained again when the round is interrupted and resumed.
+
+    Raises:
+        Interrupted: if the keeper said to stop; branches have written their checkpoints.
+        UserError: if a branch failed.
+    """
+    segment = training.sparsifier.segment
+    keeper.checkpoint(training)  # the state that branches start from
+    _remove_earlier_rounds(folder, segment.part)
+    places = [
+        branch_folder(folder, segment.part, branch)
+        for branch in range(segment.branches)
+    ]
+    waiting = deque(
+        b for b, place in enumerate(places) if not (place.path / RESULT).exists()
+    )
+    _train_side_by_side(training, folder, keeper, waiting, processes)
+    shapes = {layer.name: layer.shape for layer in training.sparsifier.layers}
+    results = []
+    for place in places:
+        handed = state.load(place.path / RESULT, training.device)
+        results.append(decode(handed["result"], shapes))
+        for line in read_history(place.history):
+            keeper.line(line)
+    training.sparsifier.finish_round(results)
+    training.epoch = training.sparsifier.segment.start
+
+
+def _train_side_by_side(
+    training: Training,
+    folder: RunFolder,
+    keeper: FolderKeeper,
+    waiting: deque[int],
+    processes: int,
+) -> None:
+    part = training.sparsifier.segment.part
+    running: dict[int, Popen[bytes]] = {}
+    while waiting or running:
+        while waiting and len(running) < processes:
+            branch = waiting.popleft()
+            running[branch] = _start(folder, part, branch, keeper.checkpoint_seconds)
+        if keeper.ask(training) == "stop":
+            _stop(list(running.values()))
+            raise loop.Interrupted
+        for branch, process in list(running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del running[branch]
+            if code != 0:
+                _stop(list(running.values()))
+                raise UserError(_failure(folder, part, branch, code))
+        time.sleep(0.02)
+
+
+def _start(folder: RunFolder, part: int, branch: int, seconds: float) -> Popen[bytes]:
+    place = branch_folder(folder, part, branch)
+    place.path.mkdir(parents=True, exist_ok=True)
+    words = [str(folder.path), str(part), str(branch), str(seconds)]
+    with open(place.log, "ab") as log:
+        command = [sys.executable, "-m", "gapbench.experiments.branches", *words]
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+def _stop(processes: list[Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait()
+
+
+def _failure(folder: RunFolder, part: int, branch: int, code: int) -> str:
+    log = branch_folder(folder, part, branch).log
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"branch {branch} of part {part} ended with code {code}: {lines[-1] if lines else log}"
+
+
+def branch_folder(folder: RunFolder, part: int, branch: int) -> RunFolder:
+    """Return the folder in which a branch keeps its checkpoint, history and result."""
+    return RunFolder(folder.rounds / str(part) / str(branch))
+
+
+def run_branch(
+    run_dir: Path, part: int, branch: int, checkpoint_seconds: float
+) -> None:
+    """Train one branch from the checkpoint at its round's start and write what it hands back.
+
+    Raises:
+        Interrupted: after a signal; the branch's checkpoint is written.
+        UserError: if the checkpoint is not the start of round `part`.
+    """
+    from gapbench.experiments.sacred_run import StopSign
+    from gapbench.experiments.trial_run import build_training
+
+    stop = StopSign()
+    stop.raised_by_signals()
+    folder = RunFolder(run_dir)
+    training = build_training(Trial.read(folder.trial))
+    start = state.load(folder.checkpoint, training.device)
+    training.load_state_dict(start["training"])
+    if training.sparsifier.segment.part != part:
+        raise UserError(f"{folder.checkpoint}: this is not the start of part {part}")
+    training.sparsifier.jump_to_branch(branch)
+    training.epoch = training.sparsifier.segment.start
+    if branch == 0:
+        training.sparsifier.changes()  # the trial itself has recorded that partition 0 grows
+    place = branch_folder(folder, part, branch)
+    keeper = FolderKeeper(place, stop, _no_scalar, checkpoint_seconds)
+    keeper.resume(training)
+    loop.train(training, keeper, until=training.sparsifier.segment.stop)
+    metrics = loop.evaluate(training, "val")
+    handed: dict[str, Any] = encode(training.sparsifier.finish_branch())
+    loop.record_changes(training, keeper, metrics, in_branch=True)
+    keeper.close()
+    state.save(place.path / RESULT, {"result": handed})
+
+
+def _remove_earlier_rounds(folder: RunFolder, part: int) -> None:
+    """Delete what earlier rounds handed back: the checkpoint just written has it merged."""
+    for old in folder.rounds.glob("*"):
+        if int(old.name) < part:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _no_scalar(name: str, value: float, step: int) -> None:
+    """Branches log nothing: the trial's own process passes their lines on to Sacred."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run `run_branch RUN_DIR PART BRANCH SECONDS`; return 3 if it was interrupted."""
+    try:
+        run_dir, part, branch, seconds = arguments
+        run_branch(Path(run_dir), int(part), int(branch), float(seconds))
+    except loop.Interrupted:
+        return 3
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main(sys.argv[1:]))

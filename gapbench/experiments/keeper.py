@@ -1,0 +1,147 @@
+"""Keeps a run in its folder: history, checkpoints, and the heartbeat that people watch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gapbench.experiments.store import RunFolder
+from gapbench.training import state
+from gapbench.training.history import History
+from gapbench.training.loop import Ask, Line, Metrics
+from gapbench.training.setup import Training
+
+BEAT_SECONDS = 5.0
+LogScalar = Callable[[str, float, int], None]
+
+
+class FolderKeeper:
+    """Writes one attempt into `folder`; on ranks other than 0 it writes nothing.
+
+    Args:
+        folder: the run folder; its checkpoint, if there is one, is continued by `resume`.
+        stop_asked: tells whether a signal has asked the run to stop.
+        log_scalar: receives (name, value, step), for Sacred.
+        checkpoint_seconds: the most that is lost when the process is killed.
+        writes: whether this process is rank 0.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        stop_asked: Callable[[], bool],
+        log_scalar: LogScalar,
+        checkpoint_seconds: float,
+        writes: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.stop_asked = stop_asked
+        self.log_scalar = log_scalar
+        self.checkpoint_seconds = checkpoint_seconds
+        self.writes = writes
+        self.history: History | None = None
+        self.metrics: Metrics = {}
+        self.seconds_before = 0.0
+        self._began = self._saved = time.monotonic()
+        self._beaten = 0.0
+        self._first_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, over all attempts."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    def resume(self, training: Training) -> None:
+        """Load the checkpoint if there is one, and cut the history back to it."""
+        offset = 0
+        if self.folder.checkpoint.exists():
+            saved = state.load(self.folder.checkpoint, training.device)
+            training.load_state_dict(saved["training"])
+            offset = saved["history"]
+            self.seconds_before = saved["seconds"]
+        self._first_step = training.sparsifier.steps
+        if self.writes:
+            self.history = History(self.folder.history, offset)
+
+    def line(self, line: Line) -> None:
+        """Append to the history, and pass numbers on to Sacred."""
+        if self.history is not None:
+            self.history.append(line)
+        for name, value in _scalars(line).items():
+            self.log_scalar(name, value, line["step"])
+
+    def ask(self, training: Training) -> Ask:
+        """Beat now and then; say "save" when the checkpoint is old, "stop" after a signal."""
+        now = time.monotonic()
+        if now - self._beaten >= BEAT_SECONDS:
+            self._beat(training)
+        if self.stop_asked():
+            return "stop"
+        return "save" if now - self._saved >= self.checkpoint_seconds else "go"
+
+    def checkpoint(self, training: Training) -> None:
+        """Write the state together with the length of the history that belongs to it."""
+        if self.history is None:
+            return
+        self.folder.require_owner()
+        whole = {
+            "training": training.state_dict(),
+            "history": self.history.sync(),
+            "seconds": self.seconds,
+        }
+        state.save(self.folder.checkpoint, whole)
+        self._saved = time.monotonic()
+
+    def progress(self, training: Training, metrics: Metrics) -> None:
+        """Show the latest metrics with the next heartbeat."""
+        self.metrics = metrics
+        self._beat(training)
+
+    def close(self) -> None:
+        """Bring the history to the disk."""
+        if self.history is not None:
+            self.history.sync()
+            self.history.close()
+
+    def _beat(self, training: Training) -> None:
+        self._beaten = time.monotonic()
+        if not self.writes:
+            return
+        sparsifier = training.sparsifier
+        done = sparsifier.steps - self._first_step
+        rest = sparsifier.plan.epochs * training.per_epoch - sparsifier.steps
+        per_step = (time.monotonic() - self._began) / done if done else None
+        self.folder.beat(
+            epoch=sparsifier.steps / training.per_epoch,
+            epochs=sparsifier.plan.epochs,
+            phase=sparsifier.segment.phase.label,
+            metric={name: value for name, value in self.metrics.items()},
+            density=sum(sparsifier.weights.active().values())
+            / sum(layer.numel for layer in sparsifier.layers),
+            seconds_left=None if per_step is None else per_step * rest,
+        )
+
+
+def _scalars(line: Line) -> dict[str, float]:
+    """Return the plain numbers of a history line under the names that Sacred shows."""
+    found: dict[str, float] = {}
+    for name, value in line.items():
+        if isinstance(value, (int, float)) and name not in ("epoch", "step", "branch"):
+            found[name if "/" in name else f"train/{name}"] = float(value)
+    for moment in ("before", "after"):
+        values: dict[str, Any] = line.get(moment) or {}
+        found.update(
+            {f"{moment}_{line['event']}/{n}": float(v) for n, v in values.items()}
+        )
+    if line.get("iou"):
+        found["mask/iou"] = sum(line["iou"].values()) / len(line["iou"])
+    return found
+
+
+def read_history(path: Path) -> list[Line]:
+    """Return the lines of a history file."""
+    import json
+
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,170 @@
+"""One attempt of one trial, as a Sacred run. The only module that imports sacred.
+
+What reaches this module is a path: the run folder holds everything that the attempt needs. Sacred
+records the attempt for people; whether the trial is complete is decided by the run folder's files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import traceback
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sacred import SETTINGS, Experiment
+from sacred.observers import FileStorageObserver
+from sacred.utils import SacredInterrupt
+
+from gapbench.errors import UserError
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trial_run import Execution, run_trial
+from gapbench.experiments.trials import Trial
+from gapbench.training.loop import Interrupted
+
+SETTINGS.DISCOVER_SOURCES = "sys"  # all loaded modules, not only what this file names
+SETTINGS.CAPTURE_MODE = (
+    "no"  # log.txt has the output; capturing would redirect other threads
+)
+SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # read-only copies end as junk in run.json
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+class AttemptInterrupted(SacredInterrupt):  # type: ignore[misc]
+    """Ends a Sacred run that was asked to stop."""
+
+    STATUS = "INTERRUPTED"
+
+
+class StopSign:
+    """A flag that signals raise and that nothing lowers; all work is left to the loop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def raised_by_signals(self) -> None:
+        """Raise the flag on the signals of a time limit, a preemption or a person."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._raise)
+
+    def _raise(self, number: int, frame: types.FrameType | None) -> None:
+        self.asked = True
+
+
+def run_attempt(
+    run_dir: str | Path,
+    ablation: str,
+    execution: Execution | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> str:
+    """Run one attempt of the trial in `run_dir`, and leave its state in the folder.
+
+    Args:
+        run_dir: a run folder with its trial.json.
+        ablation: name of the ablation, which is the Sacred experiment's.
+        execution: how to execute; it has no influence on the results.
+        stop: asked after every step whether to stop; by default a flag that signals raise.
+
+    Returns:
+        "completed", "interrupted" (run again to go on) or "failed".
+
+    Raises:
+        UserError: if another process owns the folder.
+    """
+    folder = RunFolder(Path(run_dir))
+    if stop is None:
+        sign = StopSign()
+        sign.raised_by_signals()
+        stop = sign
+    with folder.owned():
+        if folder.completed():
+            return "completed"
+        attempt = folder.begin_attempt()
+        try:
+            _sacred_run(folder, ablation, attempt, execution or Execution(), stop)
+        except AttemptInterrupted:
+            folder.end_attempt("interrupted")
+            return "interrupted"
+        except Exception as error:
+            _keep_error(folder, error)
+            return "failed"
+        folder.end_attempt("completed")
+        return "completed"
+
+
+def _sacred_run(
+    folder: RunFolder,
+    ablation: str,
+    attempt: int,
+    execution: Execution,
+    stop: Callable[[], bool],
+) -> None:
+    trial = Trial.read(folder.trial)
+    package = Path(__file__).parent.parent
+    experiment = Experiment(ablation, base_dir=str(package.parent), save_git_info=False)
+    experiment.observers.append(FileStorageObserver(str(folder.sacred)))
+    experiment.add_config(trial.model_dump(mode="json"))
+    experiment.logger = _logger(folder)
+
+    def attempt_once(_run: Any) -> float:
+        def log_scalar(name: str, value: float, step: int) -> None:
+            _run.log_scalar(name, value, step)
+
+        try:
+            result = run_trial(folder, trial, execution, stop, log_scalar)
+        except Interrupted:
+            raise AttemptInterrupted from None
+        _run.info["result"] = result
+        return float(next(iter(result["metrics"].values())))
+
+    experiment.main(attempt_once)
+    experiment.run(options={"--id": str(attempt), "--force": True})
+
+
+def _logger(folder: RunFolder) -> logging.Logger:
+    logger = logging.getLogger(f"gapbench.{folder.path.name}")
+    logger.handlers.clear()
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    handler = logging.FileHandler(folder.log)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+def _keep_error(folder: RunFolder, error: Exception) -> None:
+    text = "".join(traceback.format_exception(error))
+    folder.error.write_text(text, encoding="utf-8")
+    line = (
+        str(error)
+        if isinstance(error, UserError)
+        else f"{type(error).__name__}: {error}"
+    )
+    folder.end_attempt("failed", error=" ".join(line.split()))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one attempt from the command line; return 0 completed, 1 failed, 3 interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m gapbench.experiments.sacred_run")
+    parser.add_argument("run_dir")
+    parser.add_argument("--ablation", required=True)
+    parser.add_argument("--branches", type=int, default=1)
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=Execution.checkpoint_seconds
+    )
+    given = parser.parse_args(arguments)
+    execution = Execution(given.branches, given.checkpoint_seconds)
+    state = run_attempt(given.run_dir, given.ablation, execution)
+    return {"completed": 0, "failed": 1, "interrupted": 3}[state]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Runs a trial inside its folder: load data, train from where it stopped, write the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from gapbench.experiments.branches import run_round
+from gapbench.experiments.environment import environment
+from gapbench.experiments.keeper import FolderKeeper, LogScalar
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trials import Trial
+from gapbench.sparsity.cost import inference_ratio
+from gapbench.training import loop, setup
+from gapbench.training.distributed import Ranks
+from gapbench.training.setup import Training
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a trial is executed: nothing in here changes a result.
+
+    Attributes:
+        branches: processes that train the branches of a P-GaP round side by side.
+        checkpoint_seconds: time between two checkpoints, the most that a killed process loses.
+    """
+
+    branches: int = 1
+    checkpoint_seconds: float = 30.0
+
+
+def run_trial(
+    folder: RunFolder,
+    trial: Trial,
+    execution: Execution,
+    stop: Callable[[], bool],
+    log_scalar: LogScalar,
+) -> dict[str, Any]:
+    """Train `trial` to its end and return what was written to result.json.
+
+    Raises:
+        Interrupted: if it was asked to stop; the checkpoint is written.
+        UserError: if data are missing, the checkpoint is damaged or the sparsity is missed.
+    """
+    training = build_training(trial)
+    first = training.ranks.rank == 0
+    keeper = FolderKeeper(
+        folder, stop, log_scalar, execution.checkpoint_seconds, writes=first
+    )
+    keeper.resume(training)
+    parallel = None
+    if execution.branches > 1:
+
+        def parallel(training: Training) -> None:
+            run_round(training, folder, keeper, execution.branches)
+
+    try:
+        loop.train(training, keeper, parallel_round=parallel)
+    finally:
+        keeper.close()
+    result = outcome(trial, training, keeper)
+    if first:
+        folder.require_owner()
+        folder.save_model(training.model.state_dict(), training.sparsifier.masks)
+        folder.complete(result)
+    return result
+
+
+def build_training(trial: Trial) -> Training:
+    """Build everything that `trial` trains with, its data loaded."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task = trial.make_task()
+    task.load(device)
+    return setup.build(task, trial.settings(), device)
+
+
+def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str, Any]:
+    """Check the finished model and return its result.
+
+    Raises:
+        UserError: if a layer misses its target.
+    """
+    sparsifier = training.sparsifier
+    active_zeros = sparsifier.verify()
+    final = loop.finish(training)
+    return {
+        "schema": 1,
+        "key": trial.key,
+        "metrics": {**final.test, **final.val},
+        **_sparsity(trial, training, active_zeros),
+        "cost": _cost(training),
+        "exploration": {
+            "coverage": sparsifier.coverage.fraction(),
+            "coverage_layers": sparsifier.coverage.per_layer(),
+        },
+        "epochs": sparsifier.plan.epochs,
+        "wall_epochs": sparsifier.plan.wall_epochs,
+        "seconds": keeper.seconds,
+        "seed": trial.seed,
+        "ranks": Ranks.current().world,
+        "data_sha256": training.task.data_digest(),
+        "environment": environment(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _sparsity(trial: Trial, training: Training, active_zeros: int) -> dict[str, Any]:
+    weights = training.sparsifier.weights.params
+    zeros = {
+        name: param.numel() - int(param.count_nonzero())
+        for name, param in weights.items()
+    }
+    numel = sum(param.numel() for param in weights.values())
+    whole = sum(param.numel() for param in training.model.parameters())
+    return {
+        "sparsity": {
+            "target": trial.sparsity,
+            "prunable": sum(zeros.values()) / numel,
+            "model": sum(zeros.values()) / whole,
+            "active_zeros": active_zeros,
+        },
+        "density": {
+            "prunable": 1 - sum(zeros.values()) / numel,
+            "model": 1 - sum(zeros.values()) / whole,
+            "layers": {
+                name: {
+                    "density": 1 - zeros[name] / param.numel(),
+                    "numel": param.numel(),
+                }
+                for name, param in weights.items()
+            },
+        },
+        "parameters": {"prunable": numel, "model": whole},
+    }
+
+
+def _cost(training: Training) -> dict[str, float]:
+    sparsifier, cost = training.sparsifier, training.cost
+    dense_epochs = sparsifier.ledger.dense_steps(cost) / training.per_epoch
+    examples = training.task.train_examples
+    return {
+        # a multiply-accumulate is two operations; forward and backward are three passes
+        "train_flops": dense_epochs * examples * 3 * 2 * cost.total,
+        "train_flops_ratio": dense_epochs / training.settings.recipe.epochs,
+        "inference_flops": 2
+        * cost.total
+        * inference_ratio(cost, sparsifier.densities()),
+        "inference_flops_ratio": inference_ratio(cost, sparsifier.densities()),
+        "peak_density": sparsifier.ledger.peak_density,
+        "mean_density": sparsifier.ledger.mean_density,
+    }

@@ -289,6 +289,7 @@ class Sparsifier:
         self._enter(0)
 
     def _enter(self, index: int) -> None:
+        self._count_steps()
         self._index = index
         segment = self.segment
         if segment.branch == 0:
@@ -365,7 +366,6 @@ class Sparsifier:
             raise RuntimeError("this is not the start of a parallel round")
 
     def _keep_round_start(self) -> None:
-        self._count_steps()
         self._round = RoundStart(
             snapshot(self.model),
             _packed(self.weights.masks),

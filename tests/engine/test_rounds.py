@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from small import STEPS, optimizer_of, small_model, train_steps
+from tests.small import STEPS, optimizer_of, small_model, train_steps
 from torch import nn
 
 from gapbench.engine.rounds import BranchResult, followed_layer, merged

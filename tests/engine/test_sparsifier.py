@@ -9,7 +9,7 @@ import random
 
 import pytest
 import torch
-from small import STEPS, loss_of_step, optimizer_of, small_model, train_steps
+from tests.small import STEPS, loss_of_step, optimizer_of, small_model, train_steps
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError

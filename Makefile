@@ -1,0 +1,61 @@
+# make run    train, compare and report on this machine: the partitions ablation, two seeds
+# make test   the whole test suite
+# make lint   ruff and mypy
+# Each sets up .venv first, from the versions in constraints.txt. Another Python: make PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+FAIRSEQ := fairseq==0.12.2
+
+.DELETE_ON_ERROR:
+.PHONY: run test lint translation freeze clean
+
+run: $(VENV)/installed
+	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2
+
+test: $(VENV)/installed-dev
+	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
+		echo "fairseq could not be built here: the tests that need it are skipped"
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# fairseq's own requirements cannot be resolved any more, hence --no-deps; the extra has what it
+# imports. Its build needs a C++ compiler, and takes its tools from the same constraints.
+translation: $(VENV)/installed-translation
+
+$(VENV)/installed-translation: $(VENV)/installed
+	$(INSTALL) --editable '.[translation]'
+	PIP_CONSTRAINT=constraints.txt $(INSTALL) --no-deps $(FAIRSEQ)
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "gapbench needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 2; }
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(VENV); \
+	elif $(PYTHON) -c 'import virtualenv' 2>/dev/null; then $(PYTHON) -m virtualenv -q $(VENV); \
+	else echo "$(PYTHON) cannot make environments: install python3-venv (Debian) or virtualenv" >&2; \
+		exit 2; fi
+
+# renews constraints.txt from an environment that holds every extra
+freeze: $(VENV)/installed-dev $(VENV)/installed-translation
+	{ sed -n '/^#/p' constraints.txt; \
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu//' | sort -f; \
+	} > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,15 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
         if damaged is not None:
             raise zipfile.BadZipFile(f"bad checksum in {damaged}")
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+    ) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(
             f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
         ) from None

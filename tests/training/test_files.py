@@ -1,0 +1,68 @@
+"""Checkpoints and histories: whole or not there, and cut back to what a checkpoint vouches for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gapbench.errors import UserError
+from gapbench.training import state
+from gapbench.training.history import History
+
+CPU = torch.device("cpu")
+
+
+def test_a_checkpoint_comes_back_equal(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    state.save(path, {"a": torch.arange(5), "b": {"c": 1.5}})
+    loaded = state.load(path, CPU)
+    assert torch.equal(loaded["a"], torch.arange(5))
+    assert loaded["b"] == {"c": 1.5}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
+    path = tmp_path / "checkpoint.pt"
+    state.save(path, {"a": torch.arange(5000)})
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle] ^= 1
+    contents = {"cut": bytes(whole[:middle]), "flip": bytes(whole), "empty": b"", "text": b"hello"}
+    path.write_bytes(contents[damage])
+    with pytest.raises(UserError, match="checkpoint is damaged") as caught:
+        state.load(path, CPU)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"schema": 1, "a": print}, path)
+    with pytest.raises(UserError, match="damaged"):
+        state.load(path, CPU)
+
+
+def test_a_half_written_checkpoint_does_not_block_the_next(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    path.with_name("checkpoint.pt.partial").write_bytes(b"half")
+    state.save(path, {"a": 1})
+    assert state.load(path, CPU)["a"] == 1
+
+
+def test_history_goes_back_to_the_checkpoint(tmp_path):
+    path = tmp_path / "history.jsonl"
+    history = History(path)
+    history.append({"epoch": 1})
+    offset = history.sync()
+    history.append({"epoch": 2})
+    history.close()
+    with open(path, "ab") as file:
+        file.write(b'{"epoch": 3, "ha')
+    history = History(path, offset)
+    history.append({"epoch": 2, "again": True})
+    history.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"epoch": 1}, {"epoch": 2, "again": True}]

@@ -1,0 +1,177 @@
+"""An ablation as read: its rows and scales, each with the place in a file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapbench.errors import choose
+from gapbench.experiments.loading import Document, Keys, load
+from gapbench.experiments.schema import (
+    AXES,
+    RECIPE_KEYS,
+    SCALES,
+    AblationSpec,
+    BaseSpec,
+    MethodSettings,
+    Override,
+    Row,
+    Scale,
+    ScaleSettings,
+    validated,
+)
+from gapbench.methods.method import methods, options_model
+
+
+@dataclass(frozen=True)
+class PlacedRow:
+    """A row with the place it was read from, and the patterns its include picks trials by."""
+
+    row: Row
+    document: Document
+    keys: Keys
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlacedScale:
+    """A scale's settings with the place they were read from."""
+
+    settings: ScaleSettings
+    document: Document
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """An ablation file with everything that it includes.
+
+    Attributes:
+        spec: the file itself.
+        document: where it was read from.
+        rows: included rows, then its own.
+        scales: for each scale it has, settings from the outermost in.
+    """
+
+    spec: AblationSpec
+    document: Document
+    rows: tuple[PlacedRow, ...]
+    scales: Mapping[Scale, tuple[PlacedScale, ...]]
+
+    @property
+    def name(self) -> str:
+        """The ablation's name."""
+        return self.spec.name
+
+
+def read(file: Path) -> Ablation:
+    """Read an ablation file, the files it includes and the scales it starts from.
+
+    Raises:
+        UserError: naming file, line, key and the valid choices.
+    """
+    document = load(file)
+    spec = validated(AblationSpec, document)
+    rows: list[PlacedRow] = []
+    for number, include in enumerate(spec.include):
+        keys = ("include", number)
+        inner = load(_beside(document, keys, include.file))
+        included = validated(AblationSpec, inner)
+        if included.include:
+            raise inner.problem(("include",), "a file that is included cannot include another")
+        rows += [PlacedRow(r.row, inner, r.keys, include.only) for r in _rows(included, inner)]
+    rows += _rows(spec, document)
+    if not rows:
+        raise document.problem(("trials",), "there is no trial here, nor in an included file")
+    ablation = Ablation(spec, document, tuple(rows), _scales(spec, document))
+    _check_keys(ablation)
+    return ablation
+
+
+def _rows(spec: AblationSpec, document: Document) -> Iterator[PlacedRow]:
+    for number, row in enumerate(spec.trials):
+        yield PlacedRow(row, document, ("trials", number))
+
+
+def _scales(spec: AblationSpec, document: Document) -> dict[Scale, tuple[PlacedScale, ...]]:
+    places = {
+        name: (PlacedScale(settings, document, ("scales", name)),)
+        for name, settings in spec.scales.items()
+    }
+    if spec.base is not None:
+        outer = load(_beside(document, ("base",), spec.base))
+        base = validated(BaseSpec, outer).scales
+        for name in places or base:
+            first = PlacedScale(base.get(name, ScaleSettings()), outer, ("scales", name))
+            places[name] = (first, *places.get(name, ()))
+    if not places:
+        raise document.problem(("scales",), f"no scale is given: valid: {', '.join(SCALES)}")
+    return {name: places[name] for name in SCALES if name in places}
+
+
+def _beside(document: Document, keys: Keys, name: str) -> Path:
+    path = Path(document.name).parent / name
+    if not path.is_file():
+        raise document.problem(keys, f"{name!r} is no file (looked for {path})")
+    return path
+
+
+def _check_keys(ablation: Ablation) -> None:
+    """Find misspelt keys of rows and of methods' defaults, in every scale."""
+    for placed in ablation.rows:
+        row, names = placed.row, placed.row.method
+        for name in names:
+            if name not in methods:
+                keys = (*placed.keys, "method")
+                raise placed.document.problem(keys, choose("method", name, methods))
+        _check_settings(row, names, placed.document, placed.keys)
+        for scale, override in row.scales.items():
+            if override is not None:
+                place = (*placed.keys, "scales", scale)
+                _check_settings(override, names, placed.document, place)
+    for scales in ablation.scales.values():
+        for at in scales:
+            _check_recipe(at.settings.recipe, at.document, (*at.keys, "recipe"))
+            for name, settings in at.settings.methods.items():
+                place = (*at.keys, "methods", name)
+                if name not in methods:
+                    raise at.document.problem(place, choose("method", name, methods))
+                _check_settings(settings, (name,), at.document, place)
+
+
+def _check_settings(
+    settings: MethodSettings, names: tuple[str, ...], document: Document, place: Keys
+) -> None:
+    fields = [name for name in type(settings).model_fields if name != "options"]
+    for key in settings.options:
+        _check_option(key, names, fields, document, (*place, key))
+    _check_recipe(settings.recipe, document, (*place, "recipe"))
+    zipped = settings.zip if isinstance(settings, Override) else None
+    if zipped is None:
+        return
+    at = (*place, "zip")
+    if len({len(values) for values in zipped.values()}) != 1:
+        raise document.problem(at, "needs one list or more, all of the same length")
+    for key in zipped:
+        outer, _, inner = key.partition(".")
+        if outer == "recipe":
+            _check_recipe({inner: None}, document, at)
+        elif key not in AXES and outer != "task_options":
+            _check_option(key, names, AXES, document, (*at, key))
+
+
+def _check_option(
+    key: str, names: tuple[str, ...], fields: Sequence[str], document: Document, place: Keys
+) -> None:
+    for name in names:
+        options = options_model(name).model_fields
+        if key not in options:
+            raise document.problem(place, choose("key", key, [*fields, *options]))
+
+
+def _check_recipe(recipe: Mapping[str, Any], document: Document, place: Keys) -> None:
+    for key in recipe:
+        if key not in RECIPE_KEYS:
+            raise document.problem((*place, key), choose("key", key, RECIPE_KEYS))

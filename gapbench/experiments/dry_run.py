@@ -1,0 +1,126 @@
+"""What is known of trials before they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.models import cost_of_plan, densities_of_trial
+from gapbench.experiments.trials import Trial
+from gapbench.methods.plan import Parallel, Plan
+
+AFTER_THE_RUN = "FLOPs known after the run: global magnitudes decide each layer's density"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A trial's plan in numbers. Cost is None where it is known only after the run.
+
+    Attributes:
+        epochs: machine-epochs, over all workers.
+        wall_epochs: epochs on the longest path.
+        train_flops_ratio: training cost over that of dense training for the recipe's epochs.
+        inference_flops_ratio: multiply-accumulates over those of the dense model.
+        prunable_density: kept over all weights of the layers that are pruned.
+        model_density: kept over all parameters, of the whole model.
+    """
+
+    key: str
+    label: str
+    task: str
+    method: str
+    distribution: str
+    sparsity: float
+    partitions: int | None
+    strategy: str | None
+    seed: int
+    epochs: int
+    wall_epochs: int
+    train_flops_ratio: float | None
+    inference_flops_ratio: float | None
+    peak_density: float | None
+    mean_density: float | None
+    prunable_density: float
+    model_density: float
+    prunable_parameters: int
+    parameters: int
+    layers: int
+    first_layer: str
+    options: dict[str, Any]
+    note: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return asdict(self)
+
+
+def dry_run(entries: Sequence[Entry]) -> list[Outlook]:
+    """Return the outlook of every trial; no tensor is allocated and no data are read.
+
+    Raises:
+        UserError: if a method's options do not fit the model or the epochs.
+    """
+    return [_outlook(entry) for entry in entries]
+
+
+def _outlook(entry: Entry) -> Outlook:
+    from gapbench.sparsity.cost import inference_ratio
+
+    trial = entry.trial
+    plan = trial.plan()
+    place = (trial.first_layer, trial.distribution, trial.sparsity)
+    targets = densities_of_trial(trial.proxy, *place)
+    cost = cost_of_plan(trial.proxy, plan, *place, trial.recipe.batch_size)
+    kept = _kept(trial, targets)
+    numel = {layer.name: layer.numel for layer in trial.layers}
+    prunable, parameters = sum(numel.values()), trial.proxy.parameters
+    inference = None
+    if targets is not None:
+        exact = {name: kept[name] / numel[name] for name in numel}
+        inference = inference_ratio(trial.proxy.cost, exact)
+    total = sum(kept.values())
+    return Outlook(
+        key=trial.key,
+        label=entry.label,
+        task=trial.task,
+        method=trial.method,
+        distribution=trial.distribution,
+        sparsity=trial.sparsity,
+        partitions=trial.options.get("partitions"),
+        strategy=_strategy(trial, plan),
+        seed=trial.seed,
+        epochs=plan.epochs,
+        wall_epochs=plan.wall_epochs,
+        train_flops_ratio=None if cost is None else cost.dense_epochs / trial.recipe.epochs,
+        inference_flops_ratio=inference,
+        peak_density=None if cost is None else cost.peak_density,
+        mean_density=None if cost is None else cost.mean_density,
+        prunable_density=total / prunable,
+        model_density=(parameters - prunable + total) / parameters,
+        prunable_parameters=prunable,
+        parameters=parameters,
+        layers=len(numel),
+        first_layer=trial.first_layer,
+        options=trial.options,
+        note=None if cost is not None else AFTER_THE_RUN,
+    )
+
+
+def _kept(trial: Trial, targets: Any) -> dict[str, int]:
+    """Return the weights that each layer keeps; of all together where magnitudes decide."""
+    from gapbench.sparsity.masks import zeros_of
+
+    numel = {layer.name: layer.numel for layer in trial.layers}
+    if targets is None:
+        numel = {"all": sum(numel.values())}
+        targets = {"all": 1 - trial.sparsity}
+    return {name: count - zeros_of(count, targets[name]) for name, count in numel.items()}
+
+
+def _strategy(trial: Trial, plan: Plan) -> str | None:
+    if any(isinstance(part, Parallel) for part in plan.parts):
+        return "parallel"
+    strategy = trial.options.get("strategy")
+    return None if strategy is None else str(strategy)

@@ -1,0 +1,243 @@
+"""From an ablation and a scale to its trials: layers of settings, products, seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from gapbench.errors import UserError, choose
+from gapbench.experiments.ablation import Ablation, PlacedRow
+from gapbench.experiments.loading import Document, Keys
+from gapbench.experiments.resolve import Configuration, Given, resolve
+from gapbench.experiments.schema import (
+    AXES,
+    RECIPE_KEYS,
+    MethodSettings,
+    Override,
+    Scale,
+    Settings,
+    validated,
+)
+from gapbench.experiments.select import matches, require_known_fields
+from gapbench.experiments.trials import Trial
+from gapbench.methods.method import options_model
+from gapbench.tasks.task import Recipe
+
+ALTERNATIVES = {"epochs": "train_flops", "train_flops": "epochs"}
+OF_SPARSE_TRIALS = ("sparsity", "distribution", "first_layer")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial as an ablation has it.
+
+    Attributes:
+        trial: the configuration.
+        name: what its row calls it, else its method's name.
+        label: one line that tells it apart from the other trials of the ablation.
+    """
+
+    trial: Trial
+    name: str
+    label: str
+
+    def fields(self) -> dict[str, Any]:
+        """Return the trial's settings flat, with the row's name under "label"."""
+        return {"label": self.name, **self.trial.fields()}
+
+
+def expand(
+    ablation: Ablation,
+    scale: str,
+    *,
+    overrides: Document | None = None,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+) -> list[Entry]:
+    """Return the trials of an ablation at a scale, each once.
+
+    Args:
+        ablation: the file with its includes.
+        scale: one that the ablation has.
+        overrides: what `--set` gives; it goes before everything in files.
+        only: patterns that trials must match, all of them.
+        seeds: in place of the files' seeds.
+
+    Raises:
+        UserError: about the first setting that is not possible, or if no trial is left.
+    """
+    here = _scale(ablation, scale)
+    if overrides is not None:
+        _check_overrides(ablation, overrides)
+    entries: dict[str, Entry] = {}
+    for placed in ablation.rows:
+        for entry in _included(placed, _of_row(ablation, placed, here, overrides, seeds)):
+            entries.setdefault(entry.trial.key, entry)
+    found = list(entries.values())
+    require_known_fields("--only", only, [entry.fields() for entry in found])
+    chosen = [entry for entry in found if matches(entry.fields(), only)]
+    if not chosen:
+        names = ", ".join(dict.fromkeys(entry.name for entry in found)) or "none"
+        reason = f"no trial matches --only {' '.join(only)}" if only else "there is no trial"
+        raise UserError(f"{ablation.document.name}: {reason} at scale {scale}: rows: {names}")
+    return _labelled(chosen)
+
+
+def _scale(ablation: Ablation, name: str) -> Scale:
+    for scale in ablation.scales:
+        if scale == name:
+            return scale
+    raise UserError(f"{ablation.document.name}: {choose('scale', name, ablation.scales)}")
+
+
+def _included(placed: PlacedRow, entries: Iterator[Entry]) -> list[Entry]:
+    found = list(entries)
+    require_known_fields("only", placed.only, [entry.fields() for entry in found])
+    return [entry for entry in found if matches(entry.fields(), placed.only)]
+
+
+def _of_row(
+    ablation: Ablation,
+    placed: PlacedRow,
+    scale: Scale,
+    overrides: Document | None,
+    seeds: Sequence[int] | None,
+) -> Iterator[Entry]:
+    row = placed.row
+    if scale in row.scales and row.scales[scale] is None:
+        return
+    for method in row.method:
+        given = _layered(ablation, placed, scale, method, overrides)
+        for values in _product(given):
+            configuration = Configuration(method, values, placed.document, placed.keys)
+            for trial in resolve(configuration, seeds):
+                yield Entry(trial, row.label or trial.name, trial.label)
+
+
+def _layered(
+    ablation: Ablation,
+    placed: PlacedRow,
+    scale: Scale,
+    method: str,
+    overrides: Document | None,
+) -> dict[str, Given]:
+    """Merge the settings of one method's trials, from the outermost file in."""
+    merged: dict[str, Given] = {}
+    for at in ablation.scales[scale]:
+        _merge(merged, _given(at.settings, method, at.document, at.keys))
+        inner = at.settings.methods.get(method)
+        if inner is not None:
+            place = (*at.keys, "methods", method)
+            _merge(merged, _given(inner, method, at.document, place))
+    _merge(merged, _given(placed.row, method, placed.document, placed.keys))
+    changed = placed.row.scales.get(scale)
+    if changed is not None:
+        place = (*placed.keys, "scales", scale)
+        _merge(merged, _given(changed, method, placed.document, place))
+    if overrides is not None:
+        _merge(merged, _set(overrides, method))
+    return merged
+
+
+def _merge(merged: dict[str, Given], inner: dict[str, Given]) -> None:
+    if "epochs" in inner and "train_flops" in inner:
+        raise inner["train_flops"].problem("train_flops", "stands in place of epochs: give one")
+    for key in inner:
+        merged.pop(ALTERNATIVES.get(key, key), None)
+    merged.update(inner)
+
+
+def _given(settings: Settings, method: str, document: Document, place: Keys) -> dict[str, Given]:
+    """Return what one block of settings gives, flat, with where it stands."""
+    found: dict[str, Given] = {}
+    for key in AXES:
+        values = getattr(settings, key)
+        if values is not None:
+            found[key] = Given((values,) if key == "seeds" else values, document, (*place, key))
+    for outer in ("task_options", "recipe"):
+        for inner, value in getattr(settings, outer).items():
+            key = f"{outer}.{inner}"
+            found[key] = Given(_values(method, key, value), document, (*place, outer, inner))
+    if isinstance(settings, MethodSettings):
+        for key, value in settings.options.items():
+            found[key] = Given(_values(method, key, value), document, (*place, key))
+    if isinstance(settings, Override) and settings.zip is not None:
+        group = (document.name, *place, "zip")
+        for key, values in settings.zip.items():
+            found[key] = Given(values, document, (*place, "zip", key), group)
+    return found
+
+
+def _values(method: str, key: str, value: object) -> tuple[Any, ...]:
+    """Return the values of an axis; a list is one value where the field itself takes lists."""
+    if not isinstance(value, list):
+        return (value,)
+    outer, _, inner = key.partition(".")
+    model: type[BaseModel] = Recipe if outer == "recipe" else options_model(method)
+    field = model.model_fields.get(inner if outer == "recipe" else key)
+    return (value,) if field is not None and _takes_lists(field.annotation) else tuple(value)
+
+
+def _takes_lists(annotation: Any) -> bool:
+    return get_origin(annotation) is tuple or any(map(_takes_lists, get_args(annotation)))
+
+
+def _product(given: Mapping[str, Given]) -> Iterator[dict[str, Given]]:
+    """Yield every combination, one value a key; keys of one zip move together."""
+    groups: dict[object, list[str]] = {}
+    for key, setting in given.items():
+        groups.setdefault(setting.group or key, []).append(key)
+    lengths = [range(len(given[keys[0]].values)) for keys in groups.values()]
+    for places in itertools.product(*lengths):
+        chosen: dict[str, Given] = {}
+        for keys, at in zip(groups.values(), places, strict=True):
+            for key in keys:
+                chosen[key] = replace(given[key], values=(given[key].values[at],))
+        yield chosen
+
+
+def _check_overrides(ablation: Ablation, overrides: Document) -> None:
+    names = tuple(dict.fromkeys(name for placed in ablation.rows for name in placed.row.method))
+    options = {key for name in names for key in options_model(name).model_fields}
+    axes = [axis for axis in AXES if axis != "seeds"]
+    recipe = [f"recipe.{key}" for key in RECIPE_KEYS]
+    for key in overrides.data:
+        if key not in (*axes, *recipe, *options) and not key.startswith("task_options."):
+            raise UserError(f"--set: {choose('key', key, [*axes, *options, *recipe])}")
+
+
+def _set(overrides: Document, method: str) -> dict[str, Given]:
+    """Return what `--set` gives to the trials of one method."""
+    plain = {key: value for key, value in overrides.data.items() if key in AXES}
+    if method == "dense":
+        plain = {key: value for key, value in plain.items() if key not in OF_SPARSE_TRIALS}
+    found = _given(validated(Settings, replace(overrides, data=plain)), method, overrides, ())
+    options = options_model(method).model_fields
+    for key, value in overrides.data.items():
+        if "." in key or key in options:
+            found[key] = Given(_values(method, key, value), overrides, (key,))
+    return found
+
+
+def _labelled(entries: Sequence[Entry]) -> list[Entry]:
+    """Add to every label the settings that differ between trials of its name."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for entry in entries:
+        values = seen.setdefault(entry.name, {})
+        for key, value in entry.trial.fields().items():
+            values.setdefault(key, set()).add(str(value))
+    silent = ("seed", "multiplier", "patterns", *OF_SPARSE_TRIALS)  # shown already, or implied
+    labelled = []
+    for entry in entries:
+        differing = [
+            f"{key}={value}"
+            for key, value in entry.trial.fields().items()
+            if len(seen[entry.name][key]) > 1 and key not in silent
+        ]
+        label = entry.trial.describe(entry.name, *differing)
+        labelled.append(replace(entry, label=label))
+    return labelled

@@ -1,0 +1,122 @@
+"""What is known of a task's model without its weights: shapes, parameters, cost. Built once."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, create_model
+
+from gapbench.methods.plan import Layers, Plan
+from gapbench.tasks.task import Task, tasks
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gapbench.sparsity.cost import ForwardCost, PlanCost
+
+
+@cache
+def task_options_model(name: str) -> type[BaseModel]:
+    """Return the strict model of a task's options, made from the signature of its class.
+
+    Raises:
+        UserError: if the task is unknown.
+    """
+    build = tasks[name].__init__
+    hints = get_type_hints(build)
+    fields: dict[str, Any] = {
+        key: (hints[key], parameter.default)
+        for key, parameter in inspect.signature(build).parameters.items()
+        if key in hints and parameter.default is not parameter.empty
+    }
+    config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    return create_model(f"{name}_task_options", __config__=config, **fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Proxy:
+    """A task, and its model on the meta device, where a tensor has a shape and no storage."""
+
+    task: Task
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The model without weights."""
+        import torch
+
+        with torch.device("meta"):
+            return self.task.build_model()
+
+    @cached_property
+    def parameters(self) -> int:
+        """Number of all parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @cached_property
+    def cost(self) -> ForwardCost:
+        """Cost of one forward pass of the dense model."""
+        import torch
+
+        from gapbench.sparsity.cost import forward_macs
+
+        with torch.device("meta"):
+            inputs = self.task.example_inputs()
+        return forward_macs(self.model, inputs)
+
+
+@cache
+def layers_of_trial(proxy: Proxy, first_layer: str) -> Layers:
+    """Return the layers that a trial prunes; a dense input layer is not one of them."""
+    from gapbench.sparsity.layers import layers_of
+    from gapbench.training.setup import prunable_layers
+
+    return layers_of(proxy.model, prunable_layers(proxy.task, proxy.model, first_layer))
+
+
+@cache
+def densities_of_trial(
+    proxy: Proxy, first_layer: str, distribution: str, sparsity: float
+) -> Mapping[str, float] | None:
+    """Return the final density of every layer, or None where magnitudes decide it."""
+    from gapbench.sparsity.distributions import densities, distributions
+
+    shapes = {layer.name: layer.shape for layer in layers_of_trial(proxy, first_layer)}
+    if distribution == "dense":
+        return dict.fromkeys(shapes, 1.0)
+    if distributions[distribution].by_magnitude:
+        return None
+    return densities(distribution, shapes, sparsity)
+
+
+@cache
+def cost_of_plan(
+    proxy: Proxy,
+    plan: Plan,
+    first_layer: str,
+    distribution: str,
+    sparsity: float,
+    batch_size: int,
+) -> PlanCost | None:
+    """Return what a plan costs in training, or None where magnitudes decide it."""
+    from gapbench.sparsity.cost import plan_cost
+
+    targets = densities_of_trial(proxy, first_layer, distribution, sparsity)
+    if targets is None:
+        return None
+    layers = layers_of_trial(proxy, first_layer)
+    return plan_cost(plan, layers, targets, proxy.cost, proxy.task.steps_per_epoch(batch_size))
+
+
+def proxy(name: str, options: Mapping[str, Any]) -> Proxy:
+    """Return the proxy of a task with these options; equal ones share it."""
+    return _proxy(name, json.dumps(dict(options), sort_keys=True))
+
+
+@cache
+def _proxy(name: str, options: str) -> Proxy:
+    return Proxy(tasks[name](**json.loads(options)))

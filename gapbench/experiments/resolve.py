@@ -1,0 +1,263 @@
+"""One point of a grid to trials: everything filled in, checked, and its cost budget resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NoReturn
+
+from pydantic import BaseModel, ValidationError
+
+from gapbench.errors import UserError, choose
+from gapbench.experiments.budget import nearest_epochs
+from gapbench.experiments.loading import Document, Keys
+from gapbench.experiments.models import (
+    Proxy,
+    cost_of_plan,
+    layers_of_trial,
+    proxy,
+    task_options_model,
+)
+from gapbench.experiments.schema import explain
+from gapbench.experiments.trials import Trial
+from gapbench.methods import method
+from gapbench.methods.plan import Plan
+from gapbench.sparsity.distributions import distributions
+from gapbench.tasks.task import Recipe, tasks
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a file gives for one setting.
+
+    Attributes:
+        values: the values of its axis.
+        group: settings of one group move together through their values.
+    """
+
+    values: tuple[Any, ...]
+    document: Document
+    keys: Keys
+    group: object = None
+
+    @property
+    def value(self) -> Any:
+        """The value, once one is chosen."""
+        return self.values[0]
+
+    def problem(self, key: str, message: str) -> UserError:
+        """Return the error about this setting."""
+        return self.document.problem(self.keys or (key,), message)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of a row's grid: a single value a setting.
+
+    Attributes:
+        document, keys: the row, where errors about no single setting point to.
+    """
+
+    method: str
+    given: Mapping[str, Given]
+    document: Document
+    keys: Keys
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """Return a setting's value."""
+        return self.given[key].value if key in self.given else default
+
+    def under(self, outer: str) -> dict[str, Any]:
+        """Return the settings named `outer.x` by x."""
+        inside = (key for key in self.given if key.startswith(f"{outer}."))
+        return {key.partition(".")[2]: self.given[key].value for key in inside}
+
+    def fail(self, key: str, message: str) -> NoReturn:
+        """Raise the error about a setting, or about the row where no file gives it."""
+        if key in self.given:
+            raise self.given[key].problem(key, message) from None
+        raise self.document.problem(self.keys, f"{key}: {message}") from None
+
+
+def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial]:
+    """Yield the trials of one point of a grid, one a seed.
+
+    Args:
+        point: what the files give.
+        seeds: in place of the files' seeds.
+
+    Raises:
+        UserError: naming file, line, key and the valid choices.
+    """
+    task_name = point.value("task")
+    if task_name is None:
+        point.fail("task", f"is missing: valid: {', '.join(tasks)}")
+    if task_name not in tasks:
+        point.fail("task", choose("task", task_name, tasks))
+    task_options = _model(point, task_options_model(task_name), "task_options")
+    model = proxy(task_name, task_options.model_dump())
+    recipe = _recipe(point, model)
+    shared = {
+        "task": task_name,
+        "task_version": model.task.version,
+        "task_options": task_options.model_dump(),
+        "recipe": recipe,
+        "method": point.method,
+        "method_version": method.methods[point.method].version,
+        "options": _options(point, model),
+        **_sparsity(point, model),
+    }
+    chosen = seeds if seeds is not None else point.value("seeds", (0,))
+    epochs = _epochs(point, model, shared, chosen[0])
+    _check_plan(point, model, {**shared, "epochs": epochs}, chosen[0])
+    for seed in chosen:
+        yield _trial(point, {**shared, "epochs": epochs, "seed": seed})
+
+
+def _trial(point: Configuration, values: dict[str, Any]) -> Trial:
+    try:
+        return Trial(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        point.fail(str(first["loc"][0]), explain(first))
+
+
+def _model(point: Configuration, model: type[BaseModel], outer: str) -> BaseModel:
+    """Return the settings under `outer` as a model."""
+    try:
+        return model(**point.under(outer))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        if first["type"] == "extra_forbidden":
+            point.fail(f"{outer}.{key}", choose("key", key, model.model_fields))
+        point.fail(f"{outer}.{key}", explain(first))
+
+
+def _recipe(point: Configuration, model: Proxy) -> Recipe:
+    changed = point.under("recipe")
+    default = model.task.recipe
+    if not changed:
+        return default
+    try:
+        return Recipe(**{**dict(default), **changed})
+    except ValidationError as error:
+        first = error.errors()[0]
+        point.fail(f"recipe.{first['loc'][0]}", explain(first))
+
+
+def _options(point: Configuration, model: Proxy) -> dict[str, Any]:
+    """Return the method's options in full; its own patterns come from the task."""
+    checked = method.options_model(point.method)
+    values = {k: g.value for k, g in point.given.items() if k in checked.model_fields}
+    if values.get("partition_rule") == "patterns" and not values.get("patterns"):
+        count = values.get("partitions", checked.model_fields["partitions"].default)
+        own = model.task.partition_patterns(count)
+        if own is None:
+            known = f"task {model.task.name} has no split of its own into {count}"
+            point.fail("partition_rule", f"{known}: give patterns, or another rule")
+        values["patterns"] = own
+    try:
+        options = checked(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        point.fail(str(first["loc"][0]), explain(first))
+    return {key: getattr(options, key) for key in checked.model_fields}
+
+
+def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:
+    """Return sparsity and how it is spread; dense training has none, and counts every layer."""
+    if point.method == "dense":
+        for key in ("sparsity", "distribution", "first_layer"):
+            if key in point.given and point.given[key].keys[:1] == ("trials",):
+                point.fail(key, "method dense prunes nothing: remove it")
+        return {"sparsity": 0.0, "distribution": "dense", "first_layer": "sparse"}
+    distribution = point.value("distribution", "uniform")
+    if distribution not in distributions:
+        point.fail("distribution", choose("distribution", distribution, distributions))
+    if point.value("sparsity") is None:
+        point.fail("sparsity", "is missing: give a number in [0, 1)")
+    by_default = "dense" if distribution == "uniform" else "sparse"
+    first_layer = point.value("first_layer", by_default)
+    if model.task.first_layer is None:
+        if point.value("first_layer") == "dense":
+            name = model.task.name
+            point.fail(
+                "first_layer", f"task {name} has no input layer to keep dense: valid: sparse"
+            )
+        first_layer = "sparse"
+    sparsity = point.value("sparsity")
+    return {"sparsity": sparsity, "distribution": distribution, "first_layer": first_layer}
+
+
+def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed: int) -> int:
+    """Return the machine-epochs: as given, bought by `train_flops`, or the task's own."""
+    recipe: Recipe = shared["recipe"]
+    if "train_flops" not in point.given:
+        return int(point.value("epochs", recipe.epochs))
+    if shared["distribution"] != "dense" and distributions[shared["distribution"]].by_magnitude:
+        point.fail(
+            "train_flops",
+            f"the cost under {shared['distribution']} is known only after the run: give epochs",
+        )
+    words = {key: shared[key] for key in ("distribution", "first_layer", "sparsity", "method")}
+    words["options"] = json.dumps(shared["options"])
+    try:
+        return _epochs_for(model, point.value("train_flops"), recipe, seed, **words)
+    except UserError as error:
+        point.fail("train_flops", str(error))
+
+
+@cache
+def _epochs_for(
+    model: Proxy,
+    train_flops: float,
+    recipe: Recipe,
+    seed: int,
+    *,
+    method: str,
+    options: str,
+    first_layer: str,
+    distribution: str,
+    sparsity: float,
+) -> int:
+    def cost_of(epochs: int) -> float | None:
+        try:
+            plan = _plan(model, first_layer, method, options, epochs, seed)
+        except UserError:
+            if epochs > 100 * recipe.epochs:
+                raise
+            return None
+        cost = cost_of_plan(model, plan, first_layer, distribution, sparsity, recipe.batch_size)
+        return None if cost is None else cost.dense_epochs / recipe.epochs
+
+    return nearest_epochs(train_flops, cost_of)
+
+
+def _check_plan(point: Configuration, model: Proxy, values: Mapping[str, Any], seed: int) -> None:
+    """Check that the method accepts its options, and can reach the distribution."""
+    options = json.dumps(values["options"])
+    if values["epochs"] < 1:
+        return  # the trial itself refuses it
+    try:
+        plan = _plan(model, values["first_layer"], point.method, options, values["epochs"], seed)
+    except UserError as error:
+        key, colon, message = str(error).partition(": ")
+        if colon and key in point.given:
+            point.fail(key, message)
+        raise point.document.problem(point.keys, str(error)) from None
+    name = values["distribution"]
+    magnitude = name != "dense" and distributions[name].by_magnitude
+    prunes = plan.initial == "dense" or any(segment.phase.grow for segment in plan.segments)
+    if magnitude and not prunes:
+        others = ", ".join(n for n in distributions if not distributions[n].by_magnitude)
+        reason = f"{name} needs a method that prunes by magnitude, {point.method} never does"
+        point.fail("distribution", f"{reason}: valid: {others}")
+
+
+@cache
+def _plan(model: Proxy, first_layer: str, name: str, options: str, epochs: int, seed: int) -> Plan:
+    layers = layers_of_trial(model, first_layer)
+    return method.plan(name, layers, epochs, seed=seed, **json.loads(options))

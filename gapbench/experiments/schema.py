@@ -1,0 +1,228 @@
+"""What may stand in an ablation file: strict models, and one line for whatever does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from gapbench.errors import choose
+from gapbench.experiments.loading import Document, Keys
+from gapbench.tasks.task import Recipe
+
+T = TypeVar("T")
+M = TypeVar("M", bound="Strict")
+
+Scale = Literal["smoke", "mini", "small", "paper"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+RECIPE_KEYS = tuple(name for name in Recipe.model_fields if name != "epochs")
+
+
+def _axis(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _seeds(value: object) -> object:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return tuple(range(value)) if whole else _tuple(value)  # type: ignore[call-overload]
+
+
+def _nothing(value: object) -> object:
+    return {} if value is None else value
+
+
+def _unless_false(value: object) -> object:
+    if value is None:
+        raise ValueError("give what changes at this scale, or false to leave the row out")
+    return None if value is False else value
+
+
+def _file(value: object) -> object:
+    return {"file": value} if isinstance(value, str) else value
+
+
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Axis = Annotated[tuple[T, ...], BeforeValidator(_axis), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)
+]
+
+
+class Strict(BaseModel):
+    """Unknown keys, NaN, and booleans in place of numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Settings(Strict):
+    """Settings of trials; a list is an axis of the grid. What is absent comes from further out."""
+
+    task: Axis[str] | None = None
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    distribution: Axis[str] | None = None
+    first_layer: Axis[Literal["dense", "sparse"]] | None = None
+    sparsity: Axis[Sparsity] | None = None
+    epochs: Axis[Count] | None = None
+    train_flops: Axis[Annotated[float, Field(gt=0)]] | None = None
+    seeds: Seeds | None = None
+
+
+AXES = tuple(name for name in Settings.model_fields if name not in ("task_options", "recipe"))
+
+
+class MethodSettings(Settings):
+    """Settings together with options of a method, which stand beside them in the file."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: object) -> object:
+        if not isinstance(data, Mapping):
+            return data
+        known = {name for name in cls.model_fields if name != "options"}
+        inside = {key: value for key, value in data.items() if key in known}
+        options = {str(key): value for key, value in data.items() if key not in known}
+        return {**inside, "options": options}
+
+
+class Override(MethodSettings):
+    """What one scale changes in a row; a list replaces the row's list."""
+
+    zip: dict[str, Axis[Any]] | None = None
+
+
+class Row(Override):
+    """A block of trials: the product of its lists; lists under `zip` move together."""
+
+    method: Axis[str]
+    label: str | None = None
+    scales: dict[Scale, Annotated[Override | None, BeforeValidator(_unless_false)]] = Field(
+        default_factory=dict
+    )
+
+
+class ScaleSettings(Settings):
+    """What a scale gives to every trial, and to those of single methods."""
+
+    methods: dict[str, MethodSettings] = Field(default_factory=dict)
+
+
+class Include(Strict):
+    """A file whose rows are used as if they stood here, or those of them that `only` picks."""
+
+    file: str
+    only: Names = ()
+
+
+class Claim(Strict):
+    """A statement from a paper: where `better` holds, the value is higher than under `than`."""
+
+    source: str
+    better: dict[str, Any]
+    than: dict[str, Any]
+    at: dict[str, Any] = Field(default_factory=dict)
+
+
+class Report(Strict):
+    """How results are laid out; names are fields of trials.
+
+    Attributes:
+        rows: fields whose combinations are the rows.
+        columns: the field that is spread over columns.
+        value: metric of the cells.
+        baseline: fields of the row that paired differences are taken to.
+        figures: names of figures.
+    """
+
+    rows: Names = ("label", "distribution")
+    columns: str = "sparsity"
+    value: str = "test/accuracy"
+    baseline: dict[str, Any] = Field(default_factory=dict)
+    figures: Names = ()
+
+
+Scales = dict[Scale, Annotated[ScaleSettings, BeforeValidator(_nothing)]]
+
+
+class BaseSpec(Strict):
+    """A file of scales that ablations start from."""
+
+    scales: Scales
+
+
+class AblationSpec(Strict):
+    """One ablation file."""
+
+    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
+    question: str
+    claim: Claim | None = None
+    base: str | None = None
+    scales: Scales = Field(default_factory=dict)
+    include: Annotated[
+        tuple[Annotated[Include, BeforeValidator(_file)], ...], BeforeValidator(_tuple)
+    ] = ()
+    trials: Annotated[tuple[Row, ...], BeforeValidator(_tuple)] = ()
+    report: Report = Report()
+
+
+def validated(model: type[M], document: Document) -> M:
+    """Return a document as a model.
+
+    Raises:
+        UserError: about the first thing that does not fit.
+    """
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise document.problem(*_explained(model, document, first)) from None
+
+
+def _explained(model: type[Strict], document: Document, problem: Any) -> tuple[Keys, str]:
+    """Return the place and the words for one of pydantic's errors."""
+    keys: Keys = tuple(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return keys, choose("key", str(keys[-1]), _keys_at(model, keys))
+    if problem["type"] == "missing":
+        return keys, "is missing"
+    known = keys
+    while known and not document.has(known):
+        known = known[:-1]  # pydantic numbers the values of a list that is a single value here
+    return known, explain(problem)
+
+
+def explain(problem: Any) -> str:
+    """Return what is wrong with a value, from one of pydantic's errors."""
+    if problem["type"] == "literal_error":
+        valid = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+        return choose("value", str(problem["input"]), valid)
+    text: str = problem["msg"]
+    return f"{problem['input']!r} is not possible: {text[0].lower()}{text[1:]}"
+
+
+def _keys_at(model: type[Strict], keys: Keys) -> list[str]:
+    """Return the keys that are valid beside an unknown one."""
+    inner: dict[str, type[Strict]] = {
+        "claim": Claim,
+        "report": Report,
+        "include": Include,
+        "scales": ScaleSettings,
+    }
+    at = model if len(keys) == 1 else inner[str(keys[0])]
+    return list(at.model_fields)

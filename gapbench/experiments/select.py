@@ -1,0 +1,47 @@
+"""Picking trials by patterns: `--only`, and `only` of an include."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gapbench.errors import UserError, choose
+from gapbench.experiments.loading import read_value
+
+
+def matches(fields: Mapping[str, Any], patterns: Sequence[str]) -> bool:
+    """Say whether a trial matches all patterns.
+
+    A pattern is `key=value`, or a method's or row's name; shell wildcards are understood, and
+    commas separate alternatives: `c_gap,rigl` or `partitions=1,4`.
+    """
+    return all(_matches_one(fields, pattern) for pattern in patterns)
+
+
+def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
+    key, equals, values = pattern.partition("=")
+    if equals:
+        return key in fields and any(_equal(fields[key], text) for text in values.split(","))
+    names = (str(fields["method"]), str(fields["label"]).lower())
+    wanted = pattern.lower().split(",")
+    return any(fnmatchcase(name, want.strip()) for name in names for want in wanted)
+
+
+def _equal(value: object, text: str) -> bool:
+    return fnmatchcase(str(value), text) or read_value("--only", text) == value
+
+
+def require_known_fields(
+    option: str, patterns: Sequence[str], trials: Sequence[Mapping[str, Any]]
+) -> None:
+    """Check that the key of every `key=value` is a setting of some trial.
+
+    Raises:
+        UserError: if it is not; it names the settings there are.
+    """
+    known = {key for fields in trials for key in fields}
+    for pattern in patterns:
+        key, equals, _ = pattern.partition("=")
+        if equals and known and key not in known:
+            raise UserError(f"{option}: {choose('setting', key, known)}")

@@ -1,0 +1,276 @@
+"""Where data sets come from: a folder of the user's, the system, Debian's archive, or mirrors.
+
+Whatever the source, a file counts only if the sha256 of its unpacked content is the known one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+import uuid
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gapbench.compat.torchvision_ops import load_torchvision
+from gapbench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VARIABLE = "GAPBENCH_DATA"
+TIMEOUT = 60  # seconds without an answer from a mirror
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file by its unpacked name, and the sha256 of its unpacked content."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of a few files.
+
+    Attributes:
+        name: also the name of its folder below a data folder.
+        files: what it consists of, by a short name.
+        system: the folder in which Debian's package installs it.
+        package: that package.
+        torchvision: name of the class in torchvision.datasets that knows its mirrors.
+    """
+
+    name: str
+    files: Mapping[str, DataFile]
+    system: Path
+    package: str
+    torchvision: str
+
+
+FASHION_MNIST = DataSet(
+    name="fashion-mnist",
+    files={
+        "train-images": DataFile(
+            "train-images-idx3-ubyte",
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        ),
+        "train-labels": DataFile(
+            "train-labels-idx1-ubyte",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        ),
+        "test-images": DataFile(
+            "t10k-images-idx3-ubyte",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        ),
+        "test-labels": DataFile(
+            "t10k-labels-idx1-ubyte",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+    },
+    system=Path("/usr/share/datasets/fashion-mnist"),
+    package="dataset-fashion-mnist",
+    torchvision="FashionMNIST",
+)
+
+Contents = dict[str, bytes]
+
+
+class _Unavailable(Exception):
+    """A source cannot give the data; the message says why."""
+
+
+def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
+    """Return the content of each file of `dataset`, from the first source that has all of it.
+
+    Sources, in order: `folder`, or else $GAPBENCH_DATA; the system; what was fetched before;
+    Debian's package, which needs no root; torchvision's mirrors. What is fetched is kept in
+    `folder`, $GAPBENCH_DATA or ~/.cache/gapbench. Several processes may do this at once.
+
+    Raises:
+        UserError: if no source has it, with each source's reason.
+    """
+    named = folder or _from_environment()
+    home = named or _cache()
+    failures = []
+    for place in dict.fromkeys([*_below(dataset, named), dataset.system, _cache() / dataset.name]):
+        try:
+            contents = _read(dataset, place)
+        except _Unavailable as error:
+            failures.append(f"{place} ({error})")
+            continue
+        if folder is not None and folder not in (place, *place.parents):
+            _keep(dataset, contents, folder)
+        return contents
+    try:
+        return _fetch(dataset, home)
+    except _Unavailable as error:
+        tried = "; ".join([*failures, str(error)])
+    raise UserError(
+        f"{dataset.name} cannot be had; tried: {tried}. Put its {len(dataset.files)} files "
+        f"into a folder and set {VARIABLE} to it"
+    )
+
+
+def read_idx(content: bytes) -> Tensor:
+    """Return the array of unsigned bytes in an IDX file as a uint8 tensor of its shape."""
+    import torch
+
+    dimensions = content[3]
+    start = 4 + 4 * dimensions
+    shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
+    return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).view(shape)
+
+
+def _from_environment() -> Path | None:
+    value = os.environ.get(VARIABLE)
+    return Path(value).expanduser() if value else None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gapbench"
+
+
+def _below(dataset: DataSet, folder: Path | None) -> list[Path]:
+    """Return where the files may lie in a data folder: our layout, torchvision's, or bare."""
+    if folder is None:
+        return []
+    return [folder / dataset.name, folder / dataset.torchvision / "raw", folder]
+
+
+def _read(dataset: DataSet, folder: Path) -> Contents:
+    """Return the files in `folder`, plain or packed by gzip."""
+    contents = {}
+    for key, file in dataset.files.items():
+        plain, packed = folder / file.name, folder / f"{file.name}.gz"
+        try:
+            content = plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes())
+        except FileNotFoundError:
+            raise _Unavailable(f"no {file.name}") from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise _Unavailable(f"{file.name}: {error}") from None
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise _Unavailable(f"{file.name} has a wrong sha256")
+        contents[key] = content
+    return contents
+
+
+def _fetch(dataset: DataSet, home: Path) -> Contents:
+    """Download the files and keep them below `home`, while others who need them wait."""
+    failures = []
+    with _locked(home, dataset):
+        try:
+            return _read(dataset, home / dataset.name)  # another process was faster
+        except _Unavailable:
+            pass
+        for source, get in (
+            (f"Debian's package {dataset.package}", _from_debian),
+            ("torchvision's mirrors", _from_mirrors),
+        ):
+            with tempfile.TemporaryDirectory(dir=home, prefix=f".{dataset.name}-") as folder:
+                try:
+                    contents = _read(dataset, get(dataset, Path(folder)))
+                except (_Unavailable, OSError) as error:
+                    failures.append(f"{source} ({_one_line(error)})")
+                    continue
+            _keep(dataset, contents, home)
+            return contents
+    raise _Unavailable("; ".join(failures))
+
+
+@contextmanager
+def _locked(home: Path, dataset: DataSet) -> Iterator[None]:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = open(home / f".{dataset.name}.lock", "w")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _Unavailable(f"nothing fetched, since {home} cannot be written: {error}") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _keep(dataset: DataSet, contents: Contents, home: Path) -> None:
+    """Write the files below `home`, unpacked, each at once or not at all."""
+    folder = home / dataset.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for key, file in dataset.files.items():
+            partial = folder / f".{file.name}.{uuid.uuid4().hex[:8]}"
+            try:
+                partial.write_bytes(contents[key])
+                os.replace(partial, folder / file.name)
+            finally:
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{dataset.name} cannot be kept: {error}") from None
+
+
+def _from_debian(dataset: DataSet, folder: Path) -> Path:
+    """Download and unpack Debian's package into `folder`, with package lists of our own if need be.
+
+    Nothing of the system is changed.
+    """
+    for command in ("apt-get", "dpkg-deb"):
+        if shutil.which(command) is None:
+            raise _Unavailable(f"{command} is not installed")
+    lists = folder / "lists"
+    (lists / "partial").mkdir(parents=True)
+    own = [f"Dir::State::Lists={lists}", f"Dir::Cache={folder}", "Acquire::http::Timeout=30"]
+    private = [word for setting in own for word in ("-o", setting)]
+    try:
+        _run(["apt-get", "download", dataset.package], folder)
+    except _Unavailable:  # most often because the system has no package lists
+        _run(["apt-get", *private, "update"], folder)
+        _run(["apt-get", *private, "download", dataset.package], folder)
+    [package] = folder.glob(f"{dataset.package}_*.deb")
+    _run(["dpkg-deb", "-x", package.name, "unpacked"], folder)
+    return folder / "unpacked" / dataset.system.relative_to("/")
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env={**os.environ, "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+    except subprocess.TimeoutExpired:
+        raise _Unavailable(f"{command[0]} did not end in 10 minutes") from None
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise _Unavailable(said[-1] if said else f"{command[0]} returned {done.returncode}")
+
+
+def _from_mirrors(dataset: DataSet, folder: Path) -> Path:
+    """Download the files from the first mirror that answers."""
+    known = getattr(load_torchvision("torchvision.datasets"), dataset.torchvision)
+    failure: OSError | None = None
+    for mirror in known.mirrors:
+        try:
+            for file in dataset.files.values():
+                name = f"{file.name}.gz"
+                with urllib.request.urlopen(mirror + name, timeout=TIMEOUT) as answer:
+                    (folder / name).write_bytes(answer.read())
+            return folder
+        except OSError as error:
+            failure = error
+    raise _Unavailable(_one_line(failure) if failure else "torchvision knows none")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

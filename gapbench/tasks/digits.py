@@ -1,0 +1,50 @@
+"""Handwritten digits of scikit-learn, 8 x 8 pixels: no download, seconds a trial (scale smoke)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gapbench.tasks.classification import InMemoryImages, Labelled, fixed_order
+from gapbench.tasks.resnet import SmallResNet
+from gapbench.tasks.task import Recipe, Resources, Split, task
+
+TRAIN, VALIDATION = 1152, 256  # of 1797 images; the rest is the test split
+
+
+@task("digits", version=1)
+class Digits(InMemoryImages):
+    """ResNet-8 of width 8 on 1152 images: 10 prunable layers."""
+
+    recipe = Recipe(
+        epochs=8,
+        batch_size=64,
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        warmup_epochs=1,
+    )
+    resources = Resources(hours=0.1)
+    train_examples = TRAIN
+    first_layer = "conv1.weight"
+    size = 8
+
+    def build_model(self) -> nn.Module:
+        """Return a new ResNet-8."""
+        return SmallResNet(depth=8, width=8)
+
+    def read(self) -> dict[Split, Labelled]:
+        """Return the splits of the images that scikit-learn carries."""
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        order = fixed_order(len(labels))
+        images = torch.as_tensor(pixels * 15).to(torch.uint8).view(-1, 8, 8)[order]
+        answers = torch.as_tensor(labels, dtype=torch.int64)[order]
+        bounds: dict[Split, slice] = {
+            "train": slice(0, TRAIN),
+            "val": slice(TRAIN, TRAIN + VALIDATION),
+            "test": slice(TRAIN + VALIDATION, None),
+        }
+        return {name: Labelled(images[cut], answers[cut]) for name, cut in bounds.items()}

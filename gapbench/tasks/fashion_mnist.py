@@ -1,0 +1,90 @@
+"""Fashion-MNIST: 14 x 14 on two cores (scale mini), or the full 28 x 28 (scale small)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gapbench.errors import UserError
+from gapbench.tasks.classification import InMemoryImages, Labelled, fixed_order
+from gapbench.tasks.data import FASHION_MNIST, obtain, read_idx
+from gapbench.tasks.resnet import SmallResNet
+from gapbench.tasks.task import Recipe, Resources, Split, task
+
+VALIDATION = 5000  # of the 60,000 training images, the same for every size
+AVAILABLE = 60_000 - VALIDATION
+
+
+@task("fashion_mnist", version=1)
+class FashionMnist(InMemoryImages):
+    """A small ResNet on images of clothes in ten classes.
+
+    Args:
+        size: 14 halves the images by averaging 2 x 2 pixels; 28 keeps them.
+        train_examples: how many of the 55,000 training images are used.
+        width: channels of the network's first stage.
+        depth: the network's depth, 6n + 2.
+
+    Raises:
+        UserError: if `train_examples` are not there.
+    """
+
+    first_layer = "conv1.weight"
+    shift = 1
+
+    def __init__(
+        self,
+        *,
+        size: Literal[14, 28] = 14,
+        train_examples: int = 12_800,
+        width: int = 16,
+        depth: int = 8,
+    ) -> None:
+        if not 1 <= train_examples <= AVAILABLE:
+            raise UserError(f"train_examples: {train_examples} is not within 1 to {AVAILABLE}")
+        self.size = size
+        self.train_examples = train_examples
+        self.width = width
+        self.depth = depth
+        self.recipe = Recipe(
+            epochs=60,
+            batch_size=128,
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=5e-4,
+        )
+        self.resources = Resources() if size == 14 else Resources(gpus=1, cpus=4, hours=2.0)
+
+    def build_model(self) -> nn.Module:
+        """Return a new small ResNet."""
+        return SmallResNet(depth=self.depth, width=self.width)
+
+    def prepare(self, data_dir: Path | None) -> None:
+        """Get the four files, into `data_dir` if given."""
+        obtain(FASHION_MNIST, data_dir)
+
+    def read(self) -> dict[Split, Labelled]:
+        """Return the splits; the test split is the data set's own."""
+        files = obtain(FASHION_MNIST)
+        images, labels = (read_idx(files[f"train-{kind}"]) for kind in ("images", "labels"))
+        order = fixed_order(len(labels))
+        chosen: dict[Split, Tensor] = {
+            "val": order[:VALIDATION],
+            "train": order[VALIDATION:][: self.train_examples],
+        }
+        splits = {
+            name: Labelled(self._sized(images[index]), labels[index].long())
+            for name, index in chosen.items()
+        }
+        images, labels = (read_idx(files[f"test-{kind}"]) for kind in ("images", "labels"))
+        return {**splits, "test": Labelled(self._sized(images), labels.long())}
+
+    def _sized(self, images: Tensor) -> Tensor:
+        if self.size == 28:
+            return images
+        halved = functional.avg_pool2d(images[:, None].float(), 2)[:, 0]
+        return halved.round().to(torch.uint8)

@@ -21,9 +21,7 @@ from gapbench.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-State = Literal[
-    "planned", "queued", "running", "lost", "interrupted", "failed", "completed"
-]
+State = Literal["planned", "queued", "running", "lost", "interrupted", "failed", "completed"]
 
 LOST_AFTER = 120.0  # seconds without a heartbeat after which a run on another host counts as dead
 
@@ -72,16 +70,43 @@ class RunFolder:
         self.owner = path / "owner.json"
         self._token: str | None = None
 
+    def prepare(self, trial: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+        """Create the folder with what a node needs to run the trial; what is there stays.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if read_json(self.trial) != trial:
+                write_json(self.trial, trial)
+            if read_json(self.plan) != plan:
+                write_json(self.plan, plan)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def forget(self) -> None:
+        """Delete everything the trial has done.
+
+        Raises:
+            UserError: if a live process owns the folder, or it cannot be deleted.
+        """
+        import shutil
+
+        if not self.path.exists():
+            return
+        with self.owned():
+            try:
+                shutil.rmtree(self.path)
+            except OSError as error:
+                raise UserError(f"{self.path}: cannot be deleted: {error.strerror}") from None
+
     # -- state -------------------------------------------------------------------------------
 
     def read_result(self) -> dict[str, Any] | None:
         """Return the result of a completed trial, or None."""
         result = read_json(self.result)
-        return (
-            result
-            if result is not None and result.get("key") == self.path.name
-            else None
-        )
+        return result if result is not None and result.get("key") == self.path.name else None
 
     def completed(self) -> bool:
         """Say whether the trial's result is there."""
@@ -135,9 +160,7 @@ class RunFolder:
             return  # a branch's folder: it belongs to the owner of the trial
         owner = read_json(self.owner)
         if owner is None or owner["token"] != self._token:
-            raise UserError(
-                f"{self.path}: another process has taken this trial over; stopping"
-            )
+            raise UserError(f"{self.path}: another process has taken this trial over; stopping")
 
     def _take(self) -> None:
         token = uuid.uuid4().hex
@@ -153,9 +176,7 @@ class RunFolder:
         try:
             while True:
                 try:
-                    os.link(
-                        partial, self.owner
-                    )  # fails where the name exists, on NFS too
+                    os.link(partial, self.owner)  # fails where the name exists, on NFS too
                     self._token = token
                     return
                 except FileExistsError:
@@ -180,9 +201,7 @@ class RunFolder:
         buried = read_json(grave)
         grave.unlink(missing_ok=True)
         if buried is not None and buried["token"] != owner["token"]:
-            raise UserError(
-                f"trial {self.path.name} has just been taken by another process"
-            )
+            raise UserError(f"trial {self.path.name} has just been taken by another process")
 
     def _give_back(self) -> None:
         owner = read_json(self.owner)
@@ -224,9 +243,7 @@ class RunFolder:
 
     # -- the end -------------------------------------------------------------------------------
 
-    def save_model(
-        self, model: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> None:
+    def save_model(self, model: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
         """Write the finished model's weights and masks; `weights_only` reads them."""
         import torch
 
@@ -254,12 +271,7 @@ def _alive(owner: Mapping[str, Any], last_sign: float) -> bool:
 def _process_start(pid: int) -> str | None:
     """Return the kernel's start time of a process, which no later process of that id shares."""
     try:
-        stat = (
-            Path(f"/proc/{pid}/stat")
-            .read_text(encoding="utf-8")
-            .rpartition(")")[2]
-            .split()
-        )
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None if Path("/proc/self").exists() else _exists(pid)
     return None if stat[0] == "Z" else stat[19]

@@ -30,9 +30,7 @@ def ac_dc(
     """
     warmup = max(1, epochs // 10) if warmup_epochs is None else warmup_epochs
     length = max(1, epochs // 20) if phase_epochs is None else phase_epochs
-    fine_tune = (
-        max(1, epochs * 15 // 100) if fine_tune_epochs is None else fine_tune_epochs
-    )
+    fine_tune = max(1, epochs * 15 // 100) if fine_tune_epochs is None else fine_tune_epochs
     middle = epochs - warmup - fine_tune
     pairs = middle // (2 * length) if length > 0 else 0
     if pairs < 1:

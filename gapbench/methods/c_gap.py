@@ -61,9 +61,7 @@ def c_gap(
             "of at least 1: change epochs, steps or step_epochs"
         )
     if strategy == "cyclic":
-        order = itertools.cycle(
-            partition(layers, partitions, partition_rule, rng, patterns)
-        )
+        order = itertools.cycle(partition(layers, partitions, partition_rule, rng, patterns))
     else:
         order = _random_sets(layers, partitions, rng)
     grown = itertools.islice(order, count)
@@ -77,9 +75,7 @@ def c_gap(
         )
         for q, group in enumerate(grown)
     ]
-    return Plan(
-        (*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random"
-    )
+    return Plan((*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random")
 
 
 @method("dsd", version=1, label="DSD (1 partition)")
@@ -106,9 +102,7 @@ def dsd(
     )
 
 
-def _random_sets(
-    layers: Layers, partitions: int, rng: random.Random
-) -> Iterator[frozenset[str]]:
+def _random_sets(layers: Layers, partitions: int, rng: random.Random) -> Iterator[frozenset[str]]:
     """Yield ceil(L / kappa) random layers a step, none of which the step before had grown."""
     if not 2 <= partitions <= len(layers):
         raise UserError(

@@ -58,11 +58,7 @@ def method(name: str, *, version: int, label: str) -> Callable[[Build], Build]:
 
 
 def _tuples(value: object) -> object:
-    return (
-        tuple(_tuples(item) for item in value)
-        if isinstance(value, (list, tuple))
-        else value
-    )
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 @functools.cache
@@ -79,9 +75,7 @@ def options_model(name: str) -> type[BaseModel]:
     return create_model(f"{name}_options", __config__=config, **fields)
 
 
-def plan(
-    name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: Any
-) -> Plan:
+def plan(name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: Any) -> Plan:
     """Return the plan of method `name` for `epochs` machine-epochs over `layers`.
 
     Raises:

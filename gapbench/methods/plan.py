@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gapbench.errors import UserError
 
@@ -184,9 +184,7 @@ class Plan:
     def wall_epochs(self) -> int:
         """Epochs on the longest path, the branches of a round side by side."""
         return sum(
-            part.epochs
-            if isinstance(part, Phase)
-            else max(b.epochs for b in part.branches)
+            part.epochs if isinstance(part, Phase) else max(b.epochs for b in part.branches)
             for part in self.parts
         )
 
@@ -195,6 +193,25 @@ class Plan:
         """Names of the layers that the plan never prunes back."""
         last = self.segments[-1].phase
         return frozenset() if isinstance(last.update, Gradual) else last.grow
+
+    def describe(self) -> dict[str, Any]:
+        """Return the plan as plain values, for people and figures."""
+        return {
+            "initial": self.initial,
+            "epochs": self.epochs,
+            "wall_epochs": self.wall_epochs,
+            "segments": [
+                {
+                    "label": segment.phase.label,
+                    "start": segment.start,
+                    "stop": segment.stop,
+                    "grow": sorted(segment.phase.grow),
+                    "branch": segment.branch,
+                    "branches": segment.branches,
+                }
+                for segment in self.segments
+            ],
+        }
 
     def segment_at(self, epoch: int) -> Segment:
         """Return the segment that machine-epoch `epoch` belongs to."""

@@ -1,0 +1,54 @@
+"""The command line: `gapbench ...` and `python -m gapbench ...`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer import TyperException
+
+from gapbench import commands, run, status
+from gapbench.errors import UserError
+
+app = typer.Typer(
+    help="Grow-and-prune sparse training beside RigL and the other baselines, reproducibly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+run.add_to(app)
+status.add_to(app)
+commands.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 all done, 1 a trial failed, 2 bad input, 130 interrupted."""
+    return guarded(app, sys.argv[1:] if arguments is None else arguments)
+
+
+def guarded(command: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run a command, and say bad input in one line."""
+    try:
+        code = typer.main.get_command(command).main(
+            list(arguments), prog_name="gapbench", standalone_mode=False
+        )
+    except UserError as error:
+        return _refused(str(error), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _refused("interrupted; run the same command again to go on", 130)
+    except BrokenPipeError:
+        return 0  # the reader of our output has seen enough
+    except TyperException as error:
+        message = error.format_message()
+        return _refused(message, 2) if message.strip() else 2  # help was printed instead
+    return code if isinstance(code, int) else 0
+
+
+def _refused(message: str, code: int) -> int:
+    print(f"gapbench: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

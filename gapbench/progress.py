@@ -1,0 +1,142 @@
+"""What people see while trials run: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gapbench.experiments.store import RunFolder, State, read_json
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+@dataclass(frozen=True)
+class View:
+    """One trial as its folder shows it.
+
+    Attributes:
+        label: what the trial is called.
+        state: as `RunFolder.state` tells it.
+        status: the last heartbeat, or an empty mapping.
+    """
+
+    label: str
+    key: str
+    state: State
+    status: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: RunFolder, label: str) -> View:
+        """Read a trial's state and heartbeat."""
+        return cls(label, folder.path.name, folder.state(), read_json(folder.status) or {})
+
+    @property
+    def metric(self) -> str:
+        """The first metric of the last heartbeat."""
+        metrics = self.status.get("metric") or {}
+        return ", ".join(f"{name} {value:.2f}" for name, value in list(metrics.items())[:1])
+
+    @property
+    def epochs(self) -> str:
+        """Epochs done and planned."""
+        if not self.status.get("epochs"):
+            return ""
+        return f"{self.status['epoch']:.1f}/{self.status['epochs']}"
+
+
+def table_of(views: Sequence[View], title: str = "") -> Table:
+    """Return the running trials as a table, one line each."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for heading in ("trial", "state", "phase", "epoch", "metric", "density", "left"):
+        table.add_column(heading, no_wrap=heading != "trial")
+    for view in views:
+        density = view.status.get("density")
+        table.add_row(
+            view.label,
+            view.state,
+            str(view.status.get("phase") or ""),
+            view.epochs,
+            view.metric,
+            "" if density is None else f"{density:.3f}",
+            duration(view.status.get("seconds_left")),
+        )
+    return table
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as people say them: 45s, 12m, 3h05m."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f}m"
+    return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02d}m"
+
+
+class Progress:
+    """Shows trials until they have ended: `with Progress(...) as progress: progress.show(views)`."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console = console
+        self.total = total
+        self._live = Live(console=console, refresh_per_second=2, transient=True)
+        self._states: dict[str, State] = {}
+        self._phases: dict[str, object] = {}
+
+    def __enter__(self) -> Progress:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def show(self, views: Sequence[View]) -> None:
+        """Draw the trials as they are now; without a terminal print what has changed."""
+        if self.console.is_terminal:
+            running = [view for view in views if view.state == "running"]
+            self._live.update(table_of(running, self._summary(views)))
+            return
+        for view in views:
+            if self._states.get(view.key) != view.state and view.state != "planned":
+                self._states[view.key] = view.state
+                self._line(view, views)
+
+    def _line(self, view: View, views: Sequence[View]) -> None:
+        detail = view.status.get("error") if view.state == "failed" else view.metric
+        clock = time.strftime("%H:%M:%S")
+        tail = f": {detail}" if detail else ""
+        done = sum(other.state == "completed" for other in views)
+        self.console.print(
+            f"{clock} {view.state:<11} {view.label}{tail}  [{done}/{self.total} done]",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def _summary(self, views: Sequence[View]) -> str:
+        counts = Counter(view.state for view in views)
+        parts = [f"{counts['completed']}/{self.total} done"]
+        parts += [f"{counts[s]} {s}" for s in ("running", "failed", "interrupted") if counts[s]]
+        left = [v.status["seconds_left"] for v in views if v.status.get("seconds_left")]
+        waiting = sum(view.state in ("planned", "queued") for view in views)
+        if left and not waiting:
+            parts.append(f"about {duration(max(left))} left")
+        elif left:
+            parts.append(f"{waiting} waiting")
+        return ", ".join(parts)

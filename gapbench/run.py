@@ -1,0 +1,319 @@
+"""`python -m gapbench.run FILE` and `gapbench run FILE`: read, expand, launch, follow, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gapbench.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gapbench.experiments.ablation import Ablation
+    from gapbench.experiments.grid import Entry
+    from gapbench.experiments.schema import Scale
+    from gapbench.launch.jobs import Job
+
+POLL_SECONDS = 0.25
+RESULTS = Path("results")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command `run`."""
+    app.command("run")(run)
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The ablation, such as ablations/partitions.yaml.")],
+    scale: Annotated[str, typer.Option(help="smoke, mini, small or paper.")] = "mini",
+    executor: Annotated[
+        str, typer.Option(help="auto, local, slurm or debug; auto is slurm where sbatch exists.")
+    ] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Trials side by side; as many as fit by default.")
+    ] = None,
+    branches: Annotated[
+        int, typer.Option(min=1, help="Processes for the branches of one P-GaP round.")
+    ] = 1,
+    seeds: Annotated[
+        str | None, typer.Option(help="6 (that many), 0-4 or 0,3; else the file's.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, before everything in the file.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only trials that match: c_gap,rigl or partitions=4.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", "-n", help="Show the plan; train nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    results: Annotated[Path, typer.Option(help="Where runs and reports are kept.")] = RESULTS,
+    profile: Annotated[
+        Path | None, typer.Option(help="Cluster profile: partition, account, ...")
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return once the trials are submitted.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Forget what these trials have done; start over.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run only those that have failed before.")
+    ] = False,
+) -> int:
+    """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
+    ablation, chosen, entries = expanded(file, scale, set_ or [], only or [], seeds)
+    if dry_run:
+        return show_plan(entries, as_json)
+    console = _console(as_json)
+    todo = _to_do(results, entries, force, retry_failed)
+    name, reason = _executor(executor)
+    _header(console, ablation, scale, entries, todo, f"{name} ({reason})")
+    state = Outcome(0)
+    if todo.entries:
+        work = [_job(results, ablation.name, entry, branches) for entry in todo.entries]
+        options = {"profile": profile} if name == "slurm" else {}
+        state = _launch(console, name, work, jobs, detach, options)
+    if state.code == 130 or (detach and todo.entries):
+        return state.code
+    return _conclude(console, ablation, chosen, entries, results, as_json)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How following the trials ended, as an exit code."""
+
+    code: int
+
+
+@dataclass(frozen=True)
+class ToDo:
+    """What is left of an ablation: trials to run, those done, and those others run now."""
+
+    entries: list[Entry]
+    done: int
+    elsewhere: list[Entry]
+
+
+def expanded(
+    file: Path, scale: str, set_: Sequence[str], only: Sequence[str], seeds: str | None
+) -> tuple[Ablation, Scale, list[Entry]]:
+    """Read an ablation and return it with its scale and trials.
+
+    Raises:
+        UserError: about whatever does not fit.
+    """
+    from gapbench.experiments.ablation import read
+    from gapbench.experiments.grid import expand
+    from gapbench.experiments.loading import read_seeds, read_set
+
+    ablation = read(file)
+    found = next((name for name in ablation.scales if name == scale), None)
+    if found is None:
+        raise UserError(f"{file}: {choose('scale', scale, ablation.scales)}")
+    entries = expand(
+        ablation,
+        found,
+        overrides=read_set(set_) if set_ else None,
+        only=only,
+        seeds=None if seeds is None else read_seeds(seeds),
+    )
+    return ablation, found, entries
+
+
+def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
+    """Print what the trials will do and cost."""
+    from gapbench.experiments.dry_run import dry_run
+
+    outlooks = dry_run(entries)
+    if as_json:
+        print(json.dumps([outlook.as_dict() for outlook in outlooks], indent=1))
+        return 0
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("trial", "epochs", "wall", "train FLOPs", "inference", "density", "model"):
+        table.add_column(heading, justify="left" if heading == "trial" else "right")
+    for outlook in outlooks:
+        table.add_row(
+            outlook.label,
+            str(outlook.epochs),
+            str(outlook.wall_epochs),
+            _ratio(outlook.train_flops_ratio),
+            _ratio(outlook.inference_flops_ratio),
+            f"{outlook.prunable_density:.3f}",
+            f"{outlook.model_density:.3f}",
+        )
+    console = _console(False)
+    console.print(table)
+    console.print(
+        f"{len(outlooks)} trials, {sum(o.epochs for o in outlooks)} machine-epochs. FLOPs are "
+        "multiples of dense training and of dense inference; * is known after the run."
+    )
+    return 0
+
+
+def _ratio(value: float | None) -> str:
+    return "*" if value is None else f"{value:.3f}x"
+
+
+def _console(as_json: bool) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=as_json, highlight=False)
+
+
+def _executor(name: str) -> tuple[str, str]:
+    """Return the executor to use, and why."""
+    if name != "auto":
+        return name, "as asked"
+    if "SLURM_JOB_ID" in os.environ:
+        return "local", "inside a SLURM job"
+    if shutil.which("sbatch"):
+        return "slurm", "sbatch is there"
+    return "local", "no sbatch here"
+
+
+def _to_do(results: Path, entries: Sequence[Entry], force: bool, only_failed: bool) -> ToDo:
+    """Sort trials into those to run, those completed, and those that others run."""
+    from gapbench.experiments.store import RunFolder
+
+    todo: list[Entry] = []
+    elsewhere: list[Entry] = []
+    done = 0
+    for entry in entries:
+        folder = RunFolder(results / "runs" / entry.trial.key)
+        state = folder.state()
+        if state == "running":
+            elsewhere.append(entry)
+        elif state == "completed" and not force:
+            done += 1
+        elif state == "failed" or not only_failed:
+            todo.append(entry)
+            if force:
+                folder.forget()
+    if elsewhere and not todo:
+        raise UserError(
+            f"{results}: all {len(elsewhere)} trials that are left are being run by another "
+            f"process: {elsewhere[0].label}; follow them with `gapbench status --watch`"
+        )
+    return ToDo(todo, done, elsewhere)
+
+
+def _job(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
+    """Write a trial's folder and return what launches it."""
+    from gapbench.experiments.store import RunFolder
+    from gapbench.launch.jobs import Job
+
+    folder = RunFolder(results / "runs" / entry.trial.key)
+    folder.prepare(entry.trial.document(), entry.trial.plan().describe())
+    task = entry.trial.proxy.task
+    recipe = entry.trial.recipe
+    return Job(
+        folder=folder.path.resolve(),
+        ablation=ablation,
+        label=entry.label,
+        resources=task.resources,
+        threads=recipe.cpu_threads,
+        branches=branches if entry.trial.method == "p_gap" else 1,
+    )
+
+
+def _header(
+    console: Console, ablation: Ablation, scale: str, entries: Sequence[Entry], todo: ToDo, by: str
+) -> None:
+    machine_epochs = sum(entry.trial.plan().epochs for entry in todo.entries)
+    console.print(
+        f"{ablation.name} at scale {scale}: {len(entries)} trials, {todo.done} done, "
+        f"{len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {by}",
+        soft_wrap=True,
+    )
+    for entry in todo.elsewhere:
+        console.print(f"left to the process that runs it: {entry.label}", soft_wrap=True)
+
+
+def _launch(
+    console: Console,
+    name: str,
+    work: Sequence[Job],
+    parallel: int | None,
+    detach: bool,
+    options: dict[str, Path | None],
+) -> Outcome:
+    """Start the trials and follow them to their end."""
+    from gapbench.experiments.store import RunFolder
+    from gapbench.launch.jobs import launch
+    from gapbench.progress import Progress, View
+
+    started = launch(name, work, parallel, **options)
+    if detach and name == "slurm":
+        console.print("submitted; follow with `gapbench status --watch`")
+        return Outcome(0)
+    with Progress(console, len(work)) as progress:
+        try:
+            going = True
+            while going:
+                going = started.poll()
+                progress.show([View.of(RunFolder(job.folder), job.label) for job in work])
+                if going:
+                    time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            console.print("interrupted: trials are writing their checkpoints ...")
+            started.stop()
+            console.print("run the same command again to go on")
+            return Outcome(130)
+    return Outcome(0)
+
+
+def _conclude(
+    console: Console,
+    ablation: Ablation,
+    scale: Scale,
+    entries: Sequence[Entry],
+    results: Path,
+    as_json: bool,
+) -> int:
+    """Report, say what failed, and return the exit code."""
+    from gapbench.experiments.store import RunFolder, read_json
+    from gapbench.report.build import report
+
+    made = report(ablation, scale, entries, results)
+    if as_json:
+        print(json.dumps(made.as_dict(), indent=1))
+    else:
+        console.print(made.renderable())
+        console.print(f"report: {made.folder}", soft_wrap=True)
+    missing = 0
+    for entry in entries:
+        folder = RunFolder(results / "runs" / entry.trial.key)
+        state = folder.state()
+        if state != "completed":
+            missing += 1
+            error = (read_json(folder.status) or {}).get("error") or "no error was recorded"
+            log = f"gapbench logs {entry.trial.key}"
+            console.print(f"{state}: {entry.label}: {error} ({log})", soft_wrap=True, markup=False)
+    return 1 if missing else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run this command alone."""
+    from gapbench.__main__ import guarded
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    add_to(app)
+    return guarded(app, sys.argv[1:] if arguments is None else arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

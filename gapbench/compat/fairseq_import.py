@@ -4,7 +4,8 @@ Every use of fairseq goes through `load_fairseq`. Four things are put right, non
 
 1. Python 3.11 refuses unhashable dataclass instances as field defaults, which fairseq's
    configurations use. Its dataclasses become hashable while it is being imported.
-2. Importing fairseq configures the root logger and warns about `torch.jit`: both are kept away.
+2. Importing fairseq configures the root logger and warns about `torch.jit`, and its attention calls
+   torch with two kinds of mask, which warns: all three are kept away.
 3. Each encoder layer carries a second copy of its weights for a fused inference path: 8 parameters
    that are never trained, that evaluation after `load_state_dict` reads instead of the real ones,
    and that a current torch cannot run. They are removed, and the path is switched off.
@@ -30,7 +31,10 @@ from typing import Any
 
 from gapbench.errors import UserError
 
-INSTALL = "pip install --no-deps fairseq==0.12.2 && pip install 'gapbench[translation]'"
+INSTALL = (
+    "make translation, or pip install -c constraints.txt -e '.[translation]' "
+    "&& pip install --no-deps fairseq==0.12.2"
+)
 
 _FUSED = tuple(
     f"{matrix}_{part}"
@@ -52,6 +56,7 @@ def load_fairseq() -> ModuleType:
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is not installed; get fairseq by: {INSTALL}") from None
     _drop_fused_weights(importlib.import_module("fairseq.modules.transformer_layer"))
+    warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask and attn_mask")
     importlib.import_module("torch.serialization").add_safe_globals([argparse.Namespace])
     return fairseq
 

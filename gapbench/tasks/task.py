@@ -32,9 +32,7 @@ class Recipe(BaseModel):
     `warmup_epochs` and `warmup_steps` counts.
     """
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
@@ -90,9 +88,7 @@ class Task(ABC):
     recipe: Recipe
     resources: Resources = Resources()
     train_examples: int  # examples of one epoch, known without the data
-    first_layer: str | None = (
-        None  # parameter name of the input layer, dense in uniform rows
-    )
+    first_layer: str | None = None  # parameter name of the input layer, dense in uniform rows
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -146,6 +142,10 @@ class Task(ABC):
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
         """Return the training loss of one batch."""
+
+    def signatures(self) -> dict[str, str]:
+        """Return what others need to know to compare the metrics, kept with each result."""
+        return {}
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:

@@ -1,0 +1,209 @@
+"""What the translation tasks share: fairseq's Transformer, dictionary, criterion and batches.
+
+A task says which architecture, which data and which recipe. Everything else, from the token batches
+to BLEU, is the same for the small corpus and for WMT14, and is fairseq's own wherever it has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from gapbench.compat.fairseq_import import load_fairseq
+from gapbench.errors import UserError
+from gapbench.tasks.task import Metric, Recipe, Split, Task
+from gapbench.tasks.translation_batches import eval_batches, share_of, token_batches
+from gapbench.tasks.translation_scoring import Search, score, signatures, translate
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Sample = dict[str, Any]  # a batch as fairseq's LanguagePairDataset collates it
+_PRUNABLE = re.compile(r"\.(?:[qkv]_proj|out_proj|fc1|fc2)\.weight$")
+
+
+@dataclass(frozen=True)
+class Text:
+    """One split, ready for fairseq.
+
+    Attributes:
+        pairs: a fairseq LanguagePairDataset.
+        references: the target sentences as people wrote them, for BLEU.
+    """
+
+    pairs: Any
+    references: list[str]
+
+
+class Translation(Task):
+    """A translation task; the subclass loads its texts and dictionary.
+
+    Attributes:
+        architecture: name of a fairseq architecture of the model "transformer".
+        architecture_options: values that differ from that architecture's own.
+        vocabulary: symbols of the joint dictionary, fairseq's four special ones included.
+        sentence: tokens on each side of the sentence that costs are counted for.
+        searches: how each split is translated for BLEU.
+    """
+
+    metric = Metric("bleu", unit="BLEU")
+    architecture: ClassVar[str]
+    architecture_options: Mapping[str, Any]
+    vocabulary: int
+    sentence: ClassVar[int]
+    searches: Mapping[Split, Search]
+
+    def __init__(self) -> None:
+        self._texts: dict[Split, Text] = {}
+        self._dictionary: Any = None
+        self._device: torch.device | None = None
+
+    @abstractmethod
+    def read(self) -> tuple[dict[Split, Text], Any]:
+        """Return the texts and the fairseq dictionary they are encoded with.
+
+        Raises:
+            UserError: where data is missing or damaged.
+        """
+
+    def load(self, device: torch.device) -> None:
+        """Read all splits.
+
+        Raises:
+            UserError: where data is missing, damaged, or does not fit the model's vocabulary.
+        """
+        texts, dictionary = self.read()
+        if len(dictionary) != self.vocabulary:
+            raise UserError(
+                f"task {self.name}: the dictionary has {len(dictionary)} symbols, but the model "
+                f"is built for {self.vocabulary}: set task_options.vocabulary to {len(dictionary)}"
+            )
+        self._texts, self._dictionary, self._device = texts, dictionary, device
+
+    def build_model(self) -> nn.Module:
+        """Return a new Transformer; without data its dictionary has numbers for symbols."""
+        import torch
+
+        fairseq = load_fairseq()
+        arguments = argparse.Namespace(**self.architecture_options)
+        fairseq.models.ARCH_CONFIG_REGISTRY[self.architecture](arguments)
+        transformer = fairseq.models.transformer.TransformerModel
+        model: nn.Module = transformer.build_model(arguments, self._fairseq_task())
+        for name, buffer in model.named_buffers():
+            if name.endswith("_float_tensor"):  # left uninitialised by fairseq, never read
+                buffer.zero_()
+        return model.to(torch.empty(0).device)  # buffers made on the CPU under a device context
+
+    def example_inputs(self) -> tuple[Tensor, ...]:
+        """Return source tokens, source lengths and previous target tokens, one sentence each."""
+        import torch
+
+        tokens = torch.full((1, self.sentence), 5)
+        return tokens, torch.full((1,), self.sentence), tokens.clone()
+
+    def prunable(self, model: nn.Module) -> tuple[str, ...]:
+        """Return the attention projections and feed-forward matrices, in model order."""
+        return tuple(name for name, _ in model.named_parameters() if _PRUNABLE.search(name))
+
+    def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
+        """Return consecutive groups of equally many blocks, the encoder's before the decoder's.
+
+        For 6 + 6 blocks and 3 partitions: encoder 0-3; encoder 4-5 and decoder 0-1; decoder 2-5.
+        """
+        options = self.architecture_options
+        blocks = [
+            f"{side}.layers.{index}.*"
+            for side in ("encoder", "decoder")
+            for index in range(options.get(f"{side}_layers", 6))
+        ]
+        size, rest = divmod(len(blocks), partitions)
+        if rest:
+            return None
+        return tuple(tuple(blocks[i : i + size]) for i in range(0, len(blocks), size))
+
+    def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
+        """Return the batches of at most `batch_size` tokens a side that the training set makes."""
+        return len(token_batches(self._text("train").pairs, 0, batch_size))
+
+    def batches(
+        self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[Sample]:
+        """Yield this rank's share of the batches, each of at most `batch_size` tokens a side.
+
+        `ntokens` of a share is the number of target tokens in the whole batch over `world`, so that
+        the mean of the ranks' losses is the loss of the whole batch.
+        """
+        pairs = self._text("train").pairs
+        for batch in token_batches(pairs, seed, batch_size)[start:]:
+            yield self._to_device(share_of(pairs, batch, rank, world))
+
+    def loss(self, model: nn.Module, batch: Sample, recipe: Recipe) -> Tensor:
+        """Return fairseq's label-smoothed cross-entropy per target token."""
+        criteria = load_fairseq().criterions.label_smoothed_cross_entropy
+        criterion = criteria.LabelSmoothedCrossEntropyCriterion(
+            self._fairseq_task(), sentence_avg=False, label_smoothing=recipe.label_smoothing
+        )
+        output = model(**batch["net_input"])
+        total: Tensor = criterion.compute_loss(getattr(model, "module", model), output, batch)[0]
+        tokens: float = batch["ntokens"]
+        return total / tokens
+
+    def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
+        """Return `loss`, nats per target token without smoothing, and BLEU of the translations."""
+        import torch
+
+        text, search = self._text(split), self.searches[split]
+        was_training = model.training
+        model.eval()
+        generator = self._fairseq_task().build_generator([model], search.arguments())
+        loss, tokens = 0.0, 0
+        found: dict[int, str] = {}
+        with torch.no_grad():
+            for sample in map(self._to_device, eval_batches(text.pairs, search.sentences)):
+                loss += self._log_loss(model, sample)
+                tokens += sample["ntokens"]
+                found.update(translate(generator, model, sample, self._dictionary))
+        model.train(was_training)
+        hypotheses = [found[index] for index in sorted(found)]
+        references = [text.references[index] for index in sorted(found)]
+        return {"loss": loss / tokens, **score(hypotheses, references)}
+
+    def signatures(self) -> dict[str, str]:
+        """Return sacreBLEU's signatures, and how each split is translated."""
+        searches = {f"{split}/search": str(search) for split, search in self.searches.items()}
+        return {**signatures(), **searches}
+
+    def _log_loss(self, model: nn.Module, sample: Sample) -> float:
+        bare: Any = model
+        log_probabilities = bare.get_normalized_probs(model(**sample["net_input"]), log_probs=True)
+        target = sample["target"]
+        picked = log_probabilities.gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        return -float(picked[target != self._dictionary.pad()].double().sum())
+
+    def _text(self, split: Split) -> Text:
+        if not self._texts:
+            raise UserError(f"task {self.name}: its data is not loaded")
+        return self._texts[split]
+
+    def _to_device(self, sample: Sample) -> Sample:
+        move = load_fairseq().utils.apply_to_sample
+        moved: Sample = move(lambda tensor: tensor.to(self._device), sample)
+        return moved
+
+    def _fairseq_task(self) -> Any:
+        translation = load_fairseq().tasks.translation
+        dictionary = self._dictionary or numbered_dictionary(self.vocabulary)
+        return translation.TranslationTask(translation.TranslationConfig(), dictionary, dictionary)
+
+
+def numbered_dictionary(size: int) -> Any:
+    """Return a fairseq dictionary of `size` symbols that are mere numbers."""
+    dictionary = load_fairseq().data.Dictionary()
+    for index in range(len(dictionary), size):
+        dictionary.add_symbol(str(index))
+    return dictionary

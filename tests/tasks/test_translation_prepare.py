@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import tarfile
+from itertools import islice
+
+import pytest
+import torch
+
+import gapbench.tasks.translation_prepare as steps
+from gapbench.compat.fairseq_import import load_fairseq
+from gapbench.errors import UserError
+from gapbench.tasks.docs_en_de import _corpus
+from gapbench.tasks.translation_prepare import Archive, appearing, digest, fetch_all, prepare
+from gapbench.tasks.wmt14_en_de import Wmt14EnDe
+
+VOCABULARY = 400
+
+
+def make_archive(folder, name, pairs):
+    """Write a tar file of real sentences as statmt.org packs them, and describe it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for side, lines in zip(("en", "de"), zip(*pairs, strict=True), strict=True):
+            content = "".join(f"{line}\n" for line in lines).encode()
+            member = tarfile.TarInfo(f"training/{name}.{side}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return Archive(path.as_uri(), path.stat().st_size, digest(path), f"training/{name}")
+
+
+def held_out(split):
+    pairs = _corpus()[split][:20]
+    return lambda: ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+
+
+HELD_OUT = {"valid": held_out("val"), "test": held_out("test")}
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mirror")
+    pairs = list(islice(_corpus()["train"], 400))
+    spoiled = [("", "Nichts."), ("Much " * 10, "Viel."), ("long " * 251, "lang " * 251)]
+    return [
+        make_archive(folder, "one", pairs[:250] + spoiled),
+        make_archive(folder, "two", pairs[250:]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def prepared(archives, tmp_path_factory):
+    try:
+        load_fairseq()
+    except UserError as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("data") / "wmt14_en_de"
+    prepare(folder, archives, HELD_OUT, VOCABULARY)
+    return folder
+
+
+def test_the_task_trains_on_and_scores_what_was_prepared(prepared, monkeypatch):
+    monkeypatch.setenv("GAPBENCH_DATA", str(prepared.parent))
+    task = Wmt14EnDe(vocabulary=VOCABULARY)
+    task.architecture_options = {
+        **task.architecture_options,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_embed_dim": 32,
+        "decoder_embed_dim": 32,
+        "encoder_ffn_embed_dim": 32,
+        "decoder_ffn_embed_dim": 32,
+    }
+    task.load(torch.device("cpu"))
+    torch.manual_seed(0)
+    model = task.build_model()
+    batch = next(task.batches(0, batch_size=500))
+    loss = task.loss(model, batch, task.recipe)
+    loss.backward()
+    assert model.encoder.layers[0].fc1.weight.grad.any()
+    assert 300 < task.train_examples < 400
+    for split in ("train", "val", "test"):
+        assert {"loss", "bleu", "bleu_lowercase"} == task.evaluate(model, split).keys()
+
+
+def test_the_digest_is_that_of_the_manifest_with_all_sums(prepared, monkeypatch):
+    monkeypatch.setenv("GAPBENCH_DATA", str(prepared.parent))
+    manifest = (prepared / "manifest.json").read_bytes()
+    assert Wmt14EnDe().data_digest() == hashlib.sha256(manifest).hexdigest()
+    listed = json.loads(manifest)
+    assert {"bin/train.en-de.de.bin", "bin/dict.en.txt", "text/test.de"} <= listed.keys()
+    assert all(digest(prepared / name) == value for name, value in listed.items())
+
+
+def test_pairs_that_are_empty_too_long_or_too_unequal_are_left_out(prepared):
+    english = (prepared / "text/train.en").read_text()
+    german = (prepared / "text/train.de").read_text()
+    assert english.count("\n") == german.count("\n")
+    assert "Much" not in english and "long long" not in english and "Nichts." not in german
+
+
+def test_the_dictionary_has_exactly_the_size_that_was_asked_for(prepared):
+    dictionary = load_fairseq().data.Dictionary.load(str(prepared / "bin/dict.en.txt"))
+    assert len(dictionary) == VOCABULARY
+
+
+def test_preparing_again_touches_nothing(prepared, archives):
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+    prepare(prepared, archives, HELD_OUT, VOCABULARY)
+    assert before == {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+
+
+def test_a_dictionary_of_another_size_is_told_when_loading(prepared, monkeypatch):
+    monkeypatch.setenv("GAPBENCH_DATA", str(prepared.parent))
+    with pytest.raises(UserError, match=r"dictionary has 400 symbols.*33712"):
+        Wmt14EnDe().load(torch.device("cpu"))
+
+
+def test_references_that_do_not_fit_the_data_are_told(prepared, monkeypatch):
+    monkeypatch.setenv("GAPBENCH_DATA", str(prepared.parent))
+    path = prepared / "text/test.de"
+    whole = path.read_text()
+    path.write_text(whole.partition("\n")[2])
+    with pytest.raises(UserError, match="test has 20 pairs and 19 references"):
+        Wmt14EnDe(vocabulary=VOCABULARY).load(torch.device("cpu"))
+    path.write_text(whole)
+
+
+def test_without_prepared_data_the_way_to_get_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"wmt14_en_de; get it by `gapbench prepare`"):
+        Wmt14EnDe().data_digest()
+
+
+def test_every_file_that_cannot_be_downloaded_is_named_in_one_line(tmp_path):
+    absent = [
+        Archive((tmp_path / f"{name}.tgz").as_uri(), 7, "ab" * 32, name) for name in ("x", "y")
+    ]
+    with pytest.raises(UserError, match=r"x\.tgz \(7 bytes, sha256 abab.*y\.tgz") as error:
+        fetch_all(absent, tmp_path / "downloads")
+    assert "\n" not in str(error.value)
+
+
+def test_a_damaged_download_is_refused(archives, tmp_path):
+    path = tmp_path / archives[0].file
+    path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"one\.tgz: not the expected file"):
+        fetch_all(archives, tmp_path)
+
+
+def test_an_archive_put_there_by_hand_is_taken(archives, tmp_path):
+    by_hand = [
+        Archive("http://localhost:9/one.tgz", a.size, a.sha256, a.stem) for a in archives[:1]
+    ]
+    (tmp_path / "one.tgz").write_bytes(
+        (tmp_path.parent / archives[0].url.removeprefix("file://")).read_bytes()
+    )
+    assert fetch_all(by_hand, tmp_path) == [tmp_path / "one.tgz"]
+
+
+def test_an_interrupted_step_leaves_nothing_half_written(tmp_path):
+    with pytest.raises(KeyboardInterrupt), appearing(tmp_path / "a", tmp_path / "b") as parts:
+        parts[0].write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
+    archives, tmp_path, monkeypatch
+):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"the disk is full .* prepare again"):
+        prepare(tmp_path, archives, {"valid": full}, VOCABULARY)
+    assert not list((tmp_path / "text").iterdir())
+    assert steps.MANIFEST not in {path.name for path in tmp_path.iterdir()}

@@ -1,4 +1,4 @@
-"""How a sparsity is spread over layers. Imports torch only for magnitudes."""
+"""How a sparsity is spread over layers. Imports torch only where weights are at hand."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
 from gapbench.registry import Registry
+from gapbench.sparsity.counts import zeros_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
+Spread = Callable[..., dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,13 @@ class Distribution:
     """A registered distribution.
 
     Attributes:
-        by_magnitude: whether it needs weights (`global_magnitude`) or shapes alone.
+        by_magnitude: whether `spread` takes weights and returns kept counts, or takes shapes and
+            returns densities.
     """
 
     name: str
     by_magnitude: bool
-    spread: Callable[..., dict[str, Any]]
+    spread: Spread
 
     @property
     def origin(self) -> str:
@@ -37,12 +40,10 @@ class Distribution:
 distributions: Registry[Distribution] = Registry("distribution", "gapbench.sparsity")
 
 
-def distribution(
-    name: str, *, by_magnitude: bool = False
-) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., dict[str, Any]]]:
-    """Register a function from (shapes, sparsity) to densities, or from (weights, sparsity)."""
+def distribution(name: str, *, by_magnitude: bool = False) -> Callable[[Spread], Spread]:
+    """Register a function of (shapes, sparsity), or with `by_magnitude` of (weights, sparsity)."""
 
-    def add(spread: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    def add(spread: Spread) -> Spread:
         distributions.register(name)(Distribution(name, by_magnitude, spread))
         return spread
 
@@ -50,25 +51,28 @@ def distribution(
 
 
 def densities(name: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
-    """Return the density of every layer under a distribution that needs shapes alone.
+    """Return the density of every layer under a distribution that follows from shapes alone.
 
     Raises:
-        UserError: if the name is unknown, needs magnitudes, or the sparsity is outside [0, 1).
+        UserError: if the name is unknown, its densities follow from weights, or the sparsity is
+            outside [0, 1).
     """
-    if distributions[name].by_magnitude:
-        raise UserError(
-            f"distribution {name}: its densities follow from weights, not from shapes"
-        )
-    return distributions[name].spread(shapes, sparsity)
+    chosen = distributions[name]
+    if chosen.by_magnitude:
+        raise UserError(f"distribution {name}: its densities follow from weights, not from shapes")
+    return chosen.spread(shapes, sparsity)
 
 
 @distribution("uniform")
 def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
-    """Give every layer the same density 1 - sparsity.
+    """Give every layer the density 1 - sparsity.
 
     Args:
         shapes: shape of every layer by name.
         sparsity: in [0, 1).
+
+    Raises:
+        UserError: if the sparsity is outside [0, 1).
     """
     _check(sparsity)
     return dict.fromkeys(shapes, 1 - sparsity)
@@ -76,33 +80,35 @@ def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
 
 @distribution("erk")
 def erk(shapes: Shapes, sparsity: float) -> dict[str, float]:
-    """Return Erdos-Renyi-kernel densities: epsilon x sum(dims) / prod(dims), clipped at 1.
+    """Return Erdős–Rényi-kernel densities: epsilon x sum(dims) / prod(dims), clipped at 1.
 
-    Epsilon is solved so that the nonzeros of all layers together are (1 - sparsity) of the
-    weights; layers that would exceed density 1 become dense, all that tie for the largest raw
-    value together, and epsilon is solved again over the rest (RigL, section 3).
+    Epsilon makes all layers together keep as many weights as uniform masks with exact counts do.
+    Where it would make a layer more than dense, the layers that tie for the largest ratio become
+    dense together and epsilon is solved again over the rest (Evci et al., 2020, section 3).
 
     Args:
-        shapes: shape of every layer by name; convolutions are (out, in, kernel...).
+        shapes: shape of every layer by name; a convolution's is (out, in, height, width).
         sparsity: in [0, 1).
+
+    Raises:
+        UserError: if the sparsity is outside [0, 1).
     """
     _check(sparsity)
     numel = {name: math.prod(shape) for name, shape in shapes.items()}
-    raw = {name: sum(shape) / numel[name] for name, shape in shapes.items()}
-    dense: set[str] = set()
-    while True:
-        free = [name for name in shapes if name not in dense]
-        wanted = (1 - sparsity) * sum(numel.values()) - sum(
-            numel[name] for name in dense
-        )
-        weight = sum(raw[name] * numel[name] for name in free)
-        epsilon = wanted / weight if free else 0.0
-        largest = max((raw[name] for name in free), default=0.0)
-        if epsilon * largest <= 1 + 1e-12:
-            return {
-                n: 1.0 if n in dense else min(1.0, epsilon * raw[n]) for n in shapes
-            }
-        dense.update(name for name in free if raw[name] == largest)
+    ratio = {name: sum(shape) / numel[name] for name, shape in shapes.items()}
+    wanted = float(sum(count - zeros_of(count, 1 - sparsity) for count in numel.values()))
+    density: dict[str, float] = {}
+    free = dict(shapes)
+    while free:
+        epsilon = wanted / sum(sum(shape) for shape in free.values())
+        largest = max(ratio[name] for name in free)
+        if epsilon * largest <= 1:
+            return density | {name: epsilon * ratio[name] for name in free}
+        for name in [name for name in free if ratio[name] == largest]:
+            density[name] = 1.0
+            wanted -= numel[name]
+            del free[name]
+    return density
 
 
 @distribution("global_magnitude", by_magnitude=True)
@@ -111,47 +117,52 @@ def global_magnitude(
 ) -> dict[str, int]:
     """Return the kept counts that one magnitude threshold over all layers gives.
 
-    Every layer keeps at least `floor` of its weights, or one an output unit if that is more, so
-    that none collapses. Counts add up to N - floor(sparsity x N) unless the floors alone exceed it.
+    No layer collapses: each keeps at least `floor` of its weights, or one a row (output unit) if
+    that is more. The counts add up to N - floor(sparsity x N), unless the least counts alone are
+    more. Of equal magnitudes those of earlier layers, then of lower indices are kept.
 
     Args:
         weights: the layers that are pruned together, by name, in model order.
         sparsity: fraction of zeros over all of them, in [0, 1).
         floor: least density of a layer.
+
+    Raises:
+        UserError: if the sparsity is outside [0, 1).
     """
+    _check(sparsity)
+    scores = {name: weight.detach().abs().reshape(-1) for name, weight in weights.items()}
+    least = {
+        name: max(weight.numel() - zeros_of(weight.numel(), floor), weight.shape[0])
+        for name, weight in weights.items()
+    }
+    numel = sum(score.numel() for score in scores.values())
+    budget = numel - zeros_of(numel, 1 - sparsity)
+    kept: dict[str, int] = {}  # first of the layers that their least counts hold up
+    while scores:
+        counts = _above_threshold(scores, budget)
+        low = [name for name, count in counts.items() if count < least[name]]
+        if not low:
+            kept.update(counts)
+            break
+        for name in low:
+            kept[name] = least[name]
+            budget = max(0, budget - least[name])
+            del scores[name]
+    return {name: kept[name] for name in weights}
+
+
+def _above_threshold(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
+    """Return how many of the `keep` largest scores each layer has."""
     import torch
 
-    from gapbench.sparsity.masks import top_mask, zeros_of
+    from gapbench.sparsity.masks import top_mask
 
-    _check(sparsity)
-    numel = sum(weight.numel() for weight in weights.values())
-    keep = numel - zeros_of(numel, 1 - sparsity)
-    least = {
-        name: min(w.numel(), max(math.ceil(floor * w.numel()), w.shape[0]))
-        for name, w in weights.items()
-    }
-    fixed: dict[str, int] = {}  # layers held up by their floor
-    while True:
-        free = {name: weight for name, weight in weights.items() if name not in fixed}
-        budget = max(0, keep - sum(fixed.values()))
-        if not free:
-            return {name: fixed[name] for name in weights}
-        scores = torch.cat(
-            [weight.detach().abs().reshape(-1) for weight in free.values()]
-        )
-        mask = top_mask(scores, min(budget, scores.numel()))
-        parts = mask.split([weight.numel() for weight in free.values()])
-        counts = dict(
-            zip(free, torch.stack([part.sum() for part in parts]).tolist(), strict=True)
-        )
-        low = {name: least[name] for name in free if counts[name] < least[name]}
-        if not low:
-            return {name: fixed.get(name, counts.get(name, 0)) for name in weights}
-        fixed.update(low)
+    mask = top_mask(torch.cat(list(scores.values())), keep)
+    parts = torch.split(mask, [score.numel() for score in scores.values()])
+    counts: list[int] = torch.stack([part.sum() for part in parts]).tolist()
+    return dict(zip(scores, counts, strict=True))
 
 
 def _check(sparsity: float) -> None:
     if not 0 <= sparsity < 1:
-        raise UserError(
-            f"sparsity: {sparsity} is not possible: give a number in [0, 1)"
-        )
+        raise UserError(f"sparsity: {sparsity} is not possible: give a number in [0, 1)")

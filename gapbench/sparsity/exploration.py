@@ -2,97 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from gapbench.methods.plan import DropGrow, Layers, Plan
-from gapbench.sparsity.masks import pack, unpack, zeros_of
+from gapbench.sparsity.counts import zeros_of
+from gapbench.sparsity.masks import pack, unpack
 
 
 class Coverage:
     """R(t): the fraction of prunable weights that has been active in at least one step.
+
+    The record lies where the masks lie, one byte a weight.
 
     Args:
         shapes: shape of every prunable layer by name.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self._shapes = dict(shapes)
-        self._seen: dict[str, Tensor] = {
-            name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()
-        }
-        self._counts = dict.fromkeys(shapes, 0)
+        self._seen = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
 
     def update(self, masks: Mapping[str, Tensor]) -> None:
         """Add what is active now; a layer without a mask is dense."""
         for name, seen in self._seen.items():
-            if self._counts[name] == seen.numel():
-                continue
-            mask = masks.get(name)
-            seen |= torch.ones_like(seen) if mask is None else mask.to(seen.device)
-            self._counts[name] = int(seen.sum())
+            if name in masks:
+                self._seen[name] = seen.to(masks[name].device).logical_or_(masks[name])
+            else:
+                seen.fill_(True)
 
     def fraction(self) -> float:
         """Return R over all layers."""
-        return sum(self._counts.values()) / sum(
-            seen.numel() for seen in self._seen.values()
-        )
+        return sum(self._counts()) / sum(seen.numel() for seen in self._seen.values())
 
     def per_layer(self) -> dict[str, float]:
         """Return R of each layer."""
-        return {
-            name: self._counts[name] / seen.numel() for name, seen in self._seen.items()
-        }
+        counts = zip(self._seen.items(), self._counts(), strict=True)
+        return {name: count / seen.numel() for (name, seen), count in counts}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the packed bitmaps."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the record, packed."""
         return {name: pack(seen) for name, seen in self._seen.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state_dict` returned."""
         self._seen = {
-            n: unpack(state[n].cpu(), shape) for n, shape in self._shapes.items()
+            name: unpack(state[name], tuple(seen.shape)) for name, seen in self._seen.items()
         }
-        self._counts = {name: int(seen.sum()) for name, seen in self._seen.items()}
+
+    def _counts(self) -> list[int]:
+        return [int(seen.sum()) for seen in self._seen.values()]
 
 
 def iou(a: Tensor, b: Tensor) -> float:
-    """Return the intersection over union of two masks; 1 for two empty ones."""
-    union = int((a | b).sum())
-    return int((a & b).sum()) / union if union else 1.0
+    """Return the intersection over union of two masks of one shape; 1 where both are empty."""
+    common, union = torch.stack([(a & b).sum(), (a | b).sum()]).tolist()
+    return common / union if union else 1.0
 
 
 def mask_error(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
-    """Return ||w - m w||^2 / ||w||^2 over all `weights`, the energy that `masks` remove."""
-    whole = sum(float(w.detach().double().square().sum()) for w in weights.values())
-    kept = sum(
-        float(w.detach().double().masked_fill(~masks[name], 0).square().sum())
-        for name, w in weights.items()
-    )
-    return (whole - kept) / whole if whole else 0.0
+    """Return ||w - m w||^2 / ||w||^2 over all `weights`; 0 where all are zero.
+
+    Args:
+        weights: dense weights by name.
+        masks: a mask for each of them.
+    """
+    whole = _energy(weights.values())
+    lost = _energy(weight.masked_fill(masks[name], 0) for name, weight in weights.items())
+    return lost / whole if whole else 0.0
 
 
 def planned_coverage(
     plan: Plan, layers: Layers, densities: Mapping[str, float]
 ) -> list[float] | None:
-    """Return R during each segment of a plan, or None where masks follow gradients or chance.
+    """Return R at the end of each segment, or None where updates move masks: there it is measured.
+
+    Inside a parallel round a branch knows only what came before the round and what it grows itself,
+    as in the run; the union of the branches counts from the next part on.
 
     Args:
         plan: the plan.
         layers: the prunable layers.
-        densities: their densities under the first, random masks.
+        densities: density of every layer under the first masks.
     """
     if any(isinstance(segment.phase.update, DropGrow) for segment in plan.segments):
         return None
     numel = {layer.name: layer.numel for layer in layers}
-    seen = {
-        name: count - zeros_of(count, densities[name]) for name, count in numel.items()
-    }
+    weights = sum(numel.values())
+    masked = {name: zeros_of(count, densities[name]) for name, count in numel.items()}
+    explored: frozenset[str] = frozenset()  # layers that have been dense
+    before_part, part = explored, 0
     curve = []
     for segment in plan.segments:
-        seen.update((name, numel[name]) for name in segment.phase.grow)
-        curve.append(sum(seen.values()) / sum(numel.values()))
+        if segment.part != part:
+            before_part, part = explored, segment.part
+        known = before_part | segment.phase.grow
+        explored = explored | known
+        unseen = sum(zeros for name, zeros in masked.items() if name not in known)
+        curve.append((weights - unseen) / weights)
     return curve
+
+
+def _energy(tensors: Iterable[Tensor]) -> float:
+    norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
+    return float(torch.stack(norms).square().sum())

@@ -8,13 +8,13 @@ from gapbench.sparsity.masks import top_mask
 
 
 def drop_grow(weight: Tensor, mask: Tensor, growth: Tensor, count: int) -> Tensor:
-    """Return the mask after dropping the smallest active weights and growing the best positions.
+    """Drop the `count` active weights of least magnitude and grow as many positions.
 
     Args:
-        weight: the layer's weights; the `count` active ones of least magnitude are dropped.
+        weight: the layer's weights.
         mask: the present boolean mask, of the same shape.
-        growth: score of every position, not negative: |dense gradient|, or random numbers.
-        count: how many positions are dropped and grown.
+        growth: score of every position: |dense gradient| (RigL), or random numbers (SET).
+        count: how many positions move; at most as many as are active.
 
     Returns:
         a mask with as many active positions as before.
@@ -22,13 +22,11 @@ def drop_grow(weight: Tensor, mask: Tensor, growth: Tensor, count: int) -> Tenso
     return drop_grow_by_scores(weight.detach().abs(), mask, growth, count)
 
 
-def drop_grow_by_scores(
-    drop: Tensor, mask: Tensor, growth: Tensor, count: int
-) -> Tensor:
-    """Do the same with any `drop` scores: the active positions that score lowest are dropped.
+def drop_grow_by_scores(drop: Tensor, mask: Tensor, growth: Tensor, count: int) -> Tensor:
+    """Do the same where the active positions that go are those of the lowest `drop` score.
 
     Growth chooses among all positions that are not kept, so that a position dropped now may come
-    back (RigL, algorithm 1). At most as many are moved as there are active positions.
+    back (RigL, algorithm 1).
     """
     active = int(mask.sum())
     count = min(count, active)

@@ -2,42 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gapbench.errors import UserError, choose
 from gapbench.methods.plan import Layer, Layers
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+__all__ = ["Layer", "Layers", "layers_of", "prunable"]
 
 
 def prunable(model: nn.Module) -> tuple[str, ...]:
     """Return the names of all convolution and linear weights, in model order.
 
-    Biases, norms and embeddings are never prunable, nor is a weight that is tied to an embedding;
-    other tied weights are named once. The packed projection of `nn.MultiheadAttention` counts.
+    Biases, norms and embeddings are never prunable, nor is a weight that is tied to an embedding.
+    Other tied weights are named once, as `named_parameters` names them. The packed projection of
+    `nn.MultiheadAttention` counts.
     """
     from torch import nn
-    from torch.nn.modules.conv import _ConvNd
 
     embeddings = {
         id(module.weight)
         for module in model.modules()
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
     }
-    found: dict[int, str] = {}
-    for prefix, module in model.named_modules():
-        keys: tuple[str, ...] = ()
-        if isinstance(module, (nn.Linear, _ConvNd)):
-            keys = ("weight",)
-        elif isinstance(module, nn.MultiheadAttention):
-            keys = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-        for key in keys:
-            weight = getattr(module, key)
-            if weight is not None and id(weight) not in embeddings:
-                found.setdefault(id(weight), f"{prefix}.{key}" if prefix else key)
-    return tuple(found.values())
+    matrices = {id(weight) for module in model.modules() for weight in _matrices(module)}
+    return tuple(
+        name
+        for name, parameter in model.named_parameters()
+        if id(parameter) in matrices - embeddings
+    )
 
 
 def layers_of(model: nn.Module, names: Sequence[str]) -> Layers:
@@ -46,12 +42,22 @@ def layers_of(model: nn.Module, names: Sequence[str]) -> Layers:
     Raises:
         UserError: if a name is no parameter of the model, or none is given.
     """
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(model.named_parameters())
+    if not names:
+        raise UserError("layers: the model has no prunable layer (convolution or linear weight)")
     for name in names:
         if name not in parameters:
             raise UserError(choose("layer", name, parameters))
-    if not names:
-        raise UserError(
-            "layers: the model has no prunable layer (convolution or linear weight)"
-        )
     return tuple(Layer(name, tuple(parameters[name].shape)) for name in names)
+
+
+def _matrices(module: nn.Module) -> Iterator[Tensor | None]:
+    """Yield the module's own weights that multiply activations."""
+    from torch import nn
+    from torch.nn.modules.conv import _ConvNd
+
+    if isinstance(module, (nn.Linear, _ConvNd)):
+        yield module.weight
+    elif isinstance(module, nn.MultiheadAttention):
+        yield module.in_proj_weight
+        yield from (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)

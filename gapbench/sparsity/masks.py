@@ -9,26 +9,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-_ROUNDING = (
-    1e-9  # what (1 - density) x N may lose to floating point before it is floored
-)
+from gapbench.sparsity.counts import zeros_of
 
+__all__ = ["digest", "pack", "random_mask", "top_mask", "unpack", "zeros_of"]
 
-def zeros_of(numel: int, density: float) -> int:
-    """Return floor((1 - density) x numel), the zeros of a layer, robust to rounding errors."""
-    exact = (1 - density) * numel
-    return min(numel, max(0, math.floor(exact + _ROUNDING * max(1.0, exact))))
+_INF = float("inf")
 
 
 def top_mask(scores: Tensor, keep: int) -> Tensor:
     """Return the mask of the `keep` largest scores; of equal ones the lower index wins.
 
-    One selection of the k-th value and one pass over the scores; the result is the same on every
-    device, whatever order its top-k takes ties in.
+    One selection finds the lowest score that is kept, and comparisons with it the rest. So the
+    order in which a device's top-k takes equal scores does not matter, nothing is sorted, and
+    nothing waits for the device. NaN counts as infinitely large: a weight that has diverged stays
+    to be seen.
 
     Args:
-        scores: any shape, without NaN.
-        keep: count in [0, scores.numel()].
+        scores: any shape; indices are row-major.
+        keep: a count in [0, scores.numel()].
 
     Returns:
         a boolean tensor of the scores' shape with exactly `keep` True entries.
@@ -40,42 +38,47 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     if not 0 <= keep <= numel:
         raise ValueError(f"cannot keep {keep} of {numel} weights")
     if keep in (0, numel):
-        return torch.full(
-            scores.shape, keep == numel, dtype=torch.bool, device=scores.device
-        )
-    flat = scores.detach().reshape(-1)
-    threshold = torch.kthvalue(flat, numel - keep + 1).values
-    above = flat > threshold
-    ties = flat == threshold
-    missing = keep - above.sum()
-    return (above | (ties & (ties.cumsum(0) <= missing))).view(scores.shape)
+        return torch.full(scores.shape, keep > 0, dtype=torch.bool, device=scores.device)
+    flat = scores.detach().reshape(-1).nan_to_num(nan=_INF, posinf=_INF, neginf=-_INF)
+    threshold = flat.topk(keep, sorted=False).values.amin()
+    above, ties = flat > threshold, flat == threshold
+    return (above | (ties & (ties.cumsum(0) <= keep - above.sum()))).view(scores.shape)
 
 
-def random_mask(
-    shape: tuple[int, ...], keep: int, generator: torch.Generator
-) -> Tensor:
-    """Return a uniformly random mask with exactly `keep` True entries, drawn on the CPU."""
-    mask = torch.zeros(math.prod(shape), dtype=torch.bool)
-    mask[torch.randperm(mask.numel(), generator=generator)[:keep]] = True
+def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -> Tensor:
+    """Return a uniformly random mask with exactly `keep` True entries.
+
+    Args:
+        shape: of the mask.
+        keep: a count in [0, product of the shape].
+        generator: on the CPU, where the mask is drawn too, so that every device gets the same.
+
+    Raises:
+        ValueError: if `keep` is out of range.
+    """
+    numel = math.prod(shape)
+    if not 0 <= keep <= numel:
+        raise ValueError(f"cannot keep {keep} of {numel} weights")
+    mask = torch.zeros(numel, dtype=torch.bool)
+    mask[torch.randperm(numel, generator=generator)[:keep]] = True
     return mask.view(shape)
 
 
 def digest(masks: Mapping[str, Tensor]) -> str:
-    """Return a sha256 of named masks, equal exactly when all masks are."""
-    total = hashlib.sha256()
-    for name in sorted(masks):
-        total.update(f"{name}{tuple(masks[name].shape)}".encode())
-        total.update(pack(masks[name]).cpu().numpy().tobytes())
+    """Return a sha256 that is equal for equal masks of equal names, whatever their order."""
+    names = sorted(masks)
+    total = hashlib.sha256(repr([(name, tuple(masks[name].shape)) for name in names]).encode())
+    if names:
+        packed = torch.cat([pack(masks[name]) for name in names])  # one transfer for all layers
+        total.update(packed.cpu().numpy().tobytes())
     return total.hexdigest()
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Return a mask as uint8, eight entries a byte in row-major order, zero-padded."""
-    flat = mask.reshape(-1)
-    padded = torch.nn.functional.pad(flat.to(torch.uint8), (0, -flat.numel() % 8)).view(
-        -1, 8
-    )
-    return (padded << _bits(mask.device)).sum(1, dtype=torch.uint8)
+    """Return a mask as a vector of uint8: eight entries a byte, row-major, zero-padded."""
+    flat = mask.reshape(-1).to(torch.uint8)
+    padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8))
+    return (padded.view(-1, 8) << _bits(mask.device)).sum(1, dtype=torch.uint8)
 
 
 def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -12,6 +13,7 @@ from gapbench.methods.plan import Layers
 
 Rule = Literal["contiguous", "interleaved", "random", "patterns"]
 Groups = tuple[frozenset[str], ...]
+_Cut = tuple[tuple[int, ...], tuple[int, ...]]  # sizes of groups in falling order, their ends
 
 
 def partition(
@@ -21,60 +23,62 @@ def partition(
     rng: random.Random,
     patterns: Sequence[Sequence[str]] = (),
 ) -> Groups:
-    """Split layers into groups that cover all of them and do not overlap.
+    """Split layers into groups that cover all of them and do not overlap; none is empty.
 
     Args:
         layers: in model order.
         partitions: kappa, the number of groups.
-        rule: "contiguous" cuts the model into consecutive pieces whose largest has as few weights
-            as possible; "interleaved" deals layers out in turn; "random" deals them out shuffled;
-            "patterns" follows `patterns`.
+        rule: "contiguous" cuts the model into consecutive pieces, the largest of which has as few
+            weights as possible; "interleaved" deals layers out in turn; "random" deals them out
+            shuffled; "patterns" follows `patterns`.
         rng: shuffles for the rule "random".
-        patterns: shell-style name patterns of each group; the first group that matches a layer
-            has it.
+        patterns: shell-style name patterns of each group, for the rule "patterns".
 
     Raises:
-        UserError: if there are more groups than layers, or patterns do not fit the layers.
+        UserError: if there are more groups than layers, or the patterns do not put every layer
+            into exactly one group.
     """
     if not 1 <= partitions <= len(layers):
         raise UserError(
             f"partitions: {partitions} is not possible with {len(layers)} prunable layers: "
             f"give 1 to {len(layers)}"
         )
+    if rule == "contiguous":
+        return _contiguous(layers, partitions)
     names = [layer.name for layer in layers]
     if rule == "patterns":
         return _by_patterns(names, partitions, patterns)
-    if rule == "contiguous":
-        return _contiguous(layers, partitions)
     if rule == "random":
         rng.shuffle(names)
     return tuple(frozenset(names[group::partitions]) for group in range(partitions))
 
 
 def _contiguous(layers: Layers, partitions: int) -> Groups:
-    """Minimise the largest group by dynamic programming over cut positions."""
-    count = len(layers)
-    before = [0]
-    for layer in layers:
-        before.append(before[-1] + layer.numel)
-    best = [[0.0] * (count + 1) for _ in range(partitions + 1)]
-    cut = [[0] * (count + 1) for _ in range(partitions + 1)]
-    best[1] = [float(total) for total in before]
+    """Cut so that the largest group is as small as possible, then the second largest, and so on.
+
+    Groups' sizes in falling order compare just so, and stay in order when both sides get one more
+    group. So the best cut of the first layers into one group less extends to the best cut.
+    """
+    before = list(itertools.accumulate((layer.numel for layer in layers), initial=0))
+    best: dict[int, _Cut] = {stop: ((size,), (stop,)) for stop, size in enumerate(before) if stop}
     for groups in range(2, partitions + 1):
-        for stop in range(groups, count + 1):
-            choices = (
-                (max(best[groups - 1][at], before[stop] - before[at]), at)
-                for at in range(groups - 1, stop)
+        best = {
+            stop: min(
+                (_falling(sizes, before[stop] - before[at]), (*cuts, stop))
+                for at, (sizes, cuts) in best.items()
+                if at < stop
             )
-            best[groups][stop], cut[groups][stop] = min(choices)
-    stops = [count]
-    for groups in range(partitions, 1, -1):
-        stops.append(cut[groups][stops[-1]])
-    bounds = [0, *reversed(stops)]
+            for stop in range(groups, len(before))
+        }
+    _, cuts = best[len(layers)]
     return tuple(
         frozenset(layer.name for layer in layers[start:stop])
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        for start, stop in itertools.pairwise((0, *cuts))
     )
+
+
+def _falling(sizes: tuple[int, ...], size: int) -> tuple[int, ...]:
+    return tuple(sorted((*sizes, size), reverse=True))
 
 
 def _by_patterns(
@@ -86,14 +90,15 @@ def _by_patterns(
         )
     groups: list[set[str]] = [set() for _ in patterns]
     for name in names:
-        matching = [
-            i
-            for i, group in enumerate(patterns)
-            if any(fnmatchcase(name, p) for p in group)
+        fits = [
+            number
+            for number, group in enumerate(patterns)
+            if any(fnmatchcase(name, pattern) for pattern in group)
         ]
-        if not matching:
-            raise UserError(f"patterns: layer {name} matches no group")
-        groups[matching[0]].add(name)
+        if len(fits) != 1:
+            which = f"groups {', '.join(map(str, fits))}" if fits else "no group"
+            raise UserError(f"patterns: layer {name} is in {which}: put it into exactly one")
+        groups[fits[0]].add(name)
     for number, group in enumerate(groups):
         if not group:
             raise UserError(

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gapbench.errors import UserError
+from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan, names_of
+
+A, B = frozenset({"a"}), frozenset({"b"})
+
+
+@pytest.mark.parametrize(
+    ("step", "sparsity"),
+    [
+        (10_000, 0),
+        (11_000, 0.168267),
+        (13_750, 0.520312),
+        (17_500, 0.7875),
+        (21_250, 0.885938),
+        (25_000, 0.9),
+    ],
+)
+def test_reference_zhu_gupta_schedule(step, sparsity):
+    cubic = Gradual(start=10_000 / 32_000, stop=25_000 / 32_000)
+    assert 0.9 * cubic.progress(step, 32_000) == pytest.approx(sparsity, abs=5.1e-7)
+
+
+@pytest.mark.parametrize(
+    ("step", "fraction"),
+    [(0, 0.3), (6_250, 0.25606602), (12_500, 0.15), (18_750, 0.04393398), (25_000, 0)],
+)
+def test_reference_rigl_cosine(step, fraction):
+    cosine = DropGrow("gradient", alpha=0.3, until=25_000 / 32_000)
+    assert cosine.fraction(step, 32_000) == pytest.approx(fraction, abs=5e-9)
+
+
+@given(steps=st.integers(2, 3000), every=st.integers(1, 400))
+def test_gradual_pruning_ends_at_exactly_its_target_and_never_goes_back(steps, every):
+    cubic = Gradual(every, 0.3125, 0.78125)
+    due = [step for step in range(steps) if cubic.due(step, steps)]
+    progress = [cubic.progress(step, steps) for step in due]
+    assert due[-1] == int(0.78125 * steps)
+    assert progress[-1] == 1
+    assert progress == sorted(progress)
+    assert all(b - a == every for a, b in itertools.pairwise(due[:-1]))
+
+
+def test_gradual_pruning_has_not_begun_before_its_start():
+    cubic = Gradual(100, 0.25, 0.5)
+    assert not cubic.due(0, 1000)
+    assert cubic.progress(249, 1000) == 0
+    assert cubic.due(250, 1000)
+    assert [step for step in range(251, 1000) if cubic.due(step, 1000)] == [350, 450, 500]
+
+
+def test_drop_and_grow_moves_at_multiples_before_its_end_and_never_at_step_0():
+    update = DropGrow("gradient", every=100, until=0.75)
+    assert [step for step in range(1000) if update.due(step, 1000)] == list(range(100, 750, 100))
+    assert not update.due(750, 1000)
+    assert not DropGrow("gradient", every=250, until=0.75).due(750, 1000)  # t < T_end
+
+
+def test_a_plan_lays_its_parts_out_one_after_the_other():
+    a_round = Parallel((Phase(2, A), Phase(3, B)))
+    plan = Plan((Phase(4), a_round, Phase(1)), "random")
+    places = [(s.start, s.stop, s.part, s.branch, s.branches) for s in plan.segments]
+    assert places == [
+        (0, 4, 0, None, 1),
+        (4, 6, 1, 0, 2),
+        (6, 9, 1, 1, 2),
+        (9, 10, 2, None, 1),
+    ]
+    assert plan.epochs == 10
+    assert plan.wall_epochs == 4 + 3 + 1
+    assert [plan.segment_at(epoch).start for epoch in (0, 3, 4, 5, 6, 8, 9)] == [
+        0,
+        0,
+        4,
+        4,
+        6,
+        6,
+        9,
+    ]
+
+
+@pytest.mark.parametrize("epoch", [-1, 3])
+def test_no_segment_lies_outside_the_plan(epoch):
+    with pytest.raises(IndexError, match="outside"):
+        Plan((Phase(3),)).segment_at(epoch)
+
+
+def test_only_what_the_last_phase_grows_without_pruning_stays_dense():
+    assert Plan((Phase(1, A), Phase(1))).dense_at_end == frozenset()
+    assert Plan((Phase(1), Phase(1, A))).dense_at_end == A
+    assert Plan((Phase(1, A, Gradual()),)).dense_at_end == frozenset()
+
+
+@pytest.mark.parametrize("parts", [(Phase(0),), (Parallel((Phase(1), Phase(0, label="grow"))),)])
+def test_a_phase_of_no_epochs_is_refused(parts):
+    with pytest.raises(UserError, match="has 0 epochs"):
+        Plan(parts)
+
+
+def test_a_layer_knows_its_size_and_layers_their_names():
+    layers = (Layer("a", (2, 3, 4)), Layer("b", ()))
+    assert [layer.numel for layer in layers] == [24, 1]
+    assert names_of(layers) == {"a", "b"}

@@ -93,17 +93,18 @@ class _Unavailable(Exception):
 def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
     """Return the content of each file of `dataset`, from the first source that has all of it.
 
-    Sources, in order: `folder`, or else $GAPBENCH_DATA; the system; what was fetched before;
-    Debian's package, which needs no root; torchvision's mirrors. What is fetched is kept in
-    `folder`, $GAPBENCH_DATA or ~/.cache/gapbench. Several processes may do this at once.
+    Sources, in order: `folder`; $GAPBENCH_DATA; the system; what was fetched before; Debian's
+    package, which needs no root; torchvision's mirrors. What is fetched is kept in `folder`, or
+    else $GAPBENCH_DATA, or else ~/.cache/gapbench. Several processes may do this at once.
 
     Raises:
         UserError: if no source has it, with each source's reason.
     """
-    named = folder or _from_environment()
-    home = named or _cache()
+    named = [place for place in (folder, _from_environment()) if place is not None]
+    home = named[0] if named else _cache()
     failures = []
-    for place in dict.fromkeys([*_below(dataset, named), dataset.system, _cache() / dataset.name]):
+    places = [place for name in named for place in _below(dataset, name)]
+    for place in (*places, dataset.system, _cache() / dataset.name):
         try:
             contents = _read(dataset, place)
         except _Unavailable as error:
@@ -141,10 +142,8 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gapbench"
 
 
-def _below(dataset: DataSet, folder: Path | None) -> list[Path]:
+def _below(dataset: DataSet, folder: Path) -> list[Path]:
     """Return where the files may lie in a data folder: our layout, torchvision's, or bare."""
-    if folder is None:
-        return []
     return [folder / dataset.name, folder / dataset.torchvision / "raw", folder]
 
 

@@ -77,7 +77,8 @@ class MaskedWeights:
         Returns:
             the masks that were dropped.
         """
-        dropped = {name: self.masks.pop(name) for name in names if name in self.masks}
+        chosen = set(names)
+        dropped = {n: self.masks.pop(n) for n in self.params if n in chosen and n in self.masks}
         for name, mask in dropped.items():
             self.params[name].masked_fill_(
                 ~mask, 0

@@ -1,0 +1,72 @@
+"""Data parallelism: gradients are averaged before magnitudes are taken, and masks agree."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from gapbench.engine.replicas import check_equal
+from gapbench.engine.sparsifier import Sparsifier
+from gapbench.sparsity.growth import drop_grow
+from tests.runs import free_port, in_child
+
+
+def _rank(rank, world, port, work, folder):
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    torch.save(work(rank), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def on_two_ranks(work, folder):
+    port = free_port()
+    children = [in_child(_rank, rank, 2, port, work, folder) for rank in range(2)]
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def _one_rigl_update(rank):
+    torch.manual_seed(0)
+    model = nn.Linear(12, 10, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    options = {"sparsity": 0.7, "epochs": 4, "steps_per_epoch": 5, "every": 1, "alpha": 0.9}
+    sparsifier = Sparsifier(model, optimizer, "rigl", **options)
+    replica = nn.parallel.DistributedDataParallel(model)
+    for step in range(2):
+        before, mask = model.weight.detach().clone(), sparsifier.masks["weight"].clone()
+        torch.manual_seed(10 * step + rank)
+        inputs, targets = torch.randn(6, 12), torch.randn(6, 10)
+        (own,) = torch.autograd.grad(nn.functional.mse_loss(model(inputs), targets), model.weight)
+        nn.functional.mse_loss(replica(inputs), targets).backward()
+        sparsifier.step()
+        optimizer.zero_grad(set_to_none=True)
+    return {"own": own, "before": before, "mask": mask, "after": sparsifier.masks["weight"]}
+
+
+def test_rigl_grows_by_the_magnitude_of_the_average_gradient(tmp_path):
+    first, second = on_two_ranks(_one_rigl_update, tmp_path)
+    assert torch.equal(first["after"], second["after"])
+    count = int(0.45 * (1 + torch.cos(torch.tensor(torch.pi / 15)).item()) * int(first["mask"].sum()))
+    average = (first["own"] + second["own"]) / 2
+    expected = drop_grow(first["before"], first["mask"], average.abs(), count)
+    assert torch.equal(first["after"], expected)
+    wrong = (first["own"].abs() + second["own"].abs()) / 2
+    assert not torch.equal(expected, drop_grow(first["before"], first["mask"], wrong, count))
+
+
+def _masks_that_differ(rank):
+    mask = torch.zeros(8, dtype=torch.bool)
+    check_equal({"layer": mask})
+    mask[rank] = True
+    with pytest.raises(RuntimeError, match="rank 1 does not agree with rank 0"):
+        check_equal({"layer": mask})
+    return {}
+
+
+def test_a_rank_whose_masks_differ_is_named(tmp_path):
+    on_two_ranks(_masks_that_differ, tmp_path)

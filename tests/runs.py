@@ -1,0 +1,79 @@
+"""Run folders of small real trials, for tests."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.sacred_run import run_attempt
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trial_run import Execution
+from gapbench.run import expanded
+
+ABLATIONS = Path(__file__).parent.parent / "ablations"
+FORK = multiprocessing.get_context("fork")  # the child has torch imported already
+
+
+def entry(ablation: str = "main", *sets: str, only: str, seed: str = "0,") -> Entry:
+    """Return the first trial of an ablation at scale smoke that matches `only`."""
+    file = ABLATIONS / f"{ablation}.yaml"
+    return expanded(file, "smoke", sets, [only], seed.strip(",") + "-" + seed.strip(","))[2][0]
+
+
+def prepared(results: Path, chosen: Entry) -> RunFolder:
+    """Write the folder that a node would find."""
+    folder = RunFolder(results / "runs" / chosen.trial.key)
+    folder.prepare(chosen.trial.document(), chosen.trial.plan().describe())
+    return folder
+
+
+def attempt(folder: RunFolder, **execution: Any) -> str:
+    """Run one attempt in this process; no signal handler is touched."""
+    return run_attempt(folder.path, "tests", Execution(**execution), stop=lambda: False)
+
+
+def in_child(function: Callable[..., object], *arguments: object) -> Any:
+    """Start a forked process that runs `function`."""
+    process = FORK.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def outcome(folder: RunFolder) -> dict[str, Any]:
+    """Return everything of a completed run that must not depend on how it was executed."""
+    result = folder.read_result()
+    assert result is not None, folder.error.read_text() if folder.error.exists() else "no result"
+    kept = ("metrics", "sparsity", "density", "cost", "exploration", "epochs", "data_sha256")
+    return {
+        "result": json.dumps({name: result[name] for name in kept}, sort_keys=True),
+        "history": folder.history.read_bytes(),
+        "state": {
+            f"{group}/{name}": tensor
+            for group, tensors in torch.load(folder.model, weights_only=True).items()
+            for name, tensor in tensors.items()
+        },
+    }
+
+
+def assert_equal(a: RunFolder, b: RunFolder) -> None:
+    """Compare two completed runs bit by bit."""
+    one, other = outcome(a), outcome(b)
+    assert one["result"] == other["result"]
+    assert one["history"] == other["history"]
+    assert one["state"].keys() == other["state"].keys()
+    for name, tensor in one["state"].items():
+        assert torch.equal(tensor, other["state"][name]), name

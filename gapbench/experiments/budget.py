@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from gapbench.errors import UserError
 
 LARGEST = 1 << 20  # epochs; far beyond any budget
-WINDOW = 4  # steps of a method are whole epochs, so cost is not quite monotone in epochs
+WINDOW = 3  # steps of a method are whole epochs, so cost is not quite monotone in epochs
 
 
 def nearest_epochs(target: float, cost_of: Callable[[int], float | None]) -> int:
@@ -20,6 +21,7 @@ def nearest_epochs(target: float, cost_of: Callable[[int], float | None]) -> int
     Raises:
         UserError: if even the fewest possible epochs cost much more than `target`.
     """
+    cost_of = cache(cost_of)
     high = 1
     while (cost := cost_of(high)) is None or cost < target:
         high *= 2

@@ -2,55 +2,78 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from gapbench.experiments.schema import RECIPE_KEYS, AblationSpec, Settings
+from gapbench.experiments.schema import AXES, RECIPE_KEYS, AblationSpec
 from gapbench.methods.method import methods, options_model
 from gapbench.tasks.task import Recipe
 
+Json = dict[str, Any]
 
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of ablation files, with every method's options, for editors."""
+
+def json_schema() -> Json:
+    """Return the JSON Schema of ablation files, with the options of every method."""
     schema = AblationSpec.model_json_schema()
-    options: dict[str, Any] = {}
-    for name in methods:
-        for key, value in options_model(name).model_json_schema()["properties"].items():
-            options[key] = _value_or_list({k: v for k, v in value.items() if k != "default"})
+    definitions: Json = schema["$defs"]
+    options = _options()
     recipe = Recipe.model_json_schema()["properties"]
-    for name, definition in schema["$defs"].items():
-        fields = definition.get("properties", {})
+    for definition in list(definitions.values()):
+        fields = definition["properties"]
         for key in fields:
-            if key == "recipe":
-                lists = {k: _value_or_list(recipe[k]) for k in RECIPE_KEYS}
-                closed = {"type": "object", "additionalProperties": False}
-                fields[key] = {**closed, "properties": lists}
-            elif _is_axis(name, key):
+            if key in AXES or key == "method":
                 fields[key] = _one_too(fields[key])
-        if "options" in fields:
-            del fields["options"]
-            fields.update(options)
+            elif key == "recipe":
+                fields[key] = {"$ref": "#/$defs/Recipe"}
+        if fields.pop("options", None) is not None:
+            fields.update({key: {"$ref": f"#/$defs/{key}"} for key in options})
+    definitions["Recipe"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {key: _value_or_list(recipe[key]) for key in RECIPE_KEYS},
+    }
+    definitions.update({key: _value_or_list(value) for key, value in options.items()})
     _let_shorthands_in(schema)
-    return schema
+    plain = _without_titles(schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **plain}
 
 
-def _is_axis(name: str, key: str) -> bool:
-    return key == "method" or (key in Settings.model_fields and key not in ("task_options",))
+def _options() -> Json:
+    """Return the schema of every option; methods that share a name share its meaning."""
+    found: Json = {}
+    for name in methods:
+        found.update(options_model(name).model_json_schema().get("properties", {}))
+    return found
 
 
-def _one_too(array: dict[str, Any]) -> dict[str, Any]:
-    choices = array.get("anyOf", [array])
-    items = [choice["items"] for choice in choices if choice.get("type") == "array"]
-    return {"anyOf": [*items, *choices]}
+def _one_too(array: Json) -> Json:
+    choices = [choice for choice in array.get("anyOf", [array]) if choice.get("type") == "array"]
+    return {"anyOf": [*(choice["items"] for choice in choices), *choices]}
 
 
-def _value_or_list(value: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [value, {"type": "array", "items": value}]}
+def _value_or_list(value: Json) -> Json:
+    plain = {key: inner for key, inner in value.items() if key != "default"}
+    return {"anyOf": [plain, {"type": "array", "items": plain}]}
 
 
-def _let_shorthands_in(schema: dict[str, Any]) -> None:
-    """Allow `include: [file]`, `mini: false` in a row and an empty scale."""
+def _let_shorthands_in(schema: Json) -> None:
+    """Allow `include: [file]`, `mini: false` in a row, and an empty scale."""
     include = schema["properties"]["include"]
     include["items"] = {"anyOf": [{"type": "string"}, include["items"]]}
-    for holder in (schema["properties"]["scales"], schema["$defs"]["Row"]["properties"]["scales"]):
-        inner = holder["additionalProperties"]
-        holder["additionalProperties"] = {"anyOf": [inner, {"type": "null"}, {"const": False}]}
+    scales = schema["properties"]["scales"]
+    scales["additionalProperties"] = {"anyOf": [scales["additionalProperties"], {"type": "null"}]}
+    in_row = schema["$defs"]["Row"]["properties"]["scales"]
+    in_row["additionalProperties"] = {
+        "anyOf": [{"$ref": "#/$defs/Override"}, {"const": False}],
+    }
+
+
+def _without_titles(node: Any) -> Any:
+    if isinstance(node, dict):
+        named = {k: v for k, v in node.items() if k != "title" or not isinstance(v, str)}
+        return {key: _without_titles(value) for key, value in named.items()}
+    return [_without_titles(item) for item in node] if isinstance(node, list) else node
+
+
+if __name__ == "__main__":  # python -m gapbench.experiments.editors > ablations/schema.json
+    print(json.dumps(json_schema(), indent=1))

@@ -225,19 +225,23 @@ def _set(overrides: Document, method: str) -> dict[str, Given]:
 
 def _labelled(entries: Sequence[Entry]) -> list[Entry]:
     """Add to every label the settings that differ between trials of its name."""
-    seen: dict[str, dict[str, set[str]]] = {}
+    seen: dict[tuple[str, str], dict[str, set[str]]] = {}
+    tasks: dict[str, set[str]] = {}
     for entry in entries:
-        values = seen.setdefault(entry.name, {})
+        tasks.setdefault(entry.name, set()).add(entry.trial.task)
+        values = seen.setdefault((entry.name, entry.trial.task), {})
         for key, value in entry.trial.fields().items():
             values.setdefault(key, set()).add(str(value))
     silent = ("seed", "multiplier", "patterns", *OF_SPARSE_TRIALS)  # shown already, or implied
     labelled = []
     for entry in entries:
-        differing = [
+        trial = entry.trial
+        values = seen[entry.name, trial.task]
+        details = [
             f"{key}={value}"
-            for key, value in entry.trial.fields().items()
-            if len(seen[entry.name][key]) > 1 and key not in silent
+            for key, value in trial.fields().items()
+            if len(values[key]) > 1 and key not in silent
         ]
-        label = entry.trial.describe(entry.name, *differing)
-        labelled.append(replace(entry, label=label))
+        several = [trial.task] if len(tasks[entry.name]) > 1 else []
+        labelled.append(replace(entry, label=trial.describe(entry.name, *several, *details)))
     return labelled

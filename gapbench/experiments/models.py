@@ -40,17 +40,16 @@ def task_options_model(name: str) -> type[BaseModel]:
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """A task, and its model on the meta device, where a tensor has a shape and no storage."""
+    """A task, and what its model without weights tells."""
 
     task: Task
 
     @cached_property
     def model(self) -> nn.Module:
-        """The model without weights."""
-        import torch
+        """The model on the meta device."""
+        from gapbench.experiments.meta import build_on_meta
 
-        with torch.device("meta"):
-            return self.task.build_model()
+        return build_on_meta(self.task)
 
     @cached_property
     def parameters(self) -> int:
@@ -60,13 +59,9 @@ class Proxy:
     @cached_property
     def cost(self) -> ForwardCost:
         """Cost of one forward pass of the dense model."""
-        import torch
+        from gapbench.experiments.meta import cost_on_meta
 
-        from gapbench.sparsity.cost import forward_macs
-
-        with torch.device("meta"):
-            inputs = self.task.example_inputs()
-        return forward_macs(self.model, inputs)
+        return cost_on_meta(self.task, self.model)
 
 
 @cache

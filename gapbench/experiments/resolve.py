@@ -78,7 +78,14 @@ class Configuration:
         """Raise the error about a setting, or about the row where no file gives it."""
         if key in self.given:
             raise self.given[key].problem(key, message) from None
-        raise self.document.problem(self.keys, f"{key}: {message}") from None
+        raise self.document.problem((*self.keys, key), message) from None
+
+    def refuse(self, error: UserError, outer: str = "") -> NoReturn:
+        """Raise what a task or a method says, at the setting that its words begin with."""
+        key, colon, message = str(error).partition(": ")
+        if colon and outer + key in self.given:
+            self.fail(outer + key, message)
+        raise self.document.problem(self.keys, str(error)) from None
 
 
 def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial]:
@@ -97,7 +104,10 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
     if task_name not in tasks:
         point.fail("task", choose("task", task_name, tasks))
     task_options = _model(point, task_options_model(task_name), "task_options")
-    model = proxy(task_name, task_options.model_dump())
+    try:
+        model = proxy(task_name, task_options.model_dump())
+    except UserError as error:
+        point.refuse(error, "task_options.")
     recipe = _recipe(point, model)
     shared = {
         "task": task_name,
@@ -239,15 +249,15 @@ def _epochs_for(
 def _check_plan(point: Configuration, model: Proxy, values: Mapping[str, Any], seed: int) -> None:
     """Check that the method accepts its options, and can reach the distribution."""
     options = json.dumps(values["options"])
-    if values["epochs"] < 1:
-        return  # the trial itself refuses it
+    partitions = values["options"].get("partitions", 1)
+    count = len(layers_of_trial(model, values["first_layer"]))
+    if not 1 <= partitions <= count:
+        given = f"{partitions} is not possible with {count} prunable layers"
+        point.fail("partitions", f"{given}: give 1 to {count}")
     try:
         plan = _plan(model, values["first_layer"], point.method, options, values["epochs"], seed)
     except UserError as error:
-        key, colon, message = str(error).partition(": ")
-        if colon and key in point.given:
-            point.fail(key, message)
-        raise point.document.problem(point.keys, str(error)) from None
+        point.refuse(error)
     name = values["distribution"]
     magnitude = name != "dense" and distributions[name].by_magnitude
     prunes = plan.initial == "dense" or any(segment.phase.grow for segment in plan.segments)

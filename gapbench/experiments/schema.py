@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,6 +24,23 @@ M = TypeVar("M", bound="Strict")
 
 Scale = Literal["smoke", "mini", "small", "paper"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
+WORDS = {
+    "value_error": "{error}",
+    "int_type": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "string_type": "give text",
+    "string_pattern_mismatch": "give lower-case letters, digits, - and _",
+    "tuple_type": "give a list",
+    "too_short": "give at least one value",
+    "dict_type": "give a mapping of keys",
+    "model_type": "give a mapping of keys",
+    "greater_than": "give more than {gt}",
+    "greater_than_equal": "give {ge} or more",
+    "less_than": "give less than {lt}",
+}
 RECIPE_KEYS = tuple(name for name in Recipe.model_fields if name != "epochs")
 
 
@@ -53,7 +71,17 @@ def _file(value: object) -> object:
     return {"file": value} if isinstance(value, str) else value
 
 
-Sparsity = Annotated[float, Field(ge=0, lt=1)]
+def _below_one(value: float) -> float:
+    if not 0 <= value < 1:
+        raise ValueError("give a number in [0, 1)")
+    return value
+
+
+Sparsity = Annotated[
+    float,
+    AfterValidator(_below_one),
+    Field(json_schema_extra={"minimum": 0, "exclusiveMaximum": 1}),
+]
 Count = Annotated[int, Field(ge=1)]
 Axis = Annotated[tuple[T, ...], BeforeValidator(_axis), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
@@ -202,7 +230,7 @@ def _explained(model: type[Strict], document: Document, problem: Any) -> tuple[K
     if problem["type"] == "missing":
         return keys, "is missing"
     known = keys
-    while known and not document.has(known):
+    while len(known) > 1 and not document.has(known):
         known = known[:-1]  # pydantic numbers the values of a list that is a single value here
     return known, explain(problem)
 
@@ -212,8 +240,8 @@ def explain(problem: Any) -> str:
     if problem["type"] == "literal_error":
         valid = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return choose("value", str(problem["input"]), valid)
-    text: str = problem["msg"]
-    return f"{problem['input']!r} is not possible: {text[0].lower()}{text[1:]}"
+    text = WORDS.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
+    return f"{problem['input']!r} is not possible: {text}"
 
 
 def _keys_at(model: type[Strict], keys: Keys) -> list[str]:

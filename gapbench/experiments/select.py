@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 from gapbench.errors import UserError, choose
@@ -29,7 +30,12 @@ def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
 
 
 def _equal(value: object, text: str) -> bool:
-    return fnmatchcase(str(value), text) or read_value("--only", text) == value
+    return bool(fnmatchcase(str(value), text) or _read(text) == value)
+
+
+@cache
+def _read(text: str) -> Any:
+    return read_value("--only", text)
 
 
 def require_known_fields(
@@ -40,8 +46,10 @@ def require_known_fields(
     Raises:
         UserError: if it is not; it names the settings there are.
     """
+    keys = [key for key, equals, _ in (pattern.partition("=") for pattern in patterns) if equals]
+    if not keys or not trials:
+        return
     known = {key for fields in trials for key in fields}
-    for pattern in patterns:
-        key, equals, _ = pattern.partition("=")
-        if equals and known and key not in known:
+    for key in keys:
+        if key not in known:
             raise UserError(f"{option}: {choose('setting', key, known)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gapbench.errors import UserError
 from gapbench.experiments.models import Proxy, layers_of_trial, proxy
+from gapbench.experiments.schema import Sparsity
 from gapbench.methods import method
 from gapbench.methods.plan import Layers, Plan
 from gapbench.tasks.task import Recipe, Task, tasks
@@ -41,11 +41,11 @@ class Trial(BaseModel):
     options: dict[str, Any]
     distribution: str
     first_layer: Literal["dense", "sparse"]
-    sparsity: float = Field(ge=0, lt=1)
+    sparsity: Sparsity
     epochs: int = Field(ge=1)
     seed: int = Field(ge=0)
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The first 16 hex digits of the sha256 of the whole configuration."""
         whole = self.model_dump(mode="json")

@@ -1,0 +1,134 @@
+"""The ablations and baselines that come with the project, each at each of its scales."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gapbench.experiments.ablation import read
+from gapbench.experiments.dry_run import dry_run
+from gapbench.experiments.editors import json_schema
+from gapbench.experiments.grid import expand
+from gapbench.experiments.schema import SCALES
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted([*ROOT.glob("ablations/*.yaml"), *ROOT.glob("baselines/*.yaml")])
+PUBLISHED = ROOT / "gapbench/report/published.csv"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_is_named_after_its_ablation_and_has_every_scale(file):
+    ablation = read(file)
+    assert ablation.name == file.stem
+    assert tuple(ablation.scales) == SCALES
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_file_can_be_run_dry_at_every_scale(file, scale):
+    outlooks = dry_run(expand(read(file), scale))
+    labels = [outlook.label for outlook in outlooks]
+    assert len(set(labels)) == len(labels)
+    json.dumps([outlook.as_dict() for outlook in outlooks], allow_nan=False)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_what_the_report_names_is_a_setting_of_some_trial(file, scale):
+    ablation = read(file)
+    fields = {key for entry in expand(ablation, scale) for key in entry.fields()}
+    report, claim = ablation.spec.report, ablation.spec.claim
+    named = {*report.rows, report.columns, *report.baseline}
+    if claim is not None:
+        named |= {*claim.better, *claim.than, *claim.at}
+    assert named <= fields
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_baselines_are_the_same_trials_in_every_ablation(scale):
+    own = {
+        entry.trial.key
+        for file in ROOT.glob("baselines/*.yaml")
+        for entry in expand(read(file), scale)
+    }
+    shared = set()
+    for name in ("partitions", "budget", "main"):
+        methods = "dense,rigl"
+        entries = expand(read(ROOT / f"ablations/{name}.yaml"), scale, only=[methods])
+        keys = {entry.trial.key for entry in entries}
+        shared = keys & shared if shared else keys
+    assert shared & own
+
+
+def test_the_partitions_ablation_has_its_rows_at_mini():
+    entries = expand(read(ROOT / "ablations/partitions.yaml"), "mini", seeds=(0,))
+    found = {(e.trial.method, e.trial.options.get("partitions"), e.trial.epochs) for e in entries}
+    gap = {("c_gap", kappa, 60) for kappa in (1, 2, 4, 8)}
+    assert found == {("dense", None, 60), ("rigl", None, 60)} | gap
+    assert len(expand(read(ROOT / "ablations/partitions.yaml"), "mini")) == 6 * len(entries)
+
+
+def test_every_published_row_has_its_trials_at_the_papers_scale():
+    outlooks = {
+        file.stem: dry_run(expand(read(file), "paper", seeds=(0,)))
+        for file in ROOT.glob("ablations/*.yaml")
+    }
+    everything = [outlook for some in outlooks.values() for outlook in some]
+    with PUBLISHED.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == "imagenet"]
+    assert len(rows) > 30
+    for row in rows:
+        there = outlooks.get(row["table"], everything)
+        assert any(_is(outlook, row) for outlook in there), row
+
+
+def _is(outlook, row):
+    wanted = {key: row[key] for key in ("task", "method", "distribution", "strategy") if row[key]}
+    numbers = {"sparsity": float(row["sparsity"])}
+    if row["partitions"]:
+        numbers["partitions"] = int(row["partitions"])
+    given = {key: getattr(outlook, key) for key in (*wanted, *numbers)}
+    multiplier = outlook.options.get("multiplier", 1) == int(row["multiplier"] or 1)
+    epochs = not row["epochs"] or str(outlook.epochs) in row["epochs"].split("/")
+    return given == {**wanted, **numbers} and multiplier and epochs
+
+
+def test_the_schema_for_editors_is_up_to_date():
+    file = ROOT / "ablations/schema.json"
+    told = "run: python -m gapbench.experiments.editors > ablations/schema.json"
+    assert json.loads(file.read_text()) == json_schema(), told
+
+
+def test_the_schema_for_editors_knows_options_and_refuses_other_keys():
+    schema = json_schema()
+    row = schema["$defs"]["Row"]
+    assert row["additionalProperties"] is False
+    assert {"method", "sparsity", "zip", "partitions", "multiplier"} <= set(row["properties"])
+    assert "options" not in row["properties"]
+    assert "$ref" in row["properties"]["partitions"]
+    assert "lr" in schema["$defs"]["Recipe"]["properties"]
+    assert "label" not in schema["$defs"]["ScaleSettings"]["properties"]
+
+
+def test_every_file_points_editors_to_the_schema():
+    for file in FILES:
+        mark, _, place = file.read_text().splitlines()[0].partition("$schema=")
+        assert mark == "# yaml-language-server: "
+        assert (file.parent / place).resolve() == ROOT / "ablations/schema.json"
+
+
+def test_reading_an_ablation_needs_no_torch():
+    code = (
+        "import sys; from pathlib import Path; "
+        "import gapbench.experiments.grid, gapbench.experiments.dry_run; "
+        "from gapbench.experiments.ablation import read; "
+        "read(Path('ablations/main.yaml')); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "False"

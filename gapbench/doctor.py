@@ -1,0 +1,94 @@
+"""What a run needs of a machine, checked one by one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: "fine", "missing" (a run will fail) or "optional" (some runs need it)."""
+
+    name: str
+    state: Literal["fine", "missing", "optional"]
+    detail: str
+
+
+def checks(results: Path) -> Iterator[Check]:
+    """Yield every finding, cheap ones first."""
+    yield Check("python", "fine", sys.version.split()[0])
+    yield _writable(results)
+    yield _import("torch", required=True)
+    yield _torchvision()
+    yield _import("sacred", required=True)
+    yield _import("submitit", required=True)
+    yield _fairseq()
+    yield _data()
+    yield _gpu()
+    found = shutil.which("sbatch")
+    yield Check("slurm", "fine" if found else "optional", found or "no sbatch: trials run here")
+
+
+def _writable(results: Path) -> Check:
+    folder = results.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 2**30
+    state: Literal["fine", "missing"] = "fine" if os.access(folder, os.W_OK) else "missing"
+    return Check("results", state, f"{results}, {free:.0f} GiB free below {folder}")
+
+
+def _import(name: str, required: bool) -> Check:
+    import importlib
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(name)
+    except Exception as error:  # an import can fail in any way, and this is the place to say how
+        return Check(name, "missing" if required else "optional", f"{type(error).__name__}: {error}")
+    return Check(name, "fine", str(getattr(module, "__version__", "imports")))
+
+
+def _torchvision() -> Check:
+    from gapbench.compat.torchvision_ops import load_torchvision
+
+    load_torchvision()
+    return _import("torchvision", required=True)
+
+
+def _fairseq() -> Check:
+    from gapbench.compat.fairseq_import import load_fairseq
+    from gapbench.errors import UserError
+
+    try:
+        load_fairseq()
+    except UserError as error:
+        return Check("fairseq", "optional", str(error))
+    return _import("fairseq", required=False)
+
+
+def _data() -> Check:
+    from gapbench.errors import UserError
+    from gapbench.tasks.task import tasks
+
+    try:
+        tasks["fashion_mnist"]().prepare(None)
+    except UserError as error:
+        return Check("fashion_mnist", "missing", str(error))
+    return Check("fashion_mnist", "fine", "data found and verified")
+
+
+def _gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("gpu", "optional", "none: scales smoke and mini need none")
+    return Check("gpu", "fine", torch.cuda.get_device_name())

@@ -1,0 +1,63 @@
+"""The README's examples run as they stand there, and the commands it names exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gapbench.methods.method import methods, plan
+from gapbench.methods.plan import Layer
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block_after(mark: str) -> str:
+    return README.split(f"<!-- {mark} -->")[1].split("```python\n")[1].split("```")[0]
+
+
+def test_the_three_line_example_trains_to_its_sparsity():
+    names: dict = {}
+    exec(block_after("example"), names)
+    assert names["sparsifier"].done
+    model, loss = names["model"], names["loss"]
+    zeros = sum(int((model[index].weight == 0).sum()) for index in (0, 2, 4))
+    assert zeros >= 0.9 * (20 * 64 + 64 * 64 + 64 * 2) - 3
+    assert loss.item() < 0.6  # better than guessing between two classes
+
+
+def test_the_method_example_registers_a_method_that_works():
+    exec(block_after("method"), {})
+    try:
+        built = plan("dense_then_sparse", (Layer("a", (4, 4)),), 10, dense_share=0.3)
+        assert [segment.phase.epochs for segment in built.segments] == [3, 7]
+    finally:
+        methods._entries.pop("dense_then_sparse")
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`?(ablations/\w+\.yaml)", README))))
+def test_every_ablation_that_is_named_exists(path):
+    assert (ROOT / path).is_file()
+
+
+def test_every_command_and_option_that_is_named_exists():
+    lines = re.findall(r"^(?:gapbench|python -m gapbench\.run) .*$", README, re.MULTILINE)
+    commands = {part.split()[1] for line in lines for part in line.split(";") if "gapbench " in part}
+    assert {"run", "status", "report", "doctor", "prepare", "show", "logs"} <= commands
+    for command in sorted(commands):
+        done = subprocess.run(
+            [sys.executable, "-m", "gapbench", command, "--help"], capture_output=True, text=True
+        )
+        assert done.returncode == 0, command
+    help_text = subprocess.run(
+        [sys.executable, "-m", "gapbench", "run", "--help"],
+        capture_output=True,
+        text=True,
+        env={"COLUMNS": "200", "PATH": "/usr/bin:/bin"},
+    ).stdout
+    for option in set(re.findall(r"(--[a-z-]+)", "\n".join(lines))) - {"--watch"}:
+        assert option in help_text, option

@@ -1,0 +1,80 @@
+"""Imports point downwards only, and the command line stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "gapbench"
+ORDER = [  # from the bottom up; a module may import from its own layer and from those before it
+    {"errors", "registry", "streams"},
+    {"compat"},
+    {"methods", "sparsity"},
+    {"engine"},
+    {"tasks"},
+    {"training"},
+    {"experiments"},
+    {"launch"},
+    {"report"},
+    {"progress", "doctor"},
+    {"run", "status", "commands", "__main__", "__init__"},
+]
+LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_layers(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "gapbench" and len(parts) > 1 and parts[1] in LEVEL:
+                yield parts[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    own = LEVEL[layer_of(path)]
+    above = {name for name in imported_layers(path) if LEVEL[name] > own}
+    # entry points hand themselves to the application that joins them
+    allowed = {"__main__"} if layer_of(path) in ("run",) else set()
+    assert not above - allowed
+
+
+@pytest.mark.parametrize("layer", ["sparsity", "methods", "engine", "tasks"])
+def test_nothing_below_training_knows_yaml_sacred_or_slurm(layer):
+    for path in (PACKAGE / layer).rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for word in ("import sacred", "import submitit", "ruamel", "from sacred"):
+            assert word not in text, path
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 440
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_fit_a_screen(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 80, f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("code", ["import gapbench", "import gapbench.__main__"])
+def test_the_command_line_loads_nothing_heavy(code):
+    heavy = "torch pandas matplotlib seaborn scipy sacred submitit sklearn numpy".split()
+    program = f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -180,9 +179,10 @@ def _executor(name: str) -> tuple[str, str]:
         return name, "as asked"
     if "SLURM_JOB_ID" in os.environ:
         return "local", "inside a SLURM job"
-    if shutil.which("sbatch"):
-        return "slurm", "sbatch is there"
-    return "local", "no sbatch here"
+    from gapbench.launch.queue import usable
+
+    cluster, why = usable()
+    return ("slurm" if cluster else "local"), why
 
 
 def _to_do(results: Path, entries: Sequence[Entry], force: bool, only_failed: bool) -> ToDo:

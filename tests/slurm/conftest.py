@@ -1,0 +1,53 @@
+"""SLURM clusters for the tests of this folder: real daemons, four nodes, stopped at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster, missing
+
+
+@pytest.fixture(scope="session")
+def plain_cluster() -> Iterator[Cluster]:
+    """Four nodes without accounting: sacct knows nothing."""
+    yield from _running(accounting=False)
+
+
+@pytest.fixture(scope="session")
+def accounting_cluster() -> Iterator[Cluster]:
+    """Four nodes with slurmdbd and MariaDB."""
+    yield from _running(accounting=True)
+
+
+def _running(accounting: bool) -> Iterator[Cluster]:
+    lacking = missing(accounting)
+    if lacking:
+        pytest.skip(f"the test cluster needs {', '.join(lacking)} (see tests/slurm/cluster.py)")
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
+    cluster = Cluster(folder, accounting=accounting)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(plain_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """The cluster without accounting, in this process's environment."""
+    return _used(plain_cluster, monkeypatch)
+
+
+def _used(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SQUEUE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in cluster.env.items():
+        monkeypatch.setenv(name, value)
+    return cluster

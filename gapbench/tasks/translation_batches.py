@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gapbench.compat.fairseq_import import load_fairseq
+from gapbench.errors import UserError
 from gapbench.streams import stream
 
 MULTIPLE = 8  # batches of more than 8 sentences have a multiple of 8, as in fairseq
@@ -18,7 +19,15 @@ def token_batches(pairs: Any, seed: int, max_tokens: int) -> list[Any]:
     Sentences are sorted by length, equal lengths in random order, cut into batches of at most
     `max_tokens` tokens on either side with padding, and the batches shuffled. How many batches
     there are does not depend on `seed`.
+
+    Raises:
+        UserError: if a sentence is longer than `max_tokens`.
     """
+    longest = max(pairs.src_sizes.max(), pairs.tgt_sizes.max())
+    if longest > max_tokens:
+        raise UserError(
+            f"recipe.batch_size: {max_tokens} tokens do not hold the longest sentence, {longest}"
+        )
     data_utils = load_fairseq().data.data_utils
     with data_utils.numpy_seed(seed % 2**32):
         order = pairs.ordered_indices()

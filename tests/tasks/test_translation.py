@@ -112,6 +112,11 @@ def test_another_seed_gives_as_many_other_batches(docs):
     assert any(not torch.equal(a["id"], b["id"]) for a, b in zip(one, other, strict=True))
 
 
+def test_batches_too_small_for_a_sentence_are_refused(docs):
+    with pytest.raises(UserError, match=r"batch_size: 9 tokens do not hold the longest sentence"):
+        docs.steps_per_epoch(9)
+
+
 def test_making_batches_leaves_the_global_generators_alone(docs):
     import numpy as np
 

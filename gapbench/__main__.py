@@ -17,9 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-run.add_to(app)
-status.add_to(app)
-commands.add_to(app)
+for module in (run, status, commands):
+    module.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

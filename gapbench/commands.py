@@ -111,5 +111,3 @@ def schema() -> int:
 
     print(json.dumps(json_schema(), indent=1))
     return 0
-
-

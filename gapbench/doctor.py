@@ -53,7 +53,9 @@ def _import(name: str, required: bool) -> Check:
             warnings.simplefilter("ignore")
             module = importlib.import_module(name)
     except Exception as error:  # an import can fail in any way, and this is the place to say how
-        return Check(name, "missing" if required else "optional", f"{type(error).__name__}: {error}")
+        return Check(
+            name, "missing" if required else "optional", f"{type(error).__name__}: {error}"
+        )
     return Check(name, "fine", str(getattr(module, "__version__", "imports")))
 
 

@@ -78,7 +78,7 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     from gapbench.experiments.store import read_json
 
     folder = find(results, key)
-    parts = {
+    parts: dict[str, Any] = {
         "state": folder.state(),
         "trial": read_json(folder.trial),
         "plan": read_json(folder.plan),

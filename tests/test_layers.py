@@ -74,7 +74,17 @@ def test_functions_fit_a_screen(path):
 
 @pytest.mark.parametrize("code", ["import gapbench", "import gapbench.__main__"])
 def test_the_command_line_loads_nothing_heavy(code):
-    heavy = "torch pandas matplotlib seaborn scipy sacred submitit sklearn numpy".split()
+    heavy = [
+        "torch",
+        "pandas",
+        "matplotlib",
+        "seaborn",
+        "scipy",
+        "sacred",
+        "submitit",
+        "sklearn",
+        "numpy",
+    ]
     program = f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

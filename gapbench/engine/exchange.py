@@ -21,15 +21,11 @@ def encode(result: BranchResult) -> dict[str, Any]:
     return {**vars(result), "layers": values}
 
 
-def decode(
-    state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> BranchResult:
+def decode(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> BranchResult:
     """Return the result that `encode` was given, bit for bit."""
     layers: dict[str, Tensor] = {}
     for name, values in state["layers"].items():
         mask = unpack(state["masks"][name], shapes[name]).to(values.device)
-        layers[name] = torch.zeros(
-            shapes[name], dtype=values.dtype, device=values.device
-        )
+        layers[name] = torch.zeros(shapes[name], dtype=values.dtype, device=values.device)
         layers[name][mask] = values
     return BranchResult(**{**state, "layers": layers})

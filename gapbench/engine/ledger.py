@@ -66,19 +66,14 @@ class Ledger:
 
     def dense_steps(self, cost: ForwardCost) -> float:
         """Return the cost so far in steps of dense training, which cost 3 f_dense each."""
-        sparse = sum(
-            cost.macs[name] * uses / self._numel[name]
-            for name, uses in self.uses.items()
-        )
+        sparse = sum(cost.macs[name] * uses / self._numel[name] for name, uses in self.uses.items())
         rest = cost.total - sum(cost.macs[name] for name in self.uses)
         return (sparse / 3 + rest * self.steps) / cost.total
 
     def since(self, start: LedgerState) -> LedgerState:
         """Return what was counted after `start`, a state of this ledger."""
         return {
-            "uses": {
-                name: uses - start["uses"][name] for name, uses in self.uses.items()
-            },
+            "uses": {name: uses - start["uses"][name] for name, uses in self.uses.items()},
             "steps": self.steps - start["steps"],
             "active_steps": self.active_steps - start["active_steps"],
             "peak_active": self.peak_active,

@@ -42,9 +42,7 @@ class MaskedWeights:
         """Return the number of active weights of every layer."""
         if self._active is None:
             self._active = {
-                name: int(self.masks[name].sum())
-                if name in self.masks
-                else param.numel()
+                name: int(self.masks[name].sum()) if name in self.masks else param.numel()
                 for name, param in self.params.items()
             }
         return self._active
@@ -66,9 +64,7 @@ class MaskedWeights:
 
     def prune(self, keep: Mapping[str, int]) -> None:
         """Keep the `keep[layer]` largest weights of each layer; a masked one never comes back."""
-        self.mask_by(
-            {name: top_mask(self._scores(name), count) for name, count in keep.items()}
-        )
+        self.mask_by({name: top_mask(self._scores(name), count) for name, count in keep.items()})
 
     @torch.no_grad()
     def grow(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -80,9 +76,7 @@ class MaskedWeights:
         chosen = set(names)
         dropped = {n: self.masks.pop(n) for n in self.params if n in chosen and n in self.masks}
         for name, mask in dropped.items():
-            self.params[name].masked_fill_(
-                ~mask, 0
-            )  # a product with the mask leaves -0.0
+            self.params[name].masked_fill_(~mask, 0)  # a product with the mask leaves -0.0
             self._clear_moments(name, mask)
         self._refresh()
         return dropped
@@ -118,9 +112,7 @@ class MaskedWeights:
 
     def _placed(self, name: str, mask: Tensor) -> Tensor:
         param = self.params[name]
-        return torch.empty_like(param, dtype=torch.bool, requires_grad=False).copy_(
-            mask
-        )
+        return torch.empty_like(param, dtype=torch.bool, requires_grad=False).copy_(mask)
 
     def _refresh(self) -> None:
         self._active = None

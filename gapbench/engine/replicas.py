@@ -16,14 +16,10 @@ def check_equal(masks: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: if a rank's masks differ.
     """
-    if not (
-        dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    ):
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
     digests: list[str | None] = [None] * dist.get_world_size()
     dist.all_gather_object(digests, digest(masks))
     odd = [rank for rank, other in enumerate(digests) if other != digests[0]]
     if odd:
-        raise RuntimeError(
-            f"masks differ between ranks: rank {odd[0]} does not agree with rank 0"
-        )
+        raise RuntimeError(f"masks differ between ranks: rank {odd[0]} does not agree with rank 0")

@@ -44,9 +44,7 @@ class BranchResult:
     ledger: LedgerState
 
 
-def followed_layer(
-    names: Iterable[str], layers: Sequence[str]
-) -> dict[str, str | None]:
+def followed_layer(names: Iterable[str], layers: Sequence[str]) -> dict[str, str | None]:
     """Say which prunable layer each other tensor follows, or None.
 
     A tensor follows the last layer before it, unless that layer lies in a numbered block that the
@@ -63,9 +61,7 @@ def followed_layer(
         if name in prunable:
             last = name
         else:
-            followed[name] = (
-                last if last is not None and _same_block(name, last) else None
-            )
+            followed[name] = last if last is not None and _same_block(name, last) else None
     return followed
 
 
@@ -106,9 +102,7 @@ def merged(
     state: dict[str, Tensor] = {}
     for result in results:
         state.update(result.layers)
-        state.update(
-            (n, v) for n, v in result.others.items() if followed[n] is not None
-        )
+        state.update((n, v) for n, v in result.others.items() if followed[n] is not None)
     for name, layer in followed.items():
         if layer is None:
             state[name] = _average([result.others[name] for result in results])
@@ -117,7 +111,5 @@ def merged(
 
 def _average(values: Sequence[Tensor]) -> Tensor:
     if not values[0].is_floating_point():
-        return torch.stack(list(values)).amax(
-            0
-        )  # a counter: what the longest worker has seen
+        return torch.stack(list(values)).amax(0)  # a counter: what the longest worker has seen
     return torch.stack([value.double() for value in values]).mean(0).to(values[0].dtype)

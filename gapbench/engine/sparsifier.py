@@ -110,9 +110,7 @@ class Sparsifier:
     @property
     def phase_ended(self) -> bool:
         """Whether the phase is trained to its end and the next one has not been entered."""
-        return (
-            self.steps >= self.segment.stop * self.steps_per_epoch and not self._is_last
-        )
+        return self.steps >= self.segment.stop * self.steps_per_epoch and not self._is_last
 
     @property
     def masks(self) -> dict[str, Tensor]:
@@ -122,9 +120,7 @@ class Sparsifier:
     def step(self) -> None:
         """Update weights from their gradients, keep masked ones at zero, and follow the plan."""
         if self.phase_ended:
-            raise RuntimeError(
-                "the phase has ended: call next_phase() before the next step()"
-            )
+            raise RuntimeError("the phase has ended: call next_phase() before the next step()")
         update = self.segment.phase.update
         step = self.steps - self.segment.start * self.steps_per_epoch
         length = self.segment.phase.epochs * self.steps_per_epoch
@@ -150,9 +146,7 @@ class Sparsifier:
             RuntimeError: if the phase has not ended.
         """
         if not self.phase_ended:
-            raise RuntimeError(
-                "the phase has not ended: train on before calling next_phase()"
-            )
+            raise RuntimeError("the phase has not ended: train on before calling next_phase()")
         self._leave()
         following = self.plan.segments[self._index + 1]
         if self.segment.branch is not None:
@@ -231,9 +225,7 @@ class Sparsifier:
         """
         foreign = sorted(set(state["ledger"]["uses"]) ^ set(self._shapes))
         if foreign:
-            raise UserError(
-                f"sparsifier state: its layers are not this model's: {foreign[0]}"
-            )
+            raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")
         self._index = state["index"]
         self.steps = state["steps"]
         self._uncounted = 0
@@ -256,9 +248,7 @@ class Sparsifier:
         """
         return self.targets.verify(self.weights.params, self.weights.masks)
 
-    def _plan(
-        self, method: str | Plan, epochs: int | None, seed: int, options: Any
-    ) -> Plan:
+    def _plan(self, method: str | Plan, epochs: int | None, seed: int, options: Any) -> Plan:
         if isinstance(method, Plan):
             return method
         if epochs is None:
@@ -281,9 +271,7 @@ class Sparsifier:
             self.weights.mask_by(masks)
             self._record("initial", tuple(masks))
         else:
-            sparse = tuple(
-                n for n in self.weights.params if n not in self.segment.phase.grow
-            )
+            sparse = tuple(n for n in self.weights.params if n not in self.segment.phase.grow)
             if sparse:
                 self._prune(sparse)
         self._enter(0)
@@ -316,11 +304,7 @@ class Sparsifier:
         dense = {name: param.detach().clone() for name, param in params.items()}
         self.weights.prune(keep)
         masks = {name: self.weights.masks[name] for name in names}
-        overlap = {
-            n: iou(old, masks[n])
-            for n, old in self._before_growth.items()
-            if n in masks
-        }
+        overlap = {n: iou(old, masks[n]) for n, old in self._before_growth.items() if n in masks}
         self._before_growth = {}
         self._record("prune", names, mask_error(dense, masks), overlap or None)
 
@@ -356,9 +340,7 @@ class Sparsifier:
         overlap: dict[str, float] | None = None,
     ) -> None:
         check_equal(self.weights.masks)
-        self._changes.append(
-            Change(event, self.steps, layers, error, overlap, self.densities())
-        )
+        self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))
 
     def _require_round_start(self) -> None:
         segment = self.segment
@@ -396,11 +378,7 @@ class Sparsifier:
         return BranchResult(
             layers={name: state[name] for name in sorted(grown)},
             masks=_packed({name: self.weights.masks[name] for name in sorted(grown)}),
-            others={
-                n: state[n]
-                for n, near in followed.items()
-                if near is None or near in grown
-            },
+            others={n: state[n] for n, near in followed.items() if near is None or near in grown},
             ledger=self._ledger.since(self._started_round.ledger),
         )
 
@@ -410,11 +388,7 @@ class Sparsifier:
         restore(self.model, merged(self._results, followed))
         for result in self._results:
             self._ledger.add(result.ledger)
-        masks = {
-            name: mask
-            for result in self._results
-            for name, mask in result.masks.items()
-        }
+        masks = {name: mask for result in self._results for name, mask in result.masks.items()}
         self.weights.set_masks(self._unpacked(masks))
         self.coverage.update({})  # every layer was dense in its own branch
         self._round, self._results = None, []

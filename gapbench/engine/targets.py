@@ -27,22 +27,16 @@ class Targets:
             plan never prunes by magnitude.
     """
 
-    def __init__(
-        self, layers: Layers, sparsity: float, distribution: str, plan: Plan
-    ) -> None:
+    def __init__(self, layers: Layers, sparsity: float, distribution: str, plan: Plan) -> None:
         if not 0 <= sparsity < 1:
-            raise UserError(
-                f"sparsity: {sparsity} is not possible: give a number in [0, 1)"
-            )
+            raise UserError(f"sparsity: {sparsity} is not possible: give a number in [0, 1)")
         self.layers = {layer.name: layer for layer in layers}
         self.sparsity = sparsity
         self.by_magnitude = distributions[distribution].by_magnitude
         self.untargeted = plan.dense_at_end
         shapes = {layer.name: layer.shape for layer in layers}
         if self.by_magnitude:
-            if plan.initial == "random" and not any(
-                s.phase.grow for s in plan.segments
-            ):
+            if plan.initial == "random" and not any(s.phase.grow for s in plan.segments):
                 raise UserError(
                     f"distribution: {distribution} needs a method that prunes by magnitude; "
                     "with this one choose uniform or erk"
@@ -55,9 +49,7 @@ class Targets:
         """Return the kept counts of random first masks (uniform where magnitudes will decide)."""
         return {name: self._exact(name, 1.0) for name in self.layers}
 
-    def keep(
-        self, params: Mapping[str, Tensor], progress: float = 1.0
-    ) -> dict[str, int]:
+    def keep(self, params: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, int]:
         """Return the kept counts of layers that are pruned together.
 
         Args:
@@ -72,9 +64,7 @@ class Targets:
         numel = self.layers[name].numel
         return numel - zeros_of(numel, 1 - (1 - self._density[name]) * progress)
 
-    def verify(
-        self, params: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]
-    ) -> int:
+    def verify(self, params: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> int:
         """Count the zeros of the weights and compare them with the targets.
 
         Returns:
@@ -92,9 +82,7 @@ class Targets:
         if self.by_magnitude:
             wrong += self._total_missed(held)
         if wrong:
-            raise UserError(
-                f"sparsity missed in {len(wrong)} places: {'; '.join(wrong[:5])}"
-            )
+            raise UserError(f"sparsity missed in {len(wrong)} places: {'; '.join(wrong[:5])}")
         return sum(_zeros(param) for param in params.values()) - sum(
             _zeros_of_mask(mask) for mask in held.values()
         )
@@ -111,10 +99,7 @@ class Targets:
     def _expected(self, masks: Mapping[str, Tensor]) -> dict[str, int]:
         targeted = [name for name in self.layers if name not in self.untargeted]
         if not self.by_magnitude:
-            return {
-                name: self.layers[name].numel - self._exact(name, 1.0)
-                for name in targeted
-            }
+            return {name: self.layers[name].numel - self._exact(name, 1.0) for name in targeted}
         return {name: _zeros_of_mask(masks.get(name)) for name in targeted}
 
 

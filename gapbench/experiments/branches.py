@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 RESULT = "handed_back.pt"
 
 
-def run_round(
-    training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int
-) -> None:
+def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int) -> None:
     """Train all branches of the round that begins now, and merge what they hand back.
 
     A branch that is done is not trained again when the round is interrupted and resumed.
@@ -40,13 +38,8 @@ def run_round(
     segment = training.sparsifier.segment
     keeper.checkpoint(training)  # the state that branches start from
     _remove_earlier_rounds(folder, segment.part)
-    places = [
-        branch_folder(folder, segment.part, branch)
-        for branch in range(segment.branches)
-    ]
-    waiting = deque(
-        b for b, place in enumerate(places) if not (place.path / RESULT).exists()
-    )
+    places = [branch_folder(folder, segment.part, branch) for branch in range(segment.branches)]
+    waiting = deque(b for b, place in enumerate(places) if not (place.path / RESULT).exists())
     _train_side_by_side(training, folder, keeper, waiting, processes)
     shapes = {layer.name: layer.shape for layer in training.sparsifier.layers}
     results = []
@@ -113,9 +106,7 @@ def branch_folder(folder: RunFolder, part: int, branch: int) -> RunFolder:
     return RunFolder(folder.rounds / str(part) / str(branch))
 
 
-def run_branch(
-    run_dir: Path, part: int, branch: int, checkpoint_seconds: float
-) -> None:
+def run_branch(run_dir: Path, part: int, branch: int, checkpoint_seconds: float) -> None:
     """Train one branch from the checkpoint at its round's start and write what it hands back.
 
     Raises:

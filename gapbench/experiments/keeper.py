@@ -117,7 +117,7 @@ class FolderKeeper:
             epoch=sparsifier.steps / training.per_epoch,
             epochs=sparsifier.plan.epochs,
             phase=sparsifier.segment.phase.label,
-            metric={name: value for name, value in self.metrics.items()},
+            metric=dict(self.metrics.items()),
             density=sum(sparsifier.weights.active().values())
             / sum(layer.numel for layer in sparsifier.layers),
             seconds_left=None if per_step is None else per_step * rest,
@@ -132,9 +132,7 @@ def _scalars(line: Line) -> dict[str, float]:
             found[name if "/" in name else f"train/{name}"] = float(value)
     for moment in ("before", "after"):
         values: dict[str, Any] = line.get(moment) or {}
-        found.update(
-            {f"{moment}_{line['event']}/{n}": float(v) for n, v in values.items()}
-        )
+        found.update({f"{moment}_{line['event']}/{n}": float(v) for n, v in values.items()})
     if line.get("iou"):
         found["mask/iou"] = sum(line["iou"].values()) / len(line["iou"])
     return found

@@ -27,15 +27,13 @@ from gapbench.experiments.trials import Trial
 from gapbench.training.loop import Interrupted
 
 SETTINGS.DISCOVER_SOURCES = "sys"  # all loaded modules, not only what this file names
-SETTINGS.CAPTURE_MODE = (
-    "no"  # log.txt has the output; capturing would redirect other threads
-)
+SETTINGS.CAPTURE_MODE = "no"  # log.txt has the output; capturing would redirect other threads
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # read-only copies end as junk in run.json
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
-class AttemptInterrupted(SacredInterrupt):  # type: ignore[misc]
+class AttemptInterrupted(SacredInterrupt):
     """Ends a Sacred run that was asked to stop."""
 
     STATUS = "INTERRUPTED"
@@ -109,7 +107,7 @@ def _sacred_run(
 ) -> None:
     trial = Trial.read(folder.trial)
     package = Path(__file__).parent.parent
-    experiment = Experiment(ablation, base_dir=str(package.parent), save_git_info=False)
+    experiment: Any = Experiment(ablation, base_dir=str(package.parent), save_git_info=False)
     experiment.observers.append(FileStorageObserver(str(folder.sacred)))
     experiment.add_config(trial.model_dump(mode="json"))
     experiment.logger = _logger(folder)
@@ -143,11 +141,7 @@ def _logger(folder: RunFolder) -> logging.Logger:
 def _keep_error(folder: RunFolder, error: Exception) -> None:
     text = "".join(traceback.format_exception(error))
     folder.error.write_text(text, encoding="utf-8")
-    line = (
-        str(error)
-        if isinstance(error, UserError)
-        else f"{type(error).__name__}: {error}"
-    )
+    line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     folder.end_attempt("failed", error=" ".join(line.split()))
 
 
@@ -157,9 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run_dir")
     parser.add_argument("--ablation", required=True)
     parser.add_argument("--branches", type=int, default=1)
-    parser.add_argument(
-        "--checkpoint-seconds", type=float, default=Execution.checkpoint_seconds
-    )
+    parser.add_argument("--checkpoint-seconds", type=float, default=Execution.checkpoint_seconds)
     given = parser.parse_args(arguments)
     execution = Execution(given.branches, given.checkpoint_seconds)
     state = run_attempt(given.run_dir, given.ablation, execution)

@@ -48,9 +48,7 @@ def run_trial(
     """
     training = build_training(trial)
     first = training.ranks.rank == 0
-    keeper = FolderKeeper(
-        folder, stop, log_scalar, execution.checkpoint_seconds, writes=first
-    )
+    keeper = FolderKeeper(folder, stop, log_scalar, execution.checkpoint_seconds, writes=first)
     keeper.resume(training)
     parallel = None
     if execution.branches > 1:
@@ -110,10 +108,7 @@ def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str,
 
 def _sparsity(trial: Trial, training: Training, active_zeros: int) -> dict[str, Any]:
     weights = training.sparsifier.weights.params
-    zeros = {
-        name: param.numel() - int(param.count_nonzero())
-        for name, param in weights.items()
-    }
+    zeros = {name: param.numel() - int(param.count_nonzero()) for name, param in weights.items()}
     numel = sum(param.numel() for param in weights.values())
     whole = sum(param.numel() for param in training.model.parameters())
     return {
@@ -146,9 +141,7 @@ def _cost(training: Training) -> dict[str, float]:
         # a multiply-accumulate is two operations; forward and backward are three passes
         "train_flops": dense_epochs * examples * 3 * 2 * cost.total,
         "train_flops_ratio": dense_epochs / training.settings.recipe.epochs,
-        "inference_flops": 2
-        * cost.total
-        * inference_ratio(cost, sparsifier.densities()),
+        "inference_flops": 2 * cost.total * inference_ratio(cost, sparsifier.densities()),
         "inference_flops_ratio": inference_ratio(cost, sparsifier.densities()),
         "peak_density": sparsifier.ledger.peak_density,
         "mean_density": sparsifier.ledger.mean_density,

@@ -60,6 +60,7 @@ def c_gap(
             f"c_gap: {epochs} epochs do not hold {count} steps of {length} and a fine-tune "
             "of at least 1: change epochs, steps or step_epochs"
         )
+    order: Iterator[frozenset[str]]
     if strategy == "cyclic":
         order = itertools.cycle(partition(layers, partitions, partition_rule, rng, patterns))
     else:

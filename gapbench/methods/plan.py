@@ -77,7 +77,7 @@ class Gradual:
     def due(self, step: int, steps: int) -> bool:
         """Say whether step `step` of a phase of `steps` steps prunes; t1 always does."""
         t0, t1 = self._span(steps)
-        return t0 <= step < t1 and (step - t0) % self.every == 0 or step == t1
+        return (t0 <= step < t1 and (step - t0) % self.every == 0) or step == t1
 
     def progress(self, step: int, steps: int) -> float:
         """Return s(t) / s_final = 1 - (1 - (t - t0) / (t1 - t0))^3, clipped to [0, 1]."""

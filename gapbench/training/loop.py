@@ -95,9 +95,7 @@ def train_epoch(training: Training, keeper: Keeper) -> Metrics:
     for batch in batches:
         train_step(training, batch)
         training.batch += 1
-        alone = (
-            training.ranks.world == 1 or training.batch % 10 == 0
-        )  # agreeing is a round trip
+        alone = training.ranks.world == 1 or training.batch % 10 == 0  # agreeing is a round trip
         if alone and training.batch < training.per_epoch:
             _safe_point(training, keeper)
     metrics = evaluate(training, "val")
@@ -120,9 +118,7 @@ def train_step(training: Training, batch: Any) -> None:
     step = sparsifier.steps
     # noise of step t is a function of t, so that resuming needs no generator state
     torch.manual_seed(stream_seed(settings.seed, "noise", step, training.ranks.rank))
-    rate = learning_rate(
-        recipe, sparsifier.plan, sparsifier.segment, step, training.per_epoch
-    )
+    rate = learning_rate(recipe, sparsifier.plan, sparsifier.segment, step, training.per_epoch)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
     with torch.autocast(training.device.type, torch.bfloat16, enabled=recipe.bf16):
@@ -203,8 +199,7 @@ def _epoch_line(training: Training, metrics: Metrics) -> Line:
         "phase": sparsifier.segment.phase.label,
         "branch": sparsifier.segment.branch,
         "lr": training.optimizer.param_groups[0]["lr"],
-        "train/loss": training.ranks.mean(training.loss_sum).item()
-        / training.per_epoch,
+        "train/loss": training.ranks.mean(training.loss_sum).item() / training.per_epoch,
         **metrics,
         "density": active / sum(layer.numel for layer in sparsifier.layers),
         "coverage": sparsifier.coverage.fraction(),

@@ -9,9 +9,7 @@ from gapbench.methods.plan import Plan, Segment
 from gapbench.tasks.task import Recipe
 
 
-def learning_rate(
-    recipe: Recipe, plan: Plan, segment: Segment, step: int, per_epoch: int
-) -> float:
+def learning_rate(recipe: Recipe, plan: Plan, segment: Segment, step: int, per_epoch: int) -> float:
     """Return the rate of optimiser step `step` (0-based, over the whole run) inside `segment`.
 
     The schedule spans the phase where the phase restarts it, else the stretch since the last
@@ -20,9 +18,7 @@ def learning_rate(
     if segment.phase.lr == "constant":
         return recipe.lr
     start, stop = _span(plan, segment)
-    return scheduled(
-        recipe, step - start * per_epoch, (stop - start) * per_epoch, per_epoch
-    )
+    return scheduled(recipe, step - start * per_epoch, (stop - start) * per_epoch, per_epoch)
 
 
 def scheduled(recipe: Recipe, step: int, steps: int, per_epoch: int) -> float:
@@ -36,11 +32,7 @@ def scheduled(recipe: Recipe, step: int, steps: int, per_epoch: int) -> float:
         return recipe.lr * (step + 1) / warmup
     match recipe.schedule:
         case "cosine":
-            return (
-                recipe.lr
-                / 2
-                * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
-            )
+            return recipe.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
         case "step":
             passed = bisect.bisect_right(recipe.milestones, step / steps)
             return recipe.lr * recipe.decay_factor**passed

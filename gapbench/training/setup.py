@@ -100,9 +100,7 @@ def build(task: Task, settings: Settings, device: torch.device) -> Training:
         sparsity=settings.sparsity,
         epochs=settings.epochs,
         steps_per_epoch=task.steps_per_epoch(recipe.batch_size, ranks.world),
-        distribution="uniform"
-        if settings.distribution == "dense"
-        else settings.distribution,
+        distribution="uniform" if settings.distribution == "dense" else settings.distribution,
         layers=prunable_layers(task, model, settings.first_layer),
         seed=settings.seed,
         manual_phases=True,
@@ -137,7 +135,8 @@ def fix_numerics(recipe: Recipe) -> None:
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimiser; norms and biases have no decay unless `decay_norms`."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in model.parameters():
         matrix = parameter.dim() > 1 or recipe.decay_norms
         (decayed if matrix else free).append(parameter)

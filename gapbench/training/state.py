@@ -50,7 +50,5 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
             f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
         ) from None
     if state.get("schema") != SCHEMA:
-        raise UserError(
-            f"{path}: checkpoint schema {state.get('schema')}, not {SCHEMA}"
-        )
+        raise UserError(f"{path}: checkpoint schema {state.get('schema')}, not {SCHEMA}")
     return state

@@ -46,7 +46,9 @@ def test_every_ablation_that_is_named_exists(path):
 
 def test_every_command_and_option_that_is_named_exists():
     lines = re.findall(r"^(?:gapbench|python -m gapbench\.run) .*$", README, re.MULTILINE)
-    commands = {part.split()[1] for line in lines for part in line.split(";") if "gapbench " in part}
+    commands = {
+        part.split()[1] for line in lines for part in line.split(";") if "gapbench " in part
+    }
     assert {"run", "status", "report", "doctor", "prepare", "show", "logs"} <= commands
     for command in sorted(commands):
         done = subprocess.run(

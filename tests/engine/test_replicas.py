@@ -51,7 +51,9 @@ def _one_rigl_update(rank):
 def test_rigl_grows_by_the_magnitude_of_the_average_gradient(tmp_path):
     first, second = on_two_ranks(_one_rigl_update, tmp_path)
     assert torch.equal(first["after"], second["after"])
-    count = int(0.45 * (1 + torch.cos(torch.tensor(torch.pi / 15)).item()) * int(first["mask"].sum()))
+    count = int(
+        0.45 * (1 + torch.cos(torch.tensor(torch.pi / 15)).item()) * int(first["mask"].sum())
+    )
     average = (first["own"] + second["own"]) / 2
     expected = drop_grow(first["before"], first["mask"], average.abs(), count)
     assert torch.equal(first["after"], expected)

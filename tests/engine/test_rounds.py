@@ -6,11 +6,11 @@ import copy
 
 import pytest
 import torch
-from tests.small import STEPS, optimizer_of, small_model, train_steps
 from torch import nn
 
 from gapbench.engine.rounds import BranchResult, followed_layer, merged
 from gapbench.engine.sparsifier import Sparsifier
+from tests.small import STEPS, optimizer_of, small_model, train_steps
 
 
 def build(manual=False):

@@ -9,7 +9,6 @@ import random
 
 import pytest
 import torch
-from tests.small import STEPS, loss_of_step, optimizer_of, small_model, train_steps
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
@@ -18,6 +17,7 @@ from gapbench.methods.plan import Gradual, Phase, Plan
 from gapbench.sparsity.cost import forward_macs, plan_cost
 from gapbench.sparsity.distributions import densities
 from gapbench.sparsity.masks import zeros_of
+from tests.small import STEPS, loss_of_step, optimizer_of, small_model, train_steps
 
 EPOCHS = 24
 OPTIONS = {
@@ -177,7 +177,9 @@ def test_restart_clears_the_optimiser_and_no_restart_keeps_momentum_inside_the_m
 def test_rigl_grows_where_the_gradient_is_largest_and_takes_no_step_then():
     model, sparsifier = build("rigl", every=3)
     train_steps(model, sparsifier, 3)
-    before = copy.deepcopy({n: (p.detach(), sparsifier.masks[n]) for n, p in sparsifier.weights.params.items()})
+    before = copy.deepcopy(
+        {n: (p.detach(), sparsifier.masks[n]) for n, p in sparsifier.weights.params.items()}
+    )
     loss_of_step(model, sparsifier.steps).backward()
     sparsifier.step()
     for name, (weight, mask) in before.items():

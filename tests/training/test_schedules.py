@@ -70,5 +70,7 @@ def test_a_constant_phase_stays_at_the_peak():
 def test_every_branch_of_a_round_has_the_same_schedule():
     plan = Plan((Parallel((Phase(2), Phase(2))), Phase(1)))
     a, b, _ = plan.segments
-    rates = [[learning_rate(recipe(), plan, s, s.start * 10 + t, 10) for t in range(20)] for s in (a, b)]
+    rates = [
+        [learning_rate(recipe(), plan, s, s.start * 10 + t, 10) for t in range(20)] for s in (a, b)
+    ]
     assert rates[0] == rates[1]

@@ -163,7 +163,7 @@ class Sparsifier:
 
     @property
     def ledger(self) -> Ledger:
-        """What the run has cost so far; inside a P-GaP branch, up to the round's start and in it."""
+        """What the run has cost so far; in a P-GaP branch, up to the round's start and in it."""
         self._count_steps()
         return self._ledger
 

@@ -23,6 +23,7 @@ class Layer:
 
     @property
     def numel(self) -> int:
+        """Number of weights."""
         return math.prod(self.shape)
 
 
@@ -145,6 +146,7 @@ class Segment:
 
     @property
     def stop(self) -> int:
+        """The machine-epoch after the last."""
         return self.start + self.phase.epochs
 
 

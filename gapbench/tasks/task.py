@@ -108,7 +108,7 @@ class Task(ABC):
         """Return the task's own split into `partitions` groups of name patterns, if it has one."""
         return None
 
-    def prepare(self, data_dir: Path | None) -> None:
+    def prepare(self, data_dir: Path | None) -> None:  # noqa: B027 - some tasks bring their data
         """Get the data, or raise UserError that says what is missing and how to get it."""
 
     @abstractmethod

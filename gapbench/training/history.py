@@ -1,4 +1,4 @@
-"""The history of a run: one JSON line an epoch or mask change, the same however often it stopped."""
+"""A run's history: a JSON line an epoch or mask change, the same however often it stopped."""
 
 from __future__ import annotations
 

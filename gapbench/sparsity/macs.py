@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,7 @@ def forward_macs(model: nn.Module, inputs: Sequence[Any]) -> ForwardCost:
         model: on any device, meta included.
         inputs: positional arguments of one forward pass of one example; tensors may be on meta.
     """
-    with torch.inference_mode(False), torch.no_grad(), _without_side_effects():
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         twin = _meta_twin(model)
         arguments = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), tuple(inputs))
         with torch.device("meta"), _Counter(dict(twin.named_parameters())) as counter:
@@ -123,15 +122,3 @@ def _meta_twin(model: nn.Module) -> nn.Module:
         module._forward_hooks.clear()
         module._forward_pre_hooks.clear()
     return twin.eval()
-
-
-@contextmanager
-def _without_side_effects() -> Iterator[None]:
-    """Give back torch's random state, and switch off the fused attention that hides products."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)

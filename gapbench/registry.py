@@ -1,8 +1,9 @@
 """Registries: how methods, tasks, distributions, executors and figures are found by name.
 
 A registry imports the modules of its package, and the entry points of its group
-(`gapbench.methods`, `gapbench.tasks`, ...), the first time a name is asked for, so that a plug-in
-needs no change in this package and `gapbench --help` imports nothing heavy.
+(`gapbench.methods`, `gapbench.tasks`, `gapbench.distributions`, ...), the first time a name is
+asked for, so that a plug-in needs no change in this package and `gapbench --help` imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ class Registry(Generic[T]):
     """Names of one kind, filled by a decorator.
 
     Args:
-        kind: singular noun for messages, for example "method".
-        package: the package whose modules register names when imported.
+        kind: singular noun for messages, for example "method"; its plural is the entry points' group.
+        package: the module, or the package with modules, that registers names when imported.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -66,9 +67,9 @@ class Registry(Generic[T]):
             return
         self._scanned = True  # before the imports: a module may look up its siblings
         package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
+        for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
             importlib.import_module(f"{self.package}.{module.name}")
-        for point in entry_points(group=self.package):
+        for point in entry_points(group=f"gapbench.{self.kind}s"):
             point.load()
 
 

@@ -37,7 +37,7 @@ class Distribution:
         return f"{self.spread.__module__}.{self.spread.__name__}"
 
 
-distributions: Registry[Distribution] = Registry("distribution", "gapbench.sparsity")
+distributions: Registry[Distribution] = Registry("distribution", "gapbench.sparsity.distributions")
 
 
 def distribution(name: str, *, by_magnitude: bool = False) -> Callable[[Spread], Spread]:

@@ -1,0 +1,54 @@
+"""A plug-in from outside the package is found, and passes for one of ours."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gapbench.errors import UserError
+from gapbench.methods.method import Method, methods
+from gapbench.registry import Registry
+
+PLUGIN = '''
+from gapbench.methods.method import method
+from gapbench.methods.plan import Phase, Plan
+
+
+@method("mine", version=1, label="Mine")
+def mine(layers, epochs, rng, *, share: float = 0.5):
+    return Plan((Phase(epochs, label="sparse"),), initial="random")
+'''
+
+
+def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path):
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gapbench.methods]\nmine = plugin\n")
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\nquestion: why?\nscales: {smoke: {task: digits, epochs: 6, sparsity: 0.9}}\n"
+        "trials:\n  - {method: mine, share: [0.1, 0.2], seeds: 1}\n"
+    )
+    command = ["gapbench", "run", str(file), "--scale", "smoke", "--dry-run", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"method": "mine"') == 2
+
+
+def test_two_owners_of_one_name_are_an_error():
+    registry: Registry[Method] = Registry("method", "gapbench.methods")
+    registry.register("dense")(methods["dense"])
+    with pytest.raises(UserError, match="registered twice"):
+        registry.register("dense")(methods["rigl"])
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UserError, match="unknown method 'rgil': did you mean 'rigl'"):
+        methods["rgil"]
+    assert "rgil" not in methods

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gapbench.experiments.store import RunFolder, State, read_json
+from gapbench.experiments.marks import read_json
+from gapbench.experiments.store import RunFolder, State
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -83,7 +84,7 @@ def duration(seconds: float | None) -> str:
 
 
 class Progress:
-    """Shows trials until they have ended: `with Progress(...) as progress: progress.show(views)`."""
+    """Shows trials until they have ended; a context manager around calls of `show`."""
 
     def __init__(self, console: Console, total: int) -> None:
         self.console = console

@@ -285,7 +285,8 @@ def _conclude(
     as_json: bool,
 ) -> int:
     """Report, say what failed, and return the exit code."""
-    from gapbench.experiments.store import RunFolder, read_json
+    from gapbench.experiments.marks import read_json
+    from gapbench.experiments.store import RunFolder
     from gapbench.report.build import report
 
     made = report(ablation, scale, entries, results)

@@ -75,7 +75,7 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     """Show one trial: its configuration, plan, state and result."""
     from rich.console import Console
 
-    from gapbench.experiments.store import read_json
+    from gapbench.experiments.marks import read_json
 
     folder = find(results, key)
     parts: dict[str, Any] = {
@@ -176,7 +176,7 @@ def _all(results: Path) -> list[RunFolder]:
 
 def _label(folder: RunFolder) -> str:
     """Name a trial without the ablation that it belongs to, and without building its model."""
-    from gapbench.experiments.store import read_json
+    from gapbench.experiments.marks import read_json
 
     trial = read_json(folder.trial) or {}
     options = trial.get("options") or {}
@@ -213,7 +213,7 @@ def _chosen(what: Sequence[str] | None, scale: str, results: Path) -> Iterator[R
 
 def _tell(folder: RunFolder) -> bool:
     """Send the owner of a running trial SIGTERM; say so if it runs on another machine."""
-    from gapbench.experiments.store import read_json
+    from gapbench.experiments.marks import read_json
 
     owner = read_json(folder.owner)
     if owner is None:

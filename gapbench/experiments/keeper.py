@@ -47,6 +47,7 @@ class FolderKeeper:
         self._began = self._saved = time.monotonic()
         self._beaten = 0.0
         self._first_step = 0
+        self._cancelled = False
 
     @property
     def seconds(self) -> float:
@@ -56,6 +57,8 @@ class FolderKeeper:
     def resume(self, training: Training) -> None:
         """Load the checkpoint if there is one, and cut the history back to it."""
         offset = 0
+        if self.writes:
+            self.folder.sweep()
         if self.folder.checkpoint.exists():
             saved = state.load(self.folder.checkpoint, training.device)
             training.load_state_dict(saved["training"])
@@ -77,7 +80,8 @@ class FolderKeeper:
         now = time.monotonic()
         if now - self._beaten >= BEAT_SECONDS:
             self._beat(training)
-        if self.stop_asked():
+            self._cancelled = self.folder.cancelled.exists()
+        if self.stop_asked() or self._cancelled:
             return "stop"
         return "save" if now - self._saved >= self.checkpoint_seconds else "go"
 
@@ -91,7 +95,7 @@ class FolderKeeper:
             "history": self.history.sync(),
             "seconds": self.seconds,
         }
-        state.save(self.folder.checkpoint, whole)
+        state.save(self.folder.checkpoint, whole, allow=self.folder.require_owner)
         self._saved = time.monotonic()
 
     def progress(self, training: Training, metrics: Metrics) -> None:

@@ -21,7 +21,7 @@ from sacred.observers import FileStorageObserver
 from sacred.utils import SacredInterrupt
 
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
+from gapbench.experiments.store import RunFolder, TakenOver
 from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
 from gapbench.training.loop import Interrupted
@@ -46,6 +46,7 @@ class StopSign:
         self.asked = False
 
     def __call__(self) -> bool:
+        """Say whether a signal has come."""
         return self.asked
 
     def raised_by_signals(self) -> None:
@@ -72,10 +73,10 @@ def run_attempt(
         stop: asked after every step whether to stop; by default a flag that signals raise.
 
     Returns:
-        "completed", "interrupted" (run again to go on) or "failed".
+        "completed", "interrupted" (run again to go on), "failed", or "taken over" by another copy.
 
     Raises:
-        UserError: if another process owns the folder.
+        Owned: if another process owns the folder.
     """
     folder = RunFolder(Path(run_dir))
     if stop is None:
@@ -85,17 +86,30 @@ def run_attempt(
     with folder.owned():
         if folder.completed():
             return "completed"
-        attempt = folder.begin_attempt()
-        try:
-            _sacred_run(folder, ablation, attempt, execution or Execution(), stop)
-        except AttemptInterrupted:
-            folder.end_attempt("interrupted")
+        if folder.cancelled.exists():
             return "interrupted"
-        except Exception as error:
-            _keep_error(folder, error)
-            return "failed"
-        folder.end_attempt("completed")
-        return "completed"
+        try:
+            return _attempt(folder, ablation, execution or Execution(), stop)
+        except TakenOver:
+            return "taken over"
+
+
+def _attempt(
+    folder: RunFolder, ablation: str, execution: Execution, stop: Callable[[], bool]
+) -> str:
+    attempt = folder.begin_attempt()
+    try:
+        _sacred_run(folder, ablation, attempt, execution, stop)
+    except AttemptInterrupted:
+        folder.end_attempt("interrupted")
+        return "interrupted"
+    except TakenOver:
+        raise
+    except Exception as error:
+        _keep_error(folder, error)
+        return "failed"
+    folder.end_attempt("completed")
+    return "completed"
 
 
 def _sacred_run(
@@ -139,6 +153,7 @@ def _logger(folder: RunFolder) -> logging.Logger:
 
 
 def _keep_error(folder: RunFolder, error: Exception) -> None:
+    folder.require_owner()
     text = "".join(traceback.format_exception(error))
     folder.error.write_text(text, encoding="utf-8")
     line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -146,7 +161,7 @@ def _keep_error(folder: RunFolder, error: Exception) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one attempt from the command line; return 0 completed, 1 failed, 3 interrupted."""
+    """Run one attempt from the command line; return 0 completed, 1 failed, 3 to be run again."""
     parser = argparse.ArgumentParser(prog="python -m gapbench.experiments.sacred_run")
     parser.add_argument("run_dir")
     parser.add_argument("--ablation", required=True)
@@ -155,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     execution = Execution(given.branches, given.checkpoint_seconds)
     state = run_attempt(given.run_dir, given.ablation, execution)
-    return {"completed": 0, "failed": 1, "interrupted": 3}[state]
+    return {"completed": 0, "failed": 1}.get(state, 3)
 
 
 if __name__ == "__main__":

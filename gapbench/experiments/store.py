@@ -6,9 +6,7 @@ reader finds the old or the new one. A trial is completed exactly when its resul
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,37 +15,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gapbench.errors import UserError
+from gapbench.experiments import marks
+from gapbench.experiments.marks import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 State = Literal["planned", "queued", "running", "lost", "interrupted", "failed", "completed"]
 
-LOST_AFTER = 120.0  # seconds without a heartbeat after which a run on another host counts as dead
+# seconds without a heartbeat after which a run on another host counts as dead; evaluating a large
+# model beats no heart
+LOST_AFTER = 300.0
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` so that `path` always holds one whole document."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+class TakenOver(Exception):
+    """Another copy of this attempt owns the run folder now; this one has to leave it alone."""
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the document in `path`, or None if it is absent, broken or no object."""
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+class Owned(UserError):
+    """A live process owns the run folder.
+
+    Attributes:
+        mark: what is known of it.
+    """
+
+    def __init__(self, trial: str, mark: Mapping[str, Any]) -> None:
+        super().__init__(
+            f"trial {trial} is being run by process {mark.get('pid')} on {mark.get('host')}; "
+            "wait for it, or stop it with `gapbench cancel`"
+        )
+        self.mark = mark
 
 
 class RunFolder:
@@ -68,6 +65,7 @@ class RunFolder:
         self.rounds = path / "rounds"
         self.submitted = path / "submitted.json"
         self.owner = path / "owner.json"
+        self.cancelled = path / "cancelled"
         self._token: str | None = None
 
     def prepare(self, trial: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
@@ -89,7 +87,8 @@ class RunFolder:
         """Delete everything the trial has done.
 
         Raises:
-            UserError: if a live process owns the folder, or it cannot be deleted.
+            Owned: if a live process owns the folder.
+            UserError: if it cannot be deleted.
         """
         import shutil
 
@@ -118,7 +117,7 @@ class RunFolder:
             return "completed"
         owner = read_json(self.owner)
         if owner is not None:
-            return "running" if _alive(owner, self._last_sign()) else "lost"
+            return "running" if self._lives(owner) else "lost"
         written = (read_json(self.status) or {}).get("state")
         if written in ("failed", "interrupted"):
             return "failed" if written == "failed" else "interrupted"
@@ -142,7 +141,7 @@ class RunFolder:
         """Own the folder while the block runs; what a dead owner left is taken over.
 
         Raises:
-            UserError: if a live process owns it.
+            Owned: if a live process owns it.
         """
         self._take()
         try:
@@ -151,63 +150,50 @@ class RunFolder:
             self._give_back()
 
     def require_owner(self) -> None:
-        """Check, before a write that decides something, that no other process has taken over.
+        """Check, before every write, that no other process has taken over.
 
         Raises:
-            UserError: if one has.
+            TakenOver: if one has.
         """
         if self._token is None:
             return  # a branch's folder: it belongs to the owner of the trial
         owner = read_json(self.owner)
-        if owner is None or owner["token"] != self._token:
-            raise UserError(f"{self.path}: another process has taken this trial over; stopping")
+        if owner is None or owner.get("token") != self._token:
+            raise TakenOver(f"{self.path}: another process has taken this trial over")
+
+    def living_owner(self) -> dict[str, Any] | None:
+        """Return the mark of the process that owns the folder, or None: free, or it is dead."""
+        owner = read_json(self.owner)
+        return owner if owner is not None and self._lives(owner) else None
+
+    def _lives(self, owner: Mapping[str, Any]) -> bool:
+        """Judge an owner by its process on this host, else by its last sign of life."""
+        if marks.outlived(owner):
+            return False
+        if marks.is_here(owner):
+            return marks.runs_here(owner)
+        return time.time() - self._last_sign() < LOST_AFTER
 
     def _take(self) -> None:
         token = uuid.uuid4().hex
-        mark = {
-            "token": token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "began": _process_start(os.getpid()),
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        }
-        partial = self.path / f".owner.{token}"
-        write_json(partial, mark)
-        try:
-            while True:
-                try:
-                    os.link(partial, self.owner)  # fails where the name exists, on NFS too
-                    self._token = token
-                    return
-                except FileExistsError:
-                    self._remove_dead_owner()
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def _remove_dead_owner(self) -> None:
-        owner = read_json(self.owner)
-        if owner is None:
-            return
-        if _alive(owner, self._last_sign()):
-            raise UserError(
-                f"trial {self.path.name} is being run by process {owner['pid']} on "
-                f"{owner['host']}; wait for it, or stop it with `gapbench cancel`"
-            )
-        grave = self.path / f".owner.dead.{owner['token']}"
-        try:
-            os.rename(self.owner, grave)
-        except FileNotFoundError:
-            return
-        buried = read_json(grave)
-        grave.unlink(missing_ok=True)
-        if buried is not None and buried["token"] != owner["token"]:
-            raise UserError(f"trial {self.path.name} has just been taken by another process")
+        while not marks.create(self.owner, {"token": token, **marks.this_process()}):
+            owner = read_json(self.owner)
+            if owner is not None and self._lives(owner):
+                raise Owned(self.path.name, owner)
+            marks.remove(self.owner, owner)
+        self._token = token
 
     def _give_back(self) -> None:
         owner = read_json(self.owner)
-        if owner is not None and owner["token"] == self._token:
-            self.owner.unlink(missing_ok=True)
+        if owner is not None and owner.get("token") == self._token:
+            marks.remove(self.owner, owner)
         self._token = None
+
+    def sweep(self) -> None:
+        """Delete what killed owners have left of unfinished writes."""
+        for leftover in self.path.glob(".*"):
+            if leftover.is_file() and not leftover.name.startswith(f".{self.owner.name}"):
+                leftover.unlink(missing_ok=True)
 
     # -- attempts and their signs of life ------------------------------------------------------
 
@@ -224,16 +210,19 @@ class RunFolder:
                 "attempt": attempt,
                 "started": time.time(),
                 "updated": time.time(),
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "slurm_job": os.environ.get("SLURM_JOB_ID"),
                 "error": None,
+                **marks.this_process(),
             },
         )
         return attempt
 
     def beat(self, **fields: Any) -> None:
-        """Rewrite the heartbeat with new `fields`."""
+        """Rewrite the heartbeat with new `fields`.
+
+        Raises:
+            TakenOver: if another process has taken over.
+        """
+        self.require_owner()
         status = read_json(self.status) or {}
         write_json(self.status, {**status, **fields, "updated": time.time()})
 
@@ -247,41 +236,24 @@ class RunFolder:
         """Write the finished model's weights and masks; `weights_only` reads them."""
         import torch
 
-        partial = self.model.with_name(f".{self.model.name}.partial")
-        torch.save({"model": dict(model), "masks": dict(masks)}, partial)
-        os.replace(partial, self.model)
+        partial = self.model.with_name(f".{self.model.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            torch.save({"model": dict(model), "masks": dict(masks)}, partial)
+            self.require_owner()
+            os.replace(partial, self.model)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def complete(self, result: Mapping[str, Any]) -> None:
-        """Write the result, and remove what only an unfinished trial needs."""
+        """Write the result, and remove what only an unfinished trial needs.
+
+        Raises:
+            TakenOver: if another process has taken over.
+        """
         import shutil
 
+        self.require_owner()
         status = read_json(self.status) or {}
         write_json(self.result, {**result, "attempts": status.get("attempt", 1)})
         self.checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.rounds, ignore_errors=True)
-
-
-def _alive(owner: Mapping[str, Any], last_sign: float) -> bool:
-    """Say whether an owner lives: by its process on this host, else by its last sign of life."""
-    if owner.get("host") == socket.gethostname():
-        return _process_start(int(owner["pid"])) == owner.get("began")
-    return time.time() - last_sign < LOST_AFTER
-
-
-def _process_start(pid: int) -> str | None:
-    """Return the kernel's start time of a process, which no later process of that id shares."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return None if Path("/proc/self").exists() else _exists(pid)
-    return None if stat[0] == "Z" else stat[19]
-
-
-def _exists(pid: int) -> str | None:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "some process"

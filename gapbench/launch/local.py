@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from gapbench.experiments.store import read_json
+from gapbench.experiments.marks import read_json
 from gapbench.launch.jobs import Attempt, Job, executor
 
 STOP_SECONDS = 60.0

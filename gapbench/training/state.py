@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import uuid
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,25 @@ from gapbench.errors import UserError
 SCHEMA = 1
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` so that `path` always holds one whole checkpoint, the old or the new."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        torch.save({"schema": SCHEMA, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def save(path: Path, state: dict[str, Any], allow: Callable[[], None] | None = None) -> None:
+    """Write `state` so that `path` always holds one whole checkpoint, the old or the new.
+
+    Args:
+        path: the checkpoint.
+        state: its content.
+        allow: called when all is written; if it raises, the old checkpoint stays.
+    """
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(partial, "wb") as file:
+            torch.save({"schema": SCHEMA, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if allow is not None:
+            allow()
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:

@@ -10,7 +10,10 @@ import time
 import pytest
 
 from gapbench.errors import UserError
-from gapbench.experiments.store import LOST_AFTER, RunFolder, read_json, write_json
+from gapbench.experiments import marks
+from gapbench.experiments.marks import read_json, write_json
+from gapbench.experiments.store import LOST_AFTER, Owned, RunFolder, TakenOver
+from tests.runs import FORK, in_child
 
 
 @pytest.fixture
@@ -94,7 +97,7 @@ def test_an_owner_that_was_replaced_may_not_write_any_more(folder):
         folder.require_owner()
         mark = json.loads(folder.owner.read_text())
         write_json(folder.owner, {**mark, "token": "somebody else's"})
-        with pytest.raises(UserError, match="another process has taken this trial over"):
+        with pytest.raises(TakenOver, match="another process has taken this trial over"):
             folder.require_owner()
     assert json.loads(folder.owner.read_text())["token"] == "somebody else's"
 
@@ -119,3 +122,83 @@ def test_forgetting_deletes_everything_unless_somebody_is_running_it(folder):
         other.forget()
     other.forget()
     assert not folder.path.exists()
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+
+def test_a_requeued_job_takes_over_from_its_earlier_copy_which_then_writes_nothing(
+    folder, monkeypatch
+):
+    monkeypatch.setenv("SLURM_JOB_ID", "21")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    with folder.owned():
+        folder.begin_attempt()
+        with pytest.raises(Owned), RunFolder(folder.path).owned():
+            pass
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        later = RunFolder(folder.path)
+        with later.owned():
+            later.begin_attempt()
+            before = snapshot(folder)
+            assert json.loads(before[folder.owner])["slurm_job"] == "12_3"
+            for write in (
+                lambda: folder.beat(epoch=7),
+                lambda: folder.end_attempt("failed", "too late"),
+                lambda: folder.save_model({}, {}),
+                lambda: folder.complete({"key": folder.path.name}),
+            ):
+                with pytest.raises(TakenOver):
+                    write()
+            assert snapshot(folder) == before
+    assert folder.state() == "lost"  # the later copy left without a word
+
+
+def test_a_broken_mark_does_not_block_a_folder(folder):
+    folder.owner.write_text("{")
+    with folder.owned():
+        folder.require_owner()
+    assert not folder.owner.exists()
+
+
+def test_removing_a_mark_spares_one_that_has_replaced_it(tmp_path):
+    path = tmp_path / "owner.json"
+    assert marks.create(path, {"token": "a"})
+    assert not marks.create(path, {"token": "b"})
+    marks.remove(path, {"token": "b"})
+    assert read_json(path) == {"token": "a"}
+    marks.remove(path, {"token": "a"})
+    marks.remove(path, {"token": "a"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_processes_one_becomes_the_owner(folder):
+    count = 12
+    start = FORK.Event()
+    winners = FORK.Queue()
+    processes = [in_child(_own, folder.path, start, winners) for _ in range(count)]
+    start.set()
+    told = [winners.get(timeout=20) for _ in range(count)]
+    for process in processes:
+        process.kill()
+        process.join()
+    assert sorted(told) == [False] * (count - 1) + [True]
+
+
+def _own(path, start, winners):
+    start.wait()
+    try:
+        with RunFolder(path).owned():
+            winners.put(True)
+            time.sleep(60)
+    except Owned:
+        winners.put(False)
+
+
+def test_leftovers_of_killed_writers_are_swept_but_not_what_is_being_written_to_own_it(folder):
+    for name in (".status.json.1", ".checkpoint.pt.2", ".owner.json.3"):
+        (folder.path / name).write_text("")
+    folder.sweep()
+    assert [path.name for path in folder.path.glob(".*")] == [".owner.json.3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -45,11 +46,19 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
         state.load(path, CPU)
 
 
-def test_a_half_written_checkpoint_does_not_block_the_next(tmp_path):
+def test_a_write_that_fails_leaves_the_old_checkpoint_and_no_leftover(tmp_path):
     path = tmp_path / "checkpoint.pt"
-    path.with_name("checkpoint.pt.partial").write_bytes(b"half")
     state.save(path, {"a": 1})
+
+    def refuse():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        state.save(path, {"a": 2}, allow=refuse)
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        state.save(path, {"a": lambda: 3})
     assert state.load(path, CPU)["a"] == 1
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_history_goes_back_to_the_checkpoint(tmp_path):
@@ -66,3 +75,24 @@ def test_history_goes_back_to_the_checkpoint(tmp_path):
     history.close()
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"epoch": 1}, {"epoch": 2, "again": True}]
+
+
+def test_an_earlier_copy_of_a_run_cannot_write_into_the_history_of_the_next(tmp_path):
+    path = tmp_path / "history.jsonl"
+    earlier = History(path)
+    earlier.append({"epoch": 1})
+    offset = earlier.sync()
+    later = History(path, offset)
+    earlier.append({"epoch": 2, "by": "earlier"})
+    earlier.close()
+    later.append({"epoch": 2, "by": "later"})
+    later.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"epoch": 1}, {"epoch": 2, "by": "later"}]
+
+
+def test_a_history_shorter_than_its_checkpoint_says_is_refused(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_text("{}")
+    with pytest.raises(UserError, match="shorter than its checkpoint"):
+        History(path, 10)

@@ -28,13 +28,15 @@ class FashionMnist(InMemoryImages):
         train_examples: how many of the 55,000 training images are used.
         width: channels of the network's first stage.
         depth: the network's depth, 6n + 2.
+        augment: shift training images by up to a pixel and mirror half of them. Off by default:
+            at scale mini (48 epochs, one seed) it gave dense training 0.6 points of validation
+            accuracy and took 0.5 from C-GaP, whose few weights do not overfit there.
 
     Raises:
         UserError: if `train_examples` are not there.
     """
 
     first_layer = "conv1.weight"
-    shift = 1
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class FashionMnist(InMemoryImages):
         train_examples: int = 12_800,
         width: int = 16,
         depth: int = 8,
+        augment: bool = False,
     ) -> None:
         if not 1 <= train_examples <= AVAILABLE:
             raise UserError(f"train_examples: {train_examples} is not within 1 to {AVAILABLE}")
@@ -50,12 +53,15 @@ class FashionMnist(InMemoryImages):
         self.train_examples = train_examples
         self.width = width
         self.depth = depth
+        self.shift, self.flip = (1, True) if augment else (0, False)
         self.recipe = Recipe(
-            epochs=60,
+            epochs=32 if size == 14 else 64,
             batch_size=128,
             lr=0.1,
             momentum=0.9,
             weight_decay=5e-4,
+            bf16=size == 28,  # meant for a GPU; not every processor is fast at it
+            channels_last=True,
         )
         self.resources = Resources() if size == 14 else Resources(gpus=1, cpus=4, hours=2.0)
 

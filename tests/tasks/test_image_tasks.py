@@ -40,7 +40,7 @@ def moving():
 
 @pytest.fixture(scope="module")
 def fashion(fashion_mnist_data):
-    task = FashionMnist(train_examples=1000)
+    task = FashionMnist(train_examples=1000, augment=True)
     task.load(CPU)
     return task
 

@@ -68,8 +68,8 @@ def test_baselines_are_the_same_trials_in_every_ablation(scale):
 def test_the_partitions_ablation_has_its_rows_at_mini():
     entries = expand(read(ROOT / "ablations/partitions.yaml"), "mini", seeds=(0,))
     found = {(e.trial.method, e.trial.options.get("partitions"), e.trial.epochs) for e in entries}
-    gap = {("c_gap", kappa, 60) for kappa in (1, 2, 4, 8)}
-    assert found == {("dense", None, 60), ("rigl", None, 60)} | gap
+    gap = {("c_gap", kappa, 32) for kappa in (1, 2, 4, 8)}
+    assert found == {("dense", None, 32), ("rigl", None, 32)} | gap
     assert len(expand(read(ROOT / "ablations/partitions.yaml"), "mini")) == 6 * len(entries)
 
 

@@ -1,0 +1,234 @@
+"""Run folders to one tidy frame. Nothing else in the report reads a result.
+
+A run folder is believed only if its trial.json fits its name and its result.json is whole; whatever
+is left out is listed with the reason, and never stops the report.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gapbench.errors import UserError
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trials import Trial
+
+COMPLETED = "completed"
+NOTHING = "–"  # a setting that a trial does not have
+# columns that hold text even where every value looks like a number ("1234567890123456")
+TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
+YES_NO = "environment/git_dirty"
+TEXT_PREFIXES = ("environment/", "run/data_sha256", "run/finished", "run/command")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A folder or file that the report does not use, and why."""
+
+    place: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One completed trial: its folder, configuration and the content of result.json."""
+
+    folder: RunFolder
+    trial: Trial
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What the run folders of one results folder hold."""
+
+    runs: Mapping[str, Run]
+    states: Mapping[str, str]
+    left_out: tuple[LeftOut, ...]
+
+
+def scan(results: Path) -> Scan:
+    """Read every folder under `results`/runs; none may be there yet.
+
+    Raises:
+        UserError: if the folder cannot be listed.
+    """
+    runs: dict[str, Run] = {}
+    states: dict[str, str] = {}
+    left_out: list[LeftOut] = []
+    for entry in _entries(results / "runs"):
+        if not entry.is_dir(follow_symlinks=False):
+            kind = "a link, which is not followed" if entry.is_symlink() else "no folder"
+            left_out.append(LeftOut(f"runs/{entry.name}", kind))
+            continue
+        folder = RunFolder(Path(entry.path))
+        try:
+            trial = _trial(folder)
+            result = _result(folder)
+        except UserError as error:
+            left_out.append(LeftOut(f"runs/{entry.name}", str(error)))
+            continue
+        if result is None:
+            state = folder.state()
+            states[entry.name] = state
+            left_out.append(LeftOut(f"runs/{entry.name}", f"no result yet: {state}"))
+        else:
+            runs[entry.name] = Run(folder, trial, result)
+    return Scan(runs, states, tuple(left_out))
+
+
+def _entries(root: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(root) as found:
+            return sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{root}: cannot be listed: {error.strerror}") from None
+
+
+def is_plain(path: Path) -> bool:
+    """Say whether `path` is a file of the run folder itself; links could lead anywhere."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _trial(folder: RunFolder) -> Trial:
+    if not is_plain(folder.trial):
+        raise UserError("no trial.json: not a run folder")
+    try:
+        trial = Trial.read(folder.trial)
+    except UserError as error:
+        raise UserError(str(error).removeprefix(f"{folder.trial}: ")) from None
+    if trial.key != folder.path.name:
+        raise UserError(f"trial.json is that of {trial.key}: the folder was renamed or copied")
+    return trial
+
+
+def _result(folder: RunFolder) -> dict[str, Any] | None:
+    """Return result.json, None where there is none, or raise UserError with the reason."""
+    if not folder.result.exists() and not folder.result.is_symlink():
+        return None
+    if not is_plain(folder.result):
+        raise UserError("result.json is no plain file, and is not followed")
+    try:
+        result = json.loads(folder.result.read_bytes())
+    except (OSError, ValueError):
+        raise UserError("result.json is damaged or half-written") from None
+    if not isinstance(result, dict) or result.get("key") != folder.path.name:
+        raise UserError("result.json belongs to another trial")
+    metrics = result.get("metrics")
+    if not isinstance(metrics, dict) or not all(
+        isinstance(value, (int, float)) for value in metrics.values()
+    ):
+        raise UserError("result.json has no metrics")
+    return result
+
+
+# -- one row a trial -----------------------------------------------------------------------------
+
+
+def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
+    """Return one row for every trial of `entries`, in their order, run or not.
+
+    Columns: key, state, the settings of `Entry.fields()`, metrics as split/name, and every number
+    of result.json as part/name ("cost/train_flops_ratio", "exploration/coverage").
+    """
+    rows = []
+    for entry in entries:
+        run = found.runs.get(entry.trial.key)
+        state = COMPLETED if run else found.states.get(entry.trial.key, "planned")
+        settings = {name: _plain(value) for name, value in entry.fields().items()}
+        measured = dict(_measured(run.result)) if run else {}
+        rows.append({"key": entry.trial.key, "state": state, **settings, **measured})
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _plain(value: object) -> object:
+    """Return a value that a CSV cell can hold: lists become JSON."""
+    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
+
+
+def _measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    yield from result["metrics"].items()
+    for part in ("sparsity", "density", "parameters", "cost", "exploration", "environment"):
+        values = result.get(part)
+        for name, value in (values if isinstance(values, dict) else {}).items():
+            if not isinstance(value, (dict, list)):
+                yield f"{part}/{name}", value
+    for name in ("epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",
+                 "data_sha256", "finished"):  # fmt: skip
+        if name in result:
+            yield f"run/{name}", _plain(result[name])
+
+
+def write_runs(frame: pd.DataFrame, path: Path) -> None:
+    """Write the frame as CSV, every number in full; NaN, the mark of a diverged run, is "nan"."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(frame.columns)
+        writer.writerows(frame.itertuples(index=False, name=None))
+
+
+def read_runs(path: Path) -> pd.DataFrame:
+    """Read what `write_runs` wrote: the same numbers, and text where text was.
+
+    Raises:
+        UserError: if it is missing or no such table.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    head, *body = lines or [[]]
+    missing = [name for name in ("key", "state", "task", "seed") if name not in head]
+    if missing or any(len(line) != len(head) for line in body):
+        what = f"it has no column {missing[0]!r}" if missing else "its rows differ in length"
+        raise UserError(f"{path}: this is no runs.csv: {what}")
+    columns = {name: _column(name, [line[i] for line in body]) for i, name in enumerate(head)}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _column(name: str, texts: Sequence[str]) -> list[object]:
+    if name in TEXT or (name.startswith(TEXT_PREFIXES) and name != YES_NO):
+        return [text or None for text in texts]
+    try:
+        return [_value(text) for text in texts]
+    except ValueError:
+        return [text or None for text in texts]
+
+
+def _value(text: str) -> object:
+    if text in ("", "True", "False"):
+        return {"": None, "True": True, "False": False}[text]
+    number = float(text)
+    return int(text) if text.lstrip("-").isdigit() else number
+
+
+def is_given(value: object) -> bool:
+    """Say whether a cell of a frame holds something."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def text_of(value: object) -> str:
+    """Return a setting as people write it: 4.0 is "4", True is "yes"."""
+    if not is_given(value):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,116 @@
+"""Rows against rows: paired differences, corrected together, and the word that they allow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gapbench.experiments.schema import Claim
+from gapbench.report import stats
+from gapbench.report.cells import Results, Row
+from gapbench.report.collect import text_of
+from gapbench.report.stats import Difference, Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row against another one in the same column, paired by seed.
+
+    Attributes:
+        difference: row minus reference; None where no seed of both has run.
+        p_holm: p of the paired t-test, corrected for all comparisons made together.
+        detectable: the smallest true difference that this test at this n finds with 80 % power,
+            at the level of Holm's first step.
+    """
+
+    row: Row
+    reference: Row
+    column: object
+    difference: Difference | None
+    p_holm: float | None
+    detectable: float | None
+    verdict: Verdict
+
+
+def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Comparison]:
+    """Return every row compared with the baseline's row.
+
+    Where several rows fit `baseline`, a row is compared with the one that shares its other fields:
+    with {strategy: cyclic}, the random ERK row goes with the cyclic ERK row. A row to which none
+    or several remain is not compared.
+    """
+    if not baseline:
+        return []
+    pairs = []
+    for row in results.rows:
+        partners = _partners(results, row, baseline, baseline)
+        if len(partners) == 1 and partners[0] is not row:
+            pairs.append((row, partners[0]))
+    return _compared(results, pairs)
+
+
+def of_claim(results: Results, claim: Claim) -> list[Comparison]:
+    """Return the comparisons that speak about a claim: each row of `better` with its `than`."""
+    better, than = {**claim.at, **claim.better}, {**claim.at, **claim.than}
+    pairs = [
+        (row, partner)
+        for row in results.rows
+        if _fits(row, better)
+        for partner in _partners(results, row, than, {**better, **than}, alone=False)
+    ]
+    return _compared(results, pairs)
+
+
+def _partners(
+    results: Results,
+    row: Row,
+    wanted: Mapping[str, Any],
+    named: Collection[str],
+    alone: bool = True,
+) -> list[Row]:
+    """Return the rows that fit `wanted` and share with `row` the fields that are not `named`.
+
+    Where `alone`, a single fitting row is taken whatever its other fields are. A label only names
+    the method, so it need not agree where the method is named, or where no label does.
+    """
+    fitting = [other for other in results.rows if _fits(other, wanted)]
+    if alone and len(fitting) == 1:
+        return fitting
+    fields = [field for field in results.fields if field not in named and field != "label"]
+    if "method" in named:
+        return [other for other in fitting if _share(row, other, fields)]
+    like = [other for other in fitting if _share(row, other, [*fields, "label"])]
+    return like or [other for other in fitting if _share(row, other, [*fields, "method"])]
+
+
+def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
+    return all(text_of(row.settings[f]) == text_of(other.settings[f]) for f in fields)
+
+
+def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:
+    return all(
+        name in row.settings and text_of(row.settings[name]) == text_of(value)
+        for name, value in wanted.items()
+    )
+
+
+def _compared(results: Results, pairs: Iterable[tuple[Row, Row]]) -> list[Comparison]:
+    found = [
+        (row, other, column, stats.difference(mine.values, theirs.values))
+        for row, other in pairs
+        for column, mine, theirs in zip(results.columns, row.cells, other.cells, strict=True)
+        if mine.planned and theirs.planned
+    ]
+    p_values = [None if difference is None else difference.p for *_, difference in found]
+    tests = sum(p is not None for p in p_values)
+    comparisons = []
+    for (row, other, column, difference), p in zip(found, stats.holm(p_values), strict=True):
+        mean, smallest = 0.0, None
+        if difference is not None:
+            mean, sd = difference.summary.mean, difference.summary.sd
+            if sd is not None and difference.effect is not None:
+                smallest = stats.detectable(sd, difference.summary.n, stats.ALPHA / tests)
+        word = stats.verdict(mean, p, results.metric.higher_is_better)
+        comparisons.append(Comparison(row, other, column, difference, p, smallest, word))
+    return comparisons

@@ -1,0 +1,104 @@
+"""What happened during runs: curves over epochs, mask changes, and final layers, as frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from gapbench.report.collect import LeftOut, Run, is_plain
+
+CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
+CHANGE = ("epoch", "step", "event", "mask_error", "iou", "before", "after")
+Columns = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The histories of some runs; `key` is the trial in each frame.
+
+    Attributes:
+        curves: one row an epoch, with metrics as split/name.
+        changes: one row a mask change; iou, before and after are mappings or None.
+        layers: one row a layer of the finished model: density, numel, coverage.
+        left_out: lines that could not be read.
+    """
+
+    curves: pd.DataFrame
+    changes: pd.DataFrame
+    layers: pd.DataFrame
+    left_out: tuple[LeftOut, ...]
+
+
+def read_histories(runs: Iterable[Run], metrics: Sequence[str]) -> Histories:
+    """Read the history of every run.
+
+    Args:
+        runs: completed runs.
+        metrics: names such as "val/accuracy" to take from epoch lines.
+    """
+    curves: Columns = {name: [] for name in ("key", *CURVE, *metrics)}
+    changes: Columns = {name: [] for name in ("key", *CHANGE)}
+    layers: Columns = {name: [] for name in ("key", "layer", "density", "numel", "coverage")}
+    left_out = []
+    for run in runs:
+        _add_layers(layers, run)
+        lines, broken = read_lines(run)
+        if broken:
+            place = f"runs/{run.folder.path.name}/history.jsonl"
+            left_out.append(LeftOut(place, broken))
+        for line in lines:
+            epoch = line["kind"] == "epoch"
+            into, names = (curves, (*CURVE, *metrics)) if epoch else (changes, CHANGE)
+            into["key"].append(run.trial.key)
+            for name in names:
+                into[name].append(line.get(name))
+    return Histories(
+        pd.DataFrame(curves), pd.DataFrame(changes), pd.DataFrame(layers), tuple(left_out)
+    )
+
+
+def read_lines(run: Run) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the lines of a run's history that can be read, and what is wrong with the rest."""
+    if not is_plain(run.folder.history):
+        return [], "there is no history"
+    try:
+        text = run.folder.history.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return [], "cannot be read"
+    try:
+        values = json.loads(f"[{','.join(text.splitlines())}]")  # one call is faster than many
+    except ValueError:
+        values = [_line(line) for line in text.splitlines()]
+    whole = [value for value in values if _is_line(value)]
+    wrong = len(values) - len(whole)
+    return whole, f"{wrong} of {len(values)} lines are damaged" if wrong else None
+
+
+def _line(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _is_line(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.get("kind") in ("epoch", "change")
+        and isinstance(value.get("epoch"), (int, float))
+    )
+
+
+def _add_layers(layers: Columns, run: Run) -> None:
+    found = run.result.get("density", {}).get("layers", {})
+    covered = run.result.get("exploration", {}).get("coverage_layers", {})
+    for name, layer in found.items():
+        layers["key"].append(run.trial.key)
+        layers["layer"].append(name)
+        layers["density"].append(layer["density"])
+        layers["numel"].append(layer["numel"])
+        layers["coverage"].append(covered.get(name))

@@ -1,0 +1,120 @@
+"""Numbers from papers. They stand beside ours, in a column of their own, and enter no mean."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from gapbench.methods.method import methods, options_model
+from gapbench.report.collect import is_given
+
+# settings that a published line states; in any other, a trial must be at its method's default
+STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")
+# settings that follow from the stated ones or from the scale, or name things
+FOLLOWING = ("label", "seed", "task", "first_layer", "patterns", "partition_rule", "step_epochs",
+             "steps", "rounds", "dense_epochs", "phase_epochs", "warmup_epochs",
+             "fine_tune_epochs")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published value.
+
+    Attributes:
+        table: the ablation it belongs to, or the paper it is from.
+        epochs: machine-epochs in total, as stated; "" where the source does not say.
+        value: as printed.
+    """
+
+    table: str
+    task: str
+    method: str
+    distribution: str
+    sparsity: float
+    partitions: int | None
+    strategy: str | None
+    multiplier: int | None
+    epochs: str
+    metric: str
+    value: str
+    source: str
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Return every line of published.csv."""
+    text = resources.files("gapbench.report").joinpath("published.csv").read_text("utf-8")
+    return tuple(_line(row) for row in csv.DictReader(text.splitlines()))
+
+
+def _line(row: dict[str, str]) -> Published:
+    return Published(
+        table=row["table"],
+        task=row["task"],
+        method=row["method"],
+        distribution=row["distribution"],
+        sparsity=float(row["sparsity"]),
+        partitions=int(row["partitions"]) if row["partitions"] else None,
+        strategy=row["strategy"] or None,
+        multiplier=int(row["multiplier"]) if row["multiplier"] else None,
+        epochs=row["epochs"],
+        metric=row["metric"],
+        value=row["value"],
+        source=row["source"],
+    )
+
+
+def published_for(
+    trial: Mapping[str, Any], metric: str, ablation: str, varying: Sequence[str]
+) -> Published | None:
+    """Return the published value that a trial repeats, on its task or at a smaller scale.
+
+    On the paper's own task the epochs must be equal where they are stated. A smaller task is a
+    proxy: there, epochs count only if the table compares them.
+
+    Args:
+        trial: settings, as a row of runs.csv.
+        metric: without the split, such as "accuracy".
+        ablation: lines of its own table go before others.
+        varying: settings in which trials of one method differ within the table.
+    """
+    found = [line for line in published() if line.metric == metric and _fits(line, trial, varying)]
+    return min(found, key=lambda line: line.table != ablation, default=None)
+
+
+def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> bool:
+    known = dict(trial)
+    if known["method"] == "dsd":
+        known.update(method="c_gap", partitions=1, strategy="cyclic")
+    if (line.method, line.distribution) != (known["method"], known["distribution"]):
+        return False
+    if abs(line.sparsity - known["sparsity"]) > 1e-9:
+        return False
+    for name in ("partitions", "strategy", "multiplier"):
+        stated, own = getattr(line, name), known.get(name)
+        if stated is not None and is_given(own) and stated != own:
+            return False
+    counted = line.task == trial["task"] or "epochs" in varying
+    if counted and line.epochs and not _same_epochs(line.epochs, known):
+        return False
+    others = (name for name in varying if name not in (*STATED, *FOLLOWING))
+    return all(_at_default(trial, name) for name in others)
+
+
+def _same_epochs(stated: str, trial: Mapping[str, Any]) -> bool:
+    multiplier = trial.get("multiplier")
+    total = trial["epochs"] * (multiplier if is_given(multiplier) else 1)
+    return str(int(total)) in stated.split("/")
+
+
+def _at_default(trial: Mapping[str, Any], name: str) -> bool:
+    """Say whether an option has its default; other settings have none that papers share."""
+    if not is_given(trial.get(name)):
+        return True
+    method = trial["method"]
+    fields = options_model(method).model_fields if method in methods else {}
+    return name in fields and fields[name].default == trial[name]

@@ -1,0 +1,185 @@
+"""Grids as Markdown, LaTeX, HTML, and on the terminal; every value appears literally."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gapbench.report.tables import Grid, Table, Text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$])")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "±": r"$\pm$", "×": r"$\times$", "κ": r"$\kappa$", "–": "--", "—": "---", "−": "$-$",
+    "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}", "→": r"$\rightarrow$",
+}  # fmt: skip
+
+
+# -- Markdown ------------------------------------------------------------------------------------
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Return all tables as one Markdown document."""
+    parts = [f"# {_md(tables[0].name)}", _md(tables[0].question)]
+    for table in tables:
+        parts.append(f"## {_md(table.task)}")
+        for grid in table.grids:
+            parts += [f"**{_md(grid.title)}**", _md_grid(grid)]
+            parts += [f"{_md(note)}" for note in grid.notes]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _md(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def _md_grid(grid: Grid) -> str:
+    """Return a pipe table; it has one line of heads, so groups go into them."""
+    if not grid.body:
+        return ""
+    lines = [_md_line(_full_heads(grid))]
+    numeric = [_is_numeric(grid, index) for index in range(len(grid.head))]
+    lines.append("|" + "|".join("---:" if right else ":---" for right in numeric) + "|")
+    lines += [_md_line([cell.text for cell in row]) for row in grid.body]
+    return "\n".join(lines)
+
+
+def _md_line(words: Sequence[str]) -> str:
+    return "| " + " | ".join(_md(word) for word in words) + " |"
+
+
+def _full_heads(grid: Grid) -> list[str]:
+    over = [words for words, width in grid.groups for _ in range(width)]
+    over = over or [""] * len(grid.head)
+    return [", ".join(filter(None, (o, head))) for o, head in zip(over, grid.head, strict=True)]
+
+
+def _is_numeric(grid: Grid, index: int) -> bool:
+    return any(row[index].number is not None for row in grid.body)
+
+
+# -- LaTeX ---------------------------------------------------------------------------------------
+
+
+def latex(tables: Sequence[Table]) -> str:
+    r"""Return all grids as tabulars; the document needs \usepackage{booktabs}."""
+    parts = [r"% needs \usepackage{booktabs}"]
+    for table in tables:
+        for grid in table.grids:
+            if grid.body:
+                parts.append(_tex_grid(grid))
+    return "\n\n".join(parts) + "\n"
+
+
+def tex_escape(text: str) -> str:
+    """Return `text` so that LaTeX prints it as it is."""
+    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+
+
+def _tex_grid(grid: Grid) -> str:
+    columns = "".join("r" if _is_numeric(grid, i) else "l" for i in range(len(grid.head)))
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(grid.title)}}}",
+             rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]  # fmt: skip
+    if grid.groups:
+        lines.append(_tex_line([rf"\multicolumn{{{width}}}{{c}}{{{tex_escape(words)}}}"
+                                for words, width in grid.groups]))  # fmt: skip
+        lines += _rules(grid)
+    lines += [_tex_line([tex_escape(head) for head in grid.head]), r"\midrule"]
+    lines += [_tex_line([tex_escape(cell.text) for cell in row]) for row in grid.body]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\smallskip {{\footnotesize {tex_escape(note)}\par}}" for note in grid.notes]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _tex_line(cells: Sequence[str]) -> str:
+    # an empty group in front: a cell that begins with [ would be read as an option of \\
+    return " & ".join(f"{{}}{cell}" if cell.startswith("[") else cell for cell in cells) + r" \\"
+
+
+def _rules(grid: Grid) -> list[str]:
+    rules, start = [], 1
+    for words, width in grid.groups:
+        if words:
+            rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
+        start += width
+    return rules
+
+
+# -- HTML ----------------------------------------------------------------------------------------
+
+
+def html_grid(grid: Grid) -> str:
+    """Return one table element; numbers stand in data-value, for sorting."""
+    lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>", "<thead>"]
+    if grid.groups:
+        cells = "".join(
+            f'<th scope="colgroup" colspan="{width}">{html.escape(words)}</th>'
+            if words
+            else f'<td colspan="{width}"></td>'
+            for words, width in grid.groups
+        )
+        lines.append(f'<tr class="groups">{cells}</tr>')
+    heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in grid.head)
+    lines += [f'<tr class="heads">{heads}</tr>', "</thead>", "<tbody>"]
+    lines += [_html_row(grid, row) for row in grid.body]
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
+def _html_row(grid: Grid, row: Sequence[Text]) -> str:
+    cells = []
+    for index, cell in enumerate(row):
+        number = "" if cell.number is None else f' data-value="{cell.number!r}"'
+        tag = 'th scope="row"' if index == 0 and grid.keys else "td"
+        side = ' class="number"' if _is_numeric(grid, index) else ""
+        cells.append(f"<{tag}{side}{number}>{html.escape(cell.text)}</{tag.split()[0]}>")
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def html_tables(tables: Sequence[Table]) -> str:
+    """Return all grids as a whole HTML document."""
+    parts = []
+    for table in tables:
+        parts.append(f"<h2>{html.escape(table.task)}</h2>")
+        for grid in table.grids:
+            parts.append(html_grid(grid) if grid.body else f"<p>{html.escape(grid.title)}</p>")
+            parts += [f"<p>{html.escape(note)}</p>" for note in grid.notes]
+    name = html.escape(tables[0].name)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f"</head><body>\n<h1>{name}</h1>\n<p>{html.escape(tables[0].question)}</p>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+# -- the terminal --------------------------------------------------------------------------------
+
+
+def screen(tables: Sequence[Table]) -> RenderableType:
+    """Return what a terminal shows: results and comparisons."""
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    shown: list[RenderableType] = []
+    for table in tables:
+        for grid in table.grids:
+            if grid.body:
+                rich = RichTable(title=RichText(grid.title), title_justify="left")
+                for index, head in enumerate(_full_heads(grid)):
+                    side = "right" if _is_numeric(grid, index) else "left"
+                    rich.add_column(RichText(head), justify=side)  # type: ignore[arg-type]
+                for row in grid.body:
+                    rich.add_row(*(RichText(cell.text) for cell in row))
+                shown.append(rich)
+            else:
+                shown.append(RichText(grid.title))
+            shown += [RichText(note) for note in grid.notes]
+    return Group(*shown)

@@ -1,0 +1,354 @@
+"""Results as grids of text, the same for every format, and as a CSV of full numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from gapbench.experiments.schema import AblationSpec
+from gapbench.report import stats
+from gapbench.report.cells import COSTS, Cell, Results
+from gapbench.report.collect import NOTHING, text_of
+from gapbench.report.comparisons import Comparison, of_claim, to_baseline
+from gapbench.report.published import Published
+
+NOT_RUN = "not run"
+HEADS = {
+    "label": "method",
+    "partitions": "κ",
+    "distribution": "distribution",
+    "epochs": "epochs given",
+}
+WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
+CLAIM_WORDS = {
+    "better": "supported",
+    "worse": "contradicted",
+    "no difference shown": "not resolved",
+}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What stands in one place of a grid, and the number it is sorted by."""
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of one idea.
+
+    Attributes:
+        groups: words over stretches of columns, as (words, number of columns); may be empty.
+        keys: how many columns at the left name the row.
+        notes: sentences below it.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    body: tuple[tuple[Text, ...], ...]
+    keys: int
+    groups: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """All grids about one ablation on one task."""
+
+    name: str
+    question: str
+    task: str
+    grids: tuple[Grid, ...]
+
+
+def table_of(results: Results, spec: AblationSpec) -> Table:
+    """Return the grids: results beside published values, comparisons, the claim, cost."""
+    grids = [_result_grid(results)]
+    comparisons = to_baseline(results, spec.report.baseline)
+    if comparisons:
+        grids.append(_comparison_grid(results, comparisons, spec.report.baseline))
+    if spec.claim is not None:
+        title = f"The claim ({spec.claim.source}): {_settings(spec.claim.better)} is better than "
+        title += _settings(spec.claim.than)
+        grids.append(_claim_grid(results, of_claim(results, spec.claim), title))
+    grids.append(_cost_grid(results))
+    return Table(results.ablation, results.question, results.task, tuple(grids))
+
+
+def _settings(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {text_of(value)}" for name, value in fields.items())
+
+
+# -- results -------------------------------------------------------------------------------------
+
+
+def _result_grid(results: Results) -> Grid:
+    papers = {cell.published.task for _, _, cell in results.cells() if cell.published}
+    head, groups = _row_heads(results), [("", len(results.fields))]
+    for column in results.columns:
+        head += [_value_head(results), *(f"published: {paper}" for paper in sorted(papers))]
+        groups.append((_column_words(results.column, column), 1 + len(papers)))
+    body = []
+    for row in results.rows:
+        line = [_field(field) for field in row.fields]
+        for cell in row.cells:
+            line.append(_measured(cell, results))
+            line += [_printed(cell.published, paper) for paper in sorted(papers)]
+        body.append(tuple(line))
+    return Grid(
+        title=f"{results.question} ({results.task})",
+        head=tuple(head),
+        body=tuple(body),
+        keys=len(results.fields),
+        groups=tuple(groups),
+        notes=tuple(_result_notes(results, papers)),
+    )
+
+
+def _row_heads(results: Results) -> list[str]:
+    return [HEADS.get(field, field.replace("_", " ")) for field in results.fields]
+
+
+def _value_head(results: Results) -> str:
+    split, _, name = results.value.rpartition("/")
+    unit = results.metric.unit
+    unit = "" if unit.lower() == name else unit
+    return f"{split} {name}{f' ({unit})' if unit else ''}"
+
+
+def _column_words(field: str, value: object) -> str:
+    if field == "sparsity" and isinstance(value, (int, float)):
+        return f"{100 * value:g} % sparse"
+    return f"{HEADS.get(field, field.replace('_', ' '))} {text_of(value)}"
+
+
+def _field(words: str) -> Text:
+    try:
+        return Text(words, float(words))
+    except ValueError:
+        return Text(WORDS.get(words, words))
+
+
+def decimals(results: Results) -> int:
+    """Return how many decimals a value is shown with."""
+    return 2 if results.metric.unit else 4
+
+
+def _measured(cell: Cell, results: Results) -> Text:
+    """Return mean ± half-width, with (3/6) where only part of the seeds have run."""
+    if not cell.planned:
+        return Text(NOTHING)
+    run = len(cell.values) + len(cell.diverged)
+    partly = f" ({run}/{cell.planned})" if run < cell.planned else ""
+    failed = f", {cell.states['failed']} failed" if "failed" in cell.states else ""
+    if run == 0:
+        return Text(NOT_RUN + failed)
+    diverged = f", {len(cell.diverged)} diverged" if cell.diverged else ""
+    if cell.summary is None:
+        return Text(f"diverged{partly}{failed}")
+    places = decimals(results)
+    words = f"{cell.summary.mean:.{places}f}"
+    if cell.summary.half_width is not None:
+        words += f" ± {cell.summary.half_width:.{places}f}"
+    return Text(words + partly + diverged + failed, cell.summary.mean)
+
+
+def _printed(published: Published | None, paper: str) -> Text:
+    if published is None or published.task != paper:
+        return Text(NOTHING)
+    return Text(published.value, float(published.value))
+
+
+def _result_notes(results: Results, papers: set[str]) -> Iterator[str]:
+    counts = sorted({cell.summary.n for _, _, cell in results.cells() if cell.summary})
+    if not counts:
+        yield "No trial of this table has run."
+    elif counts[-1] == 1:
+        yield (
+            "ONE SEED in each cell: there is no interval, and no difference can be shown from this "
+            "table."
+        )
+    else:
+        n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+        yield f"Mean ± half-width of the 95 % t-interval over seeds, {n}."
+        if counts[0] == 1:
+            yield "A cell without ± is ONE SEED."
+    if any(cell.diverged for _, _, cell in results.cells()):
+        yield "Diverged: the value is not finite; such seeds are in no mean."
+    yield "The value is that of the finished model: no epoch is chosen by its test score."
+    if results.repeated:
+        yield "Dense training has no sparsity; its row is repeated in each column."
+    others = sorted(papers - {results.task})
+    if others:
+        yield (
+            f"Published values are for {' and '.join(others)}, not for {results.task}: compare "
+            "their order, never their size."
+        )
+
+
+# -- comparisons ---------------------------------------------------------------------------------
+
+
+def _comparison_grid(
+    results: Results, comparisons: Sequence[Comparison], baseline: Mapping[str, object]
+) -> Grid:
+    return Grid(
+        title=f"Difference to {_settings(baseline)}, paired by seed",
+        head=(*_comparison_heads(results), "verdict"),
+        body=tuple((*_compared(results, c), Text(c.verdict)) for c in comparisons),
+        keys=3,
+        notes=_comparison_notes(comparisons),
+    )
+
+
+def _claim_grid(results: Results, comparisons: Sequence[Comparison], title: str) -> Grid:
+    lines = [(*_compared(results, c), Text(CLAIM_WORDS[c.verdict])) for c in comparisons]
+    notes = _comparison_notes(comparisons) if lines else ("No trials of this table speak of it.",)
+    head = (*_comparison_heads(results), "verdict")
+    return Grid(title=title, head=head, body=tuple(lines), keys=3, notes=notes)
+
+
+def _comparison_heads(results: Results) -> tuple[str, ...]:
+    column = HEADS.get(results.column, results.column.replace("_", " "))
+    return (
+        "row", "against", column, "n", "difference", "effect size", "p", "p (Holm)",
+        "detectable",
+    )  # fmt: skip
+
+
+def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
+    places, found = decimals(results), comparison.difference
+    names = (
+        Text(comparison.row.name),
+        Text(comparison.reference.name),
+        _field(text_of(comparison.column)),
+    )
+    if found is None:
+        return (*names, Text("0", 0.0), Text(NOT_RUN), *[Text(NOTHING)] * 4)
+    summary = found.summary
+    words = f"{summary.mean:+.{places}f}"
+    if summary.half_width is not None:
+        words += f" ± {summary.half_width:.{places}f}"
+    return (
+        *names,
+        Text(str(summary.n), float(summary.n)),
+        Text(words, summary.mean),
+        _number(found.effect, "+.2f"),
+        _p(found.p),
+        _p(comparison.p_holm),
+        _number(comparison.detectable, f".{places}f"),
+    )
+
+
+def _number(value: float | None, form: str) -> Text:
+    return Text(NOTHING) if value is None else Text(f"{value:{form}}", value)
+
+
+def _p(value: float | None) -> Text:
+    if value is None:
+        return Text(NOTHING)
+    return Text("< 0.001" if value < 0.001 else f"{value:.3f}", value)
+
+
+def _comparison_notes(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    tests = sum(c.p_holm is not None for c in comparisons)
+    if not tests:
+        return ("No comparison has two seeds or more that differ: nothing can be tested.",)
+    return (
+        f"Mean difference ± half-width of its 95 % t-interval; effect size: mean over standard "
+        f"deviation of the differences; paired t-test, Holm-corrected for {tests} "
+        f"comparison{'s' if tests > 1 else ''}; detectable: the smallest true difference that "
+        f"would be found at this n with {stats.POWER:.0%} power.".replace("80%", "80 %"),
+    )
+
+
+# -- cost ----------------------------------------------------------------------------------------
+
+
+def _cost_grid(results: Results) -> Grid:
+    used = [name for name in COSTS if any(name in cell.costs for _, _, cell in results.cells())]
+    column = HEADS.get(results.column, results.column.replace("_", " "))
+    body = []
+    for row, value, cell in results.cells():
+        if not cell.costs:
+            continue
+        names = (*(_field(field) for field in row.fields), _field(text_of(value)))
+        counted = Text(str(len(cell.values) + len(cell.diverged)))
+        body.append((*names, counted, *(_cost(cell, name) for name in used)))
+    return Grid(
+        title="Cost and density, means over seeds",
+        head=(*_row_heads(results), column, "n", *(COSTS[name] for name in used)),
+        body=tuple(body),
+        keys=len(results.fields) + 1,
+        notes=(
+            "Machine-epochs count every worker; wall-clock epochs count workers side by side. "
+            "Prunable density is over the layers that are pruned, the whole model's over all "
+            "parameters.",
+        ),
+    )
+
+
+def _cost(cell: Cell, name: str) -> Text:
+    value = cell.costs.get(name)
+    if value is None:
+        return Text(NOTHING)
+    if name == "run/seconds":
+        return Text(f"{value:.0f}", value)
+    return Text(f"{value:g}" if name.endswith("epochs") else f"{value:.3f}", value)
+
+
+# -- full numbers --------------------------------------------------------------------------------
+
+CSV_HEAD = (
+    "ablation", "task", "row", "column_field", "column", "value", "n", "planned", "diverged",
+    "mean", "sd", "half_width", "published", "published_task", "published_source", "baseline",
+    "difference", "difference_half_width", "difference_n", "effect_size", "p", "p_holm",
+    "detectable", "verdict", *COSTS, "values",
+)  # fmt: skip
+
+
+def to_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
+    """Return every cell with all its numbers in full precision, one line a cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    fields = spec.report.rows
+    at = CSV_HEAD.index("row")
+    writer.writerow((*CSV_HEAD[:at], *fields, *CSV_HEAD[at + 1 :]))
+    for results in all_results:
+        known = {(c.row.fields, c.column): c for c in to_baseline(results, spec.report.baseline)}
+        for row, column, cell in results.cells():
+            writer.writerow(
+                (
+                    results.ablation, results.task, *row.fields, results.column, column,
+                    results.value, *_numbers(cell), *_differences(known.get((row.fields, column))),
+                    *(cell.costs.get(name) for name in COSTS),
+                    json.dumps({str(seed): value for seed, value in sorted(cell.values.items())}),
+                )
+            )  # fmt: skip
+    return text.getvalue()
+
+
+def _numbers(cell: Cell) -> tuple[object, ...]:
+    summary, paper = cell.summary, cell.published
+    return (
+        summary.n if summary else 0,
+        cell.planned,
+        len(cell.diverged),
+        *((summary.mean, summary.sd, summary.half_width) if summary else (None,) * 3),
+        *((paper.value, paper.task, paper.source) if paper else (None,) * 3),
+    )
+
+
+def _differences(comparison: Comparison | None) -> tuple[object, ...]:
+    if comparison is None or comparison.difference is None:
+        return (None,) * 8
+    found = comparison.difference
+    return (
+        comparison.reference.name, found.summary.mean, found.summary.half_width, found.summary.n,
+        found.effect, found.p, comparison.p_holm, comparison.detectable, comparison.verdict,
+    )  # fmt: skip

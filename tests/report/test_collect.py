@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import pytest
+
+from gapbench.errors import UserError
+from gapbench.report.collect import is_given, read_runs, runs_frame, scan, write_runs
+from gapbench.report.histories import read_histories
+from tests.report.folders import entry_of, trial_of, write_run, write_trial
+
+
+def reasons(results: Path) -> dict[str, str]:
+    return {left.place: left.reason for left in scan(results).left_out}
+
+
+def test_a_results_folder_without_runs_holds_nothing(tmp_path: Path) -> None:
+    assert scan(tmp_path).runs == {} and scan(tmp_path).left_out == ()
+
+
+def test_a_completed_trial_becomes_one_row_with_settings_and_measurements(tmp_path: Path) -> None:
+    trial = trial_of(partitions=2)
+    write_run(tmp_path, trial, 88.125)
+    frame = runs_frame([entry_of(trial)], scan(tmp_path))
+    row = frame.iloc[0]
+    assert len(frame) == 1
+    assert (row["key"], row["state"]) == (trial.key, "completed")
+    assert (row["label"], row["partitions"], row["strategy"]) == ("C-GaP", 2, "cyclic")
+    assert row["test/accuracy"] == 88.125 and row["cost/train_flops_ratio"] == 0.375
+    assert row["exploration/coverage"] == 0.995 and row["sparsity/prunable"] == 0.9
+    assert row["recipe.lr"] == 0.1 and row["environment/git_commit"] == "12345678"
+
+
+def test_trials_that_have_not_run_are_rows_too_in_the_order_of_the_ablation(tmp_path: Path) -> None:
+    trials = [trial_of(seed=2), trial_of("dense"), trial_of(seed=0)]
+    write_run(tmp_path, trials[2], 80.0)
+    write_trial(tmp_path, trials[0])
+    frame = runs_frame([entry_of(trial) for trial in trials], scan(tmp_path))
+    assert list(frame["key"]) == [trial.key for trial in trials]
+    assert list(frame["state"]) == ["planned", "planned", "completed"]
+
+
+def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
+    good = trial_of(seed=0)
+    write_run(tmp_path, good, 88.0)
+    runs = tmp_path / "runs"
+    (runs / "notes").mkdir()
+    (runs / "notes.txt").write_text("mine")
+    half = write_run(tmp_path, trial_of(seed=1), 88.0)
+    (half / "result.json").write_text('{"key": "' + half.name + '", "metr')
+    bad_trial = write_run(tmp_path, trial_of(seed=2), 88.0)
+    (bad_trial / "trial.json").write_text("[]")
+    foreign = write_run(tmp_path, trial_of(seed=3), 88.0)
+    (foreign / "result.json").write_text(json.dumps({"key": "0" * 16, "metrics": {"a/b": 1}}))
+    renamed = write_run(tmp_path, trial_of(seed=4), 88.0)
+    renamed.rename(runs / "fedcba9876543210")
+    no_metrics = write_run(tmp_path, trial_of(seed=5), 88.0)
+    (no_metrics / "result.json").write_text(json.dumps({"key": no_metrics.name}))
+    unfinished = write_trial(tmp_path, trial_of(seed=6))
+    (unfinished / "status.json").write_text(json.dumps({"state": "failed"}))
+    found = reasons(tmp_path)
+    assert set(scan(tmp_path).runs) == {good.key}
+    assert found["runs/notes"] == "no trial.json: not a run folder"
+    assert found["runs/notes.txt"] == "no folder"
+    assert found[f"runs/{half.name}"] == "result.json is damaged or half-written"
+    assert "no trial" in found[f"runs/{bad_trial.name}"]
+    assert found[f"runs/{foreign.name}"] == "result.json belongs to another trial"
+    assert "renamed or copied" in found["runs/fedcba9876543210"]
+    assert found[f"runs/{no_metrics.name}"] == "result.json has no metrics"
+    assert found[f"runs/{unfinished.name}"] == "no result yet: failed"
+    assert len(found) == 8
+
+
+def test_links_out_of_the_results_folder_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    inside = tmp_path / "results"
+    stolen = write_run(outside, trial_of(seed=0), 99.0)
+    (inside / "runs").mkdir(parents=True)
+    (inside / "runs" / stolen.name).symlink_to(stolen)
+    folder = write_run(inside, trial_of(seed=1), 88.0)
+    secret = outside / "secret"
+    secret.write_text((folder / "result.json").read_text())
+    (folder / "result.json").unlink()
+    (folder / "result.json").symlink_to(secret)
+    assert scan(inside).runs == {}
+    assert set(reasons(inside)) == {f"runs/{stolen.name}", f"runs/{folder.name}"}
+
+
+def test_a_history_behind_a_link_is_not_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, trial_of(), 88.0)
+    text = (folder / "history.jsonl").read_text()
+    (tmp_path / "elsewhere").write_text(text)
+    (folder / "history.jsonl").unlink()
+    (folder / "history.jsonl").symlink_to(tmp_path / "elsewhere")
+    found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
+    assert len(found.curves) == 0 and found.left_out[0].reason == "there is no history"
+
+
+def test_damaged_lines_of_a_history_are_left_out_and_counted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, trial_of(), 88.0)
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    lines[3] = lines[3][:20]
+    (folder / "history.jsonl").write_text("\n".join(lines))
+    found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
+    assert found.left_out[0].reason == f"1 of {len(lines)} lines are damaged"
+    assert len(found.curves) + len(found.changes) == len(lines) - 1
+
+
+def test_histories_hold_curves_changes_and_layers(tmp_path: Path) -> None:
+    trial = trial_of()
+    write_run(tmp_path, trial, 88.0)
+    found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy", "train/loss"])
+    assert list(found.curves["val/accuracy"]) == [85.0, 86.0, 87.0, 88.0]
+    assert list(found.changes["event"]) == ["initial", "grow", "prune", "prune"]
+    assert found.changes["before"].iloc[2]["val/accuracy"] == 88.0
+    assert list(found.layers["numel"]) == [144, 2304, 640]
+
+
+def test_runs_csv_returns_what_was_written_number_for_number(tmp_path: Path) -> None:
+    entries = [entry_of(trial_of(seed=s), "1e5") for s in range(3)]
+    entries.append(entry_of(trial_of("rigl")))
+    for index, entry in enumerate(entries[:-1]):
+        write_run(tmp_path, entry.trial, 100 / 3 + index)
+    frame = runs_frame(entries, scan(tmp_path))
+    write_runs(frame, tmp_path / "runs.csv")
+    again = read_runs(tmp_path / "runs.csv")
+    for name in frame.columns:
+        for old, new in zip(frame[name], again[name], strict=True):
+            assert old == new or not (is_given(old) or is_given(new)), name
+    assert again["label"].iloc[0] == "1e5"  # text that looks like a number stays text
+    first = (tmp_path / "runs.csv").read_bytes()
+    write_runs(again, tmp_path / "runs.csv")
+    assert (tmp_path / "runs.csv").read_bytes() == first
+
+
+def test_a_value_that_is_not_finite_stays_one(tmp_path: Path) -> None:
+    trial = trial_of()
+    write_run(tmp_path, trial, math.nan)
+    frame = runs_frame([entry_of(trial)], scan(tmp_path))
+    write_runs(frame, tmp_path / "runs.csv")
+    assert math.isnan(read_runs(tmp_path / "runs.csv")["test/accuracy"].iloc[0])
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "key,state,task,seed\n1,2\n"])
+def test_a_file_that_is_no_runs_csv_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "runs.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"this is no runs\.csv"):
+        read_runs(path)
+
+
+def test_two_thousand_folders_are_read_in_their_share_of_twenty_seconds(tmp_path: Path) -> None:
+    entries = [entry_of(trial_of(seed=seed)) for seed in range(2000)]
+    for entry in entries:
+        write_run(tmp_path, entry.trial, 80 + entry.trial.seed % 7)
+    began = time.process_time()
+    found = scan(tmp_path)
+    frame = runs_frame(entries, found)
+    histories = read_histories(found.runs.values(), ["val/accuracy"])
+    assert time.process_time() - began < 4  # of 20 s for 10,000
+    assert len(frame) == 2000 and len(histories.curves) == 8000

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.schema import AblationSpec
+from gapbench.report import render
+from gapbench.report.cells import results_of
+from gapbench.report.collect import runs_frame, scan
+from gapbench.report.stats import summary
+from gapbench.report.tables import Table, table_of, to_csv
+from tests.report.folders import entry_of, spec_of, trial_of, write_run
+
+NASTY = r"<b>50% & $x_1$ | \alpha{} #1</b> [a] ~^"
+
+
+def table(tmp_path: Path, entries: list[Entry], spec: AblationSpec) -> Table:
+    (results,) = results_of(runs_frame(entries, scan(tmp_path)), spec)
+    return table_of(results, spec)
+
+
+def write(tmp_path: Path, name: str, values: list[float | None], **options: object) -> list[Entry]:
+    entries = []
+    for seed, value in enumerate(values):
+        trial = trial_of(seed=seed, **options)
+        entries.append(entry_of(trial, name))
+        if value is not None:
+            write_run(tmp_path, trial, value)
+    return entries
+
+
+def texts(found: Table, grid: int = 0) -> list[list[str]]:
+    return [[cell.text for cell in row] for row in found.grids[grid].body]
+
+
+def test_cells_say_mean_and_half_width_beside_the_published_value(tmp_path: Path) -> None:
+    entries = write(tmp_path, "C-GaP", [88.5, 88.1, 87.8])
+    found = table(tmp_path, entries, spec_of(rows=["label"]))
+    half = summary([88.5, 88.1, 87.8]).half_width
+    assert found.grids[0].head == ("method", "test accuracy (%)", "published: imagenet")
+    assert found.grids[0].groups == (("", 1), ("90 % sparse", 2))
+    assert texts(found) == [["C-GaP", f"88.13 ± {half:.2f}", "76.3"]]
+    assert f"{half:.2f}" == "0.87"
+    assert any("n = 3." in note for note in found.grids[0].notes)
+    assert any("not for fashion_mnist" in note for note in found.grids[0].notes)
+
+
+def test_rows_say_what_has_not_run_and_what_ran_in_part(tmp_path: Path) -> None:
+    entries = write(tmp_path, "all", [88.0, 89.0], partitions=2)
+    entries += write(tmp_path, "part", [88.0, 89.0, None, None], partitions=3)
+    entries += write(tmp_path, "none", [None, None], partitions=4)
+    entries += write(tmp_path, "lost", [88.0, math.nan, 89.0], partitions=5)
+    rows = texts(table(tmp_path, entries, spec_of(rows=["label"])))
+    assert [row[1] for row in rows] == [
+        "88.50 ± 6.35",
+        "88.50 ± 6.35 (2/4)",
+        "not run",
+        "88.50 ± 6.35, 1 diverged",
+    ]
+
+
+def test_a_table_of_one_seed_says_so(tmp_path: Path) -> None:
+    entries = write(tmp_path, "a", [88.0], partitions=2) + write(tmp_path, "b", [87.0])
+    spec = spec_of(rows=["label"], baseline={"partitions": 4})
+    found = table(tmp_path, entries, spec)
+    assert texts(found)[0][1] == "88.00"
+    assert found.grids[0].notes[0].startswith("ONE SEED")
+    assert texts(found, 1)[0][3:] == ["1", "+1.00", "–", "–", "–", "–", "no difference shown"]
+    assert "nothing can be tested" in found.grids[1].notes[0]
+
+
+def test_a_table_without_any_run_says_so(tmp_path: Path) -> None:
+    entries = write(tmp_path, "a", [None])
+    found = table(tmp_path, entries, spec_of(rows=["label"]))
+    assert found.grids[0].notes[0] == "No trial of this table has run."
+    assert found.grids[-1].body == ()
+    assert "not run" in render.markdown([found])
+
+
+def test_the_comparison_grid_says_effect_p_and_verdict(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [90.0, 90.1, 90.3])
+    entries += write(tmp_path, "one", [80.0, 80.2, 80.1], partitions=1)
+    spec = spec_of(rows=["label"], baseline={"partitions": 1})
+    found = table(tmp_path, entries, spec)
+    assert found.grids[1].title == "Difference to partitions 1, paired by seed"
+    # differences 10.0, 9.9, 10.2: sd .1528, half-width 4.3027 x .1528 / sqrt 3, d 10.0333 / .1528
+    assert texts(found, 1) == [
+        ["four", "one", "0.9", "3", "+10.03 ± 0.38", "+65.68", "< 0.001", "< 0.001", "0.50",
+         "better"]
+    ]  # fmt: skip
+
+
+def test_the_claim_gets_a_grid_of_its_own(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [80.0, 80.1, 80.3])
+    entries += write(tmp_path, "one", [90.0, 90.2, 90.1], partitions=1)
+    claim = {"source": "slides", "better": {"partitions": 4}, "than": {"partitions": 1}}
+    found = table(tmp_path, entries, spec_of(rows=["label"], claim=claim))
+    assert found.grids[1].title == "The claim (slides): partitions 4 is better than partitions 1"
+    assert texts(found, 1)[0][-1] == "contradicted"
+
+
+def test_cost_and_density_have_a_grid(tmp_path: Path) -> None:
+    entries = write(tmp_path, "a", [88.0, 89.0])
+    grid = table(tmp_path, entries, spec_of(rows=["label"])).grids[-1]
+    line = dict(zip(grid.head, (cell.text for cell in grid.body[0]), strict=True))
+    assert line["training FLOPs (× dense recipe)"] == "0.375"
+    assert line["coverage"] == "0.995" and line["machine-epochs"] == "60"
+    assert line["density, whole model"] == "0.150" and line["seconds"] == "130"
+
+
+def test_csv_has_every_number_in_full(tmp_path: Path) -> None:
+    values = [88.5, 88.1, 87.8]
+    entries = write(tmp_path, "four", list(values))
+    entries += write(tmp_path, "one", [87.9, 87.9, 87.1], partitions=1)
+    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 1})
+    results = results_of(runs_frame(entries, scan(tmp_path)), spec)
+    first, second = csv.DictReader(io.StringIO(to_csv(results, spec)))
+    expected = summary(values)
+    assert float(first["mean"]) == expected.mean and float(first["sd"]) == expected.sd
+    assert float(first["half_width"]) == expected.half_width
+    assert (first["label"], first["partitions"], first["published"]) == ("four", "4", "76.3")
+    assert json.loads(first["values"]) == {"0": 88.5, "1": 88.1, "2": 87.8}
+    assert first["baseline"] == "one, 1" and first["verdict"] == "no difference shown"
+    assert second["difference"] == "" and second["published"] == "75.9"
+    assert first["cost/train_flops_ratio"] == "0.375"
+
+
+@pytest.fixture
+def nasty(tmp_path: Path) -> Table:
+    entries = write(tmp_path, NASTY, [88.5, 88.1])
+    return table(tmp_path, entries, spec_of(rows=["label"]))
+
+
+def test_markdown_shows_special_characters_literally(nasty: Table) -> None:
+    line = next(line for line in render.markdown([nasty]).splitlines() if "alpha" in line)
+    escaped = r"\<b\>50% & \$x\_1\$ \| \\alpha{} \#1\</b\> \[a\] \~^"
+    assert line.startswith(f"| {escaped} | 88.30 ±")
+
+
+def test_html_shows_special_characters_literally(nasty: Table) -> None:
+    text = render.html_tables([nasty])
+    assert "<b>" not in text
+    assert "&lt;b&gt;50% &amp; $x_1$ | \\alpha{} #1&lt;/b&gt; [a] ~^" in text
+    assert 'data-value="88.3' in text
+
+
+def test_latex_escapes_special_characters(nasty: Table) -> None:
+    text = render.latex([nasty])
+    assert (
+        r"\textless{}b\textgreater{}50\% \& \$x\_1\$ \textbar{} \textbackslash{}alpha\{\} \#1"
+        r"\textless{}/b\textgreater{} [a] \textasciitilde{}\textasciicircum{}" in text
+    )
+    assert r"88.30 $\pm$ 2.54" in text and r"\toprule" in text
+
+
+def test_a_latex_cell_that_starts_with_a_bracket_is_no_option_of_the_line_before(
+    tmp_path: Path,
+) -> None:
+    entries = write(tmp_path, "[x]", [88.5, 88.1])
+    text = render.latex([table(tmp_path, entries, spec_of(rows=["label"]))])
+    assert "\n{}[x] & " in text
+
+
+def test_the_terminal_shows_brackets_as_they_are(nasty: Table) -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render.screen([nasty]))
+    shown = console.export_text()
+    assert "[a]" in shown and "88.30 ±" in shown
+
+
+def test_every_row_of_every_grid_has_as_many_cells_as_heads(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [90.0, None]) + write(tmp_path, "d", [1.0], method="dense")
+    claim = {"source": "s", "better": {"partitions": 4}, "than": {"method": "dense"}}
+    spec = spec_of(rows=["label"], baseline={"method": "dense"}, claim=claim)
+    found = table(tmp_path, entries, spec)
+    for grid in found.grids:
+        assert all(len(row) == len(grid.head) for row in grid.body)
+        assert not grid.groups or sum(width for _, width in grid.groups) == len(grid.head)

@@ -269,9 +269,8 @@ def _launch(
                 if going:
                     time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
-            console.print("interrupted: trials are writing their checkpoints ...")
-            started.stop()
-            console.print("run the same command again to go on")
+            console.print("interrupted ...")
+            console.print(started.stop())
             return Outcome(130)
     return Outcome(0)
 

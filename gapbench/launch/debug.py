@@ -23,12 +23,13 @@ class DebugLaunch:
     def poll(self) -> bool:
         """Run the next trial to its end; say whether any is left."""
         if self._waiting:
-            state = Attempt(self._waiting.popleft())()
+            job = self._waiting.popleft()
+            state = Attempt(job, gpus=None if job.resources.gpus else "")()
             if state == "interrupted":
-                self._waiting.clear()
                 raise KeyboardInterrupt
         return bool(self._waiting)
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Forget the trials that have not begun."""
         self._waiting.clear()
+        return "run the same command again to go on"

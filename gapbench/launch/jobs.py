@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,19 +35,54 @@ class Job:
 
 
 class Attempt:
-    """The callable that submitit pickles: paths and plain values, nothing live."""
+    """The callable that submitit pickles: paths and plain values, nothing live.
 
-    def __init__(self, job: Job) -> None:
+    Args:
+        job: the trial.
+        ranks: processes that train it together.
+        gpus: value for CUDA_VISIBLE_DEVICES; None leaves the choice to who started the process.
+    """
+
+    def __init__(self, job: Job, ranks: int = 1, gpus: str | None = None) -> None:
         self.folder = str(job.folder)
         self.ablation = job.ablation
         self.branches = job.branches
+        self.ranks = ranks
+        self.gpus = gpus
 
     def __call__(self) -> str:
         """Run one attempt in this process; return the state it ended in."""
-        from gapbench.experiments.sacred_run import run_attempt
+        if self.gpus is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus  # before torch looks
+        from gapbench.experiments.store import Owned, RunFolder
+
+        if RunFolder(Path(self.folder)).completed():
+            return "completed"
+        try:
+            return self._run() if self.ranks == 1 else self._run_one_rank()
+        except Owned as error:
+            print(error)
+            return "elsewhere"
+
+    def _run(self) -> str:
+        from gapbench.experiments.sacred_run import STOP_SIGNALS, run_attempt
         from gapbench.experiments.trial_run import Execution
 
-        return run_attempt(self.folder, self.ablation, Execution(self.branches))
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        try:
+            return run_attempt(self.folder, self.ablation, Execution(self.branches))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _run_one_rank(self) -> str:
+        from gapbench.experiments.trial_run import Execution
+        from gapbench.launch.ranks import follow_first_rank, joined
+
+        with joined() as rank:
+            if rank == 0:
+                return self._run()
+            return follow_first_rank(Path(self.folder), Execution(self.branches))
 
 
 class Launch(Protocol):
@@ -54,8 +91,8 @@ class Launch(Protocol):
     def poll(self) -> bool:
         """Start what can be started; return whether anything is still to come."""
 
-    def stop(self) -> None:
-        """Ask running trials to write their checkpoints and end; wait until they have."""
+    def stop(self) -> str:
+        """Leave off because the user wants to; return one line that says what becomes of trials."""
 
 
 Launcher = Callable[..., Launch]

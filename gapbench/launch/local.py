@@ -3,56 +3,88 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from gapbench.experiments.marks import read_json
+from gapbench.experiments import marks
+from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, executor
 
-STOP_SECONDS = 60.0
+STOP_SECONDS = 120.0
 YEAR = 60 * 24 * 365  # minutes; submitit's own limit must never be what ends a local trial
+
+
+@dataclass(frozen=True)
+class Running:
+    """A trial that has a process."""
+
+    job: Job
+    handle: Any
+    gpus: tuple[str, ...]
 
 
 @executor("local")
 class LocalLaunch:
     """Runs jobs through submitit's local executor.
 
+    Trials whose task asks for GPUs get as many of this machine's as they ask for, or all if it has
+    fewer; the others see none, so that they compute the same wherever they run.
+
     Args:
         jobs: trials to run.
-        parallel: how many side by side; as many as fit the processors by default.
+        parallel: how many side by side; as many as fit the processors and GPUs by default.
     """
 
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
-        widest = max((job.threads * job.branches for job in jobs), default=1)
-        self.parallel = parallel or max(1, processors() // widest)
+        self._gpus = tuple(gpus()) if any(job.resources.gpus for job in jobs) else ()
+        self.parallel = parallel or min(self._room(job) for job in jobs)
         self._waiting = deque(jobs)
-        self._running: list[tuple[Job, Any]] = []
+        self._running: list[Running] = []
+        # a plain `kill`, or the end of a SLURM job around us, stops trials as Ctrl-C does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def poll(self) -> bool:
         """Start waiting trials where there is room; say whether any is left."""
-        self._running = [(job, handle) for job, handle in self._running if not handle.done()]
+        self._running = [running for running in self._running if not running.handle.done()]
         while self._waiting and len(self._running) < self.parallel:
             job = self._waiting.popleft()
-            self._running.append((job, _submit(job)))
+            chosen = self._choose_gpus(job)
+            self._running.append(Running(job, _submit(job, chosen), chosen))
         return bool(self._running)
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Send SIGTERM to the trials' own processes and wait for their checkpoints."""
         self._waiting.clear()
         deadline = time.monotonic() + STOP_SECONDS
         told: set[int] = set()
         while self.poll() and time.monotonic() < deadline:
-            for job, _ in self._running:
-                owner = read_json(job.folder / "owner.json")
-                if owner is not None and owner["pid"] not in told:
+            for running in self._running:
+                owner = RunFolder(running.job.folder).living_owner()
+                if owner is not None and marks.is_here(owner) and owner["pid"] not in told:
                     told.add(owner["pid"])
                     _terminate(owner["pid"])
             time.sleep(0.05)
-        for _, handle in self._running:
-            handle.cancel()
+        for running in self._running:
+            running.handle.cancel()
+        return "run the same command again to go on"
+
+    def _room(self, job: Job) -> int:
+        fitting = processors() // (job.threads * job.branches)
+        if job.resources.gpus and self._gpus:
+            fitting = min(fitting, len(self._gpus) // job.resources.gpus)
+        return max(1, fitting)
+
+    def _choose_gpus(self, job: Job) -> tuple[str, ...]:
+        """Return the GPUs of a trial, those first that the fewest trials use."""
+        used = [gpu for running in self._running for gpu in running.gpus]
+        return tuple(sorted(self._gpus, key=used.count)[: job.resources.gpus])
 
 
 def processors() -> int:
@@ -60,12 +92,40 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _submit(job: Job) -> Any:
+def gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    lines = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))]
+
+
+def _submit(job: Job, chosen: tuple[str, ...]) -> Any:
     import submitit
 
+    ranks = max(1, len(chosen))
     local = submitit.LocalExecutor(job.folder / "submitit")
-    local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True)
-    return local.submit(Attempt(job))
+    local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=ranks)
+    with _children_ignore_interrupts():
+        return local.submit(Attempt(job, ranks, gpus=",".join(chosen)))
+
+
+@contextmanager
+def _children_ignore_interrupts() -> Iterator[None]:
+    """Start processes that Ctrl-C does not end.
+
+    The terminal sends it to all of them, and submitit's controller would kill a trial one second
+    later. A trial handles the signal itself as soon as it can write a checkpoint.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _terminate(pid: int) -> None:

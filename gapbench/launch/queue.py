@@ -17,32 +17,14 @@ from dataclasses import dataclass
 from gapbench.errors import UserError
 
 # A job in any other state, also one that later versions of SLURM may invent, can still do something
-FINAL = frozenset(
-    [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "REVOKED",
-        "TIMEOUT",
-    ]
+FINAL = (
+    *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
+    *("PREEMPTED", "REVOKED", "TIMEOUT"),
 )
 # Reasons for which a job waits until somebody changes it or the cluster
-HOPELESS = frozenset(
-    [
-        "AccountNotAllowed",
-        "BadConstraints",
-        "DependencyNeverSatisfied",
-        "InvalidAccount",
-        "InvalidQOS",
-        "PartitionNodeLimit",
-        "PartitionTimeLimit",
-        "QOSNotAllowed",
-    ]
+HOPELESS = (
+    *("AccountNotAllowed", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionConfig"),
+    *("PartitionNodeLimit", "PartitionTimeLimit", "QOSNotAllowed"),
 )
 FIELDS = "%i|%T|%r"
 ANSWER_SECONDS = 60.0

@@ -1,0 +1,148 @@
+"""Cluster profiles: what is true of a cluster, never of an experiment."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from gapbench.errors import UserError
+from gapbench.experiments.loading import load
+from gapbench.experiments.schema import Strict, validated
+from gapbench.tasks.task import Resources
+
+
+def _lines(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+class Profile(Strict):
+    """How trials are submitted to one cluster; every key is optional.
+
+    Attributes:
+        partition: as for sbatch, like account, qos, constraint, gres, exclude and reservation.
+        setup: shell lines that run on the node before Python: `module load ...`.
+        nodes: replaces what the task asks for, as do gpus, cpus, memory_gb and hours.
+        tasks_per_node: processes that train one trial together on each node; one a GPU if absent.
+        parallel: how many trials of an array run side by side.
+        warning_seconds: time between SLURM's signal and the end of the time limit.
+        sbatch: further options of sbatch, by their long names.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    gres: str | None = None
+    exclude: str | None = None
+    reservation: str | None = None
+    setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
+    nodes: int | None = Field(default=None, ge=1)
+    gpus: int | None = Field(default=None, ge=0)
+    cpus: int | None = Field(default=None, ge=1)
+    memory_gb: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0)
+    tasks_per_node: int | None = Field(default=None, ge=1)
+    parallel: int = Field(default=256, ge=1)
+    warning_seconds: int = Field(default=180, ge=10)
+    sbatch: Mapping[str, str | int | bool] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What one trial occupies; trials of one shape make one array.
+
+    Attributes:
+        resources: of the task, with what the profile replaces.
+        tasks_per_node: processes on each node.
+    """
+
+    resources: Resources
+    tasks_per_node: int
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train one trial together."""
+        return self.resources.nodes * self.tasks_per_node
+
+
+def find(given: Path | None) -> Path | None:
+    """Return the profile's file: `--profile`, $GAPBENCH_PROFILE or ~/.config/gapbench/profile.yaml.
+
+    None if the last does not exist and no other is named.
+    """
+    if given is not None:
+        return given
+    named = os.environ.get("GAPBENCH_PROFILE")
+    if named:
+        return Path(named)
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    usual = config / "gapbench" / "profile.yaml"
+    return usual if usual.exists() else None
+
+
+def read(file: Path | None) -> Profile:
+    """Return the profile in `file`; the default one for None.
+
+    Raises:
+        UserError: naming file, line and key, if something does not fit.
+    """
+    return Profile() if file is None else validated(Profile, load(file))
+
+
+def shape(resources: Resources, threads: int, profile: Profile) -> Shape:
+    """Return what a trial occupies on the cluster of `profile`.
+
+    Raises:
+        UserError: if the processors do not suffice for the processes.
+    """
+    given = {
+        name: value
+        for name in ("nodes", "gpus", "cpus", "memory_gb", "hours")
+        if (value := getattr(profile, name)) is not None
+    }
+    wanted = replace(resources, **given)
+    tasks = profile.tasks_per_node or max(1, wanted.gpus)
+    least = tasks * threads
+    if "cpus" in given and wanted.cpus < tasks:
+        raise UserError(f"profile: cpus: {wanted.cpus} for {tasks} processes a node: give {least}")
+    return Shape(replace(wanted, cpus=max(wanted.cpus, least)), tasks)
+
+
+def parameters(shape: Shape, profile: Profile, name: str) -> dict[str, Any]:
+    """Return the parameters of submitit's SLURM executor for trials of one shape."""
+    wanted = shape.resources
+    per_task = wanted.cpus // shape.tasks_per_node
+    further: dict[str, Any] = {"requeue": True, **profile.sbatch}
+    if profile.reservation is not None:
+        further["reservation"] = profile.reservation
+    chosen = {
+        "partition": profile.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "constraint": profile.constraint,
+        "exclude": profile.exclude,
+        "gres": profile.gres,
+        "setup": list(profile.setup) or None,
+        "gpus_per_node": None if profile.gres or not wanted.gpus else wanted.gpus,
+    }
+    return {
+        "job_name": name,
+        "time": math.ceil(wanted.hours * 60),
+        "nodes": wanted.nodes,
+        "ntasks_per_node": shape.tasks_per_node,
+        "cpus_per_task": per_task,
+        "mem": f"{math.ceil(wanted.memory_gb * 1024)}MB",
+        "signal_delay_s": profile.warning_seconds,
+        "stderr_to_stdout": True,
+        "wckey": None,  # submitit's own default, which clusters that track such keys refuse
+        # srun does not inherit --cpus-per-task since SLURM 22.05
+        "srun_args": [f"--cpus-per-task={per_task}", "--kill-on-bad-exit=1"],
+        "additional_parameters": further,
+        **{key: value for key, value in chosen.items() if value is not None},
+    }

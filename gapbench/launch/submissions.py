@@ -1,0 +1,163 @@
+"""Submissions: which launcher has handed which trial to SLURM, so that no second one does.
+
+Before anything is submitted, each run folder gets a claim that names the submission; afterwards the
+submission's own file gets the id of the job. Claims need no renewal: one counts as long as SLURM
+may still run its job, or, before there is a job, as long as the launcher lives.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gapbench.experiments import marks
+from gapbench.experiments.marks import read_json, write_json
+from gapbench.experiments.store import LOST_AFTER, RunFolder, State
+from gapbench.launch.queue import Listed, Queue
+
+
+class Submission:
+    """One array of jobs; its folder holds submitit's files, log output among them.
+
+    Args:
+        results: the results folder.
+        name: the submission's own, which is also in the jobs' comment.
+    """
+
+    def __init__(self, results: Path, name: str | None = None) -> None:
+        self.name = name or time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
+        self.folder = results / "slurm" / self.name
+        self.file = self.folder / "submission.json"
+
+    def claim(self, folders: Sequence[RunFolder], queue: Queue) -> list[RunFolder]:
+        """Claim trials and return those that nobody else has claimed, in order.
+
+        A folder's place in the returned list is its index in the array.
+        """
+        claimed: list[RunFolder] = []
+        for folder in folders:
+            attempts = (read_json(folder.status) or {}).get("attempt", 0)
+            mark = {"submission": self.name, "index": len(claimed), "attempts": attempts}
+            mark |= {"at": time.time(), **marks.this_process()}
+            if _replace(folder, mark, queue):
+                folder.cancelled.unlink(missing_ok=True)
+                claimed.append(folder)
+        return claimed
+
+    def withdraw(self, folders: Iterable[RunFolder]) -> None:
+        """Take this submission's claims back."""
+        for folder in folders:
+            claim = read_json(folder.submitted)
+            if claim is not None and claim.get("submission") == self.name:
+                marks.remove(folder.submitted, claim)
+
+    def submitted(self, job: str, count: int) -> None:
+        """Record the job's id; with more than one trial it is an array."""
+        write_json(self.file, {"job": job, "count": count, "at": time.time()})
+
+
+def job_of(folder: RunFolder) -> str | None:
+    """Return the id of the SLURM job that a trial was last submitted as, such as 12_3."""
+    claim = read_json(folder.submitted)
+    if claim is None or "submission" not in claim:
+        return None
+    known = read_json(_submission(folder, claim).file)
+    if known is None:
+        return None
+    return str(known["job"]) if known["count"] == 1 else f"{known['job']}_{claim['index']}"
+
+
+def log_of(folder: RunFolder) -> Path | None:
+    """Return the file with what the trial's last SLURM job has printed, if there is one."""
+    claim, job = read_json(folder.submitted), job_of(folder)
+    if claim is None or job is None:
+        return None
+    path = _submission(folder, claim).folder / f"{job}_0_log.out"
+    return path if path.exists() else None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is known of a trial, SLURM's word included.
+
+    Attributes:
+        state: judged by the run folder; SLURM only tells waiting trials from forgotten ones.
+        job: the id of its SLURM job, if it has one.
+        hint: what SLURM says about that job.
+    """
+
+    state: State
+    job: str | None = None
+    hint: str = ""
+
+
+def look(folders: Sequence[RunFolder], queue: Queue) -> list[Sight]:
+    """Return what is known of each trial."""
+    jobs = [job_of(folder) for folder in folders]
+    answer = queue.ask(job for job in jobs if job is not None)
+    return [_sight(folder, job, answer) for folder, job in zip(folders, jobs, strict=True)]
+
+
+def _sight(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) -> Sight:
+    state, claim = folder.state(), read_json(folder.submitted)
+    if state == "completed" or claim is None:
+        return Sight(state)
+    if job is None:  # claimed, but not submitted yet
+        waits = state != "running" and _lives(folder, claim, answer)
+        return Sight("queued" if waits else _without_job(folder, state))
+    listed = None if answer is None else answer.get(job)
+    if answer is None:
+        return Sight(state, job, "SLURM does not answer")
+    if listed is None or not listed.lives:
+        hint = "" if listed is None else listed.hint
+        return Sight(_without_job(folder, state), job, hint)
+    status = read_json(folder.status) or {}
+    if state == "failed" and status.get("attempt", 0) > claim["attempts"]:
+        return Sight(state, job, listed.hint)  # the job is about to end
+    if state == "lost" and _beats_elsewhere(folder, job):
+        return Sight("running", job, f"{listed.hint}, no sign of life for a while")
+    return Sight("running" if state == "running" else "queued", job, listed.hint)
+
+
+def _without_job(folder: RunFolder, state: State) -> State:
+    """Return the state of a trial that SLURM will not run (any more)."""
+    return "planned" if state == "queued" else state
+
+
+def _beats_elsewhere(folder: RunFolder, job: str) -> bool:
+    """Say whether a run on another host, whose job SLURM still lists, has just been silent."""
+    owner = read_json(folder.owner)
+    return owner is not None and not marks.is_here(owner) and owner.get("slurm_job") == job
+
+
+def _replace(folder: RunFolder, mark: dict[str, Any], queue: Queue) -> bool:
+    """Put a claim in place of none or of one that no longer counts."""
+    while not marks.create(folder.submitted, mark):
+        claim = read_json(folder.submitted)
+        if claim is not None and "submission" in claim:
+            job = job_of(folder)
+            if _lives(folder, claim, queue.ask([job] if job else [])):
+                return False
+        marks.remove(folder.submitted, claim)
+    return True
+
+
+def _lives(folder: RunFolder, claim: dict[str, Any], answer: dict[str, Listed] | None) -> bool:
+    """Say whether a claim counts; one about which SLURM does not answer does."""
+    job = job_of(folder)
+    if job is None:
+        if marks.is_here(claim):
+            return marks.runs_here(claim)
+        return time.time() - float(claim["at"]) < LOST_AFTER
+    if answer is None:
+        return True
+    listed = answer.get(job)
+    return listed is not None and listed.lives
+
+
+def _submission(folder: RunFolder, claim: dict[str, Any]) -> Submission:
+    return Submission(folder.path.parent.parent, claim["submission"])

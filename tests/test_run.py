@@ -1,0 +1,225 @@
+"""The run command: what it does, what it does not do twice, and one line for bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gapbench.__main__ import main
+from gapbench.experiments.store import RunFolder
+from tests.runs import ABLATIONS, assert_equal, in_child, prepared
+
+ROOT = ABLATIONS.parent
+PARTITIONS = str(ABLATIONS / "partitions.yaml")
+SMOKE = ["run", PARTITIONS, "--scale", "smoke", "--executor", "debug", "--seeds", "1"]
+TWO = [*SMOKE, "--only", "dense,c_gap", "--only", "partitions=1,2"]
+
+
+def refused(capsys, *arguments, code=2):
+    """Run a command that must be refused, and return its one line."""
+    assert main([str(argument) for argument in arguments]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert "Traceback" not in err
+    return err
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Results of two completed smoke trials, run by the local executor."""
+    results = tmp_path_factory.mktemp("done")
+    command = [*TWO, "--results", str(results)]
+    command[command.index("debug")] = "local"
+    finished = subprocess.run(
+        [sys.executable, "-m", "gapbench", *command], capture_output=True, text=True, cwd=ROOT
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return results, finished.stdout
+
+
+def test_a_run_trains_compares_and_reports(done):
+    results, output = done
+    assert "2 trials, 0 done, 2 to run" in output
+    assert "C-GaP" in output
+    made = results / "smoke" / "partitions"
+    for name in ("runs.csv", "table.md", "table.csv", "table.tex"):
+        assert (made / name).stat().st_size > 0, name
+    assert list((made / "figures").glob("*.png"))
+    assert list((made / "figures").glob("*.svg"))
+
+
+def test_running_again_does_nothing(done, capsys):
+    results, _ = done
+    before = {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*") if p.is_file()}
+    assert main([*TWO, "--results", str(results)]) == 0
+    assert "2 trials, 2 done, 0 to run" in capsys.readouterr().out
+    after = {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*") if p.is_file()}
+    assert after == before
+
+
+def test_the_executor_has_no_influence_on_the_numbers(done, tmp_path):
+    results, _ = done
+    assert main([*TWO, "--results", str(tmp_path)]) == 0
+    for path in (results / "runs").iterdir():
+        assert_equal(RunFolder(path), RunFolder(tmp_path / "runs" / path.name))
+
+
+def test_force_starts_over(done, tmp_path, capsys):
+    only = [*SMOKE, "--only", "dense", "--results", str(tmp_path)]
+    assert main(only) == 0
+    (result,) = tmp_path.glob("runs/*/result.json")
+    first = result.stat().st_mtime_ns
+    assert main([*only, "--force"]) == 0
+    assert result.stat().st_mtime_ns > first
+
+
+def test_status_show_and_logs_tell_what_happened(done, capsys):
+    results, _ = done
+    at = ["--results", str(results)]
+    assert main(["status", PARTITIONS, "--scale", "smoke", "--json", *at]) == 0
+    states = [view["state"] for view in json.loads(capsys.readouterr().out)]
+    assert states.count("completed") == 2
+    (key, *_) = sorted(path.name for path in (results / "runs").iterdir())
+    assert main(["show", key[:8], *at]) == 0
+    assert "test/accuracy" in capsys.readouterr().out
+    assert main(["show", key, "--json", *at]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "completed"
+    assert main(["logs", key, *at]) == 0
+    assert "Completed" in capsys.readouterr().out
+    assert main(["report", PARTITIONS, "--scale", "smoke", *at]) == 0
+
+
+def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
+    chosen = [*SMOKE, "--only", "dense,rigl", "--results", str(tmp_path)]
+    assert main([*chosen, "--dry-run", "--json"]) == 0
+    keys = [outlook["key"] for outlook in json.loads(capsys.readouterr().out)]
+    folder = tmp_path / "runs" / keys[0]
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    assert main(chosen) == 1
+    out = capsys.readouterr().out
+    assert "the checkpoint is damaged" in out
+    assert "Traceback" not in out
+    assert RunFolder(tmp_path / "runs" / keys[1]).completed()
+    assert main([*chosen, "--force", "--retry-failed"]) == 0
+    assert RunFolder(folder).completed()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method: c_gapp", "ablation.yaml:5: trials[0].method: unknown method 'c_gapp': did you"),
+        ("method: c_gap, partions: 2", "did you mean 'partitions'"),
+        ("method: c_gap, sparsity: 1.2", "sparsity"),
+        ("method: c_gap, partitions: 99", "99"),
+        ("method: c_gap, epochs: -5", "epochs"),
+        ("method: c_gap, epochs: .nan", "epochs"),
+        ("method: c_gap, partitions: true", "partitions"),
+        ("method: c_gap, sparsity: [0.9", "broken YAML"),
+        ("method: rigl, distribution: global_magnitude", "global_magnitude"),
+    ],
+)
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_mistake_in_the_file_is_one_line_and_trains_nothing(tmp_path, capsys, text, message, dry):
+    file = tmp_path / "ablation.yaml"
+    head = "name: mine\nquestion: why?\nscales: {smoke: {task: digits, epochs: 6, sparsity: 0.9}}"
+    file.write_text(f"{head}\ntrials:\n  - {{{text}, seeds: 1}}\n")
+    results = tmp_path / "results"
+    options = ["--scale", "smoke", "--executor", "debug", "--results", results, *dry]
+    err = refused(capsys, "run", file, *options)
+    assert "ablation.yaml" in err
+    assert message in err
+    assert not results.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        ([*SMOKE, "--scale", "smok"], "did you mean 'smoke'"),
+        ([*SMOKE, "--executor", "slrum"], "did you mean 'slurm'"),
+        ([*SMOKE, "--set", "partions=2"], "did you mean 'partitions'"),
+        ([*SMOKE, "--seeds", "x"], "--seeds"),
+        ([*SMOKE, "--only", "nothing"], "no trial matches"),
+        ([*SMOKE, "--jobs", "0"], "--jobs"),
+        ([*SMOKE, "--resluts", "x"], "--resluts"),
+        (["runn"], "runn"),
+        (["show", "abc", "--results", "/nonexistent"], "no such folder"),
+        (["list", "method"], "did you mean 'methods'"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(capsys, arguments, message):
+    assert message in refused(capsys, *arguments)
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    err = refused(capsys, *SMOKE, "--results", tmp_path / "file" / "results")
+    assert "cannot be written" in err
+
+
+def test_missing_data_fail_the_trial_in_one_line(tmp_path, capsys, monkeypatch):
+    """No folder of data, no package manager, no network: every source says why it failed."""
+    monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    command = ["run", PARTITIONS, "--executor", "debug", "--seeds", "1", "--only", "dense"]
+    if Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("the system has the data, which is a source that always answers")
+    assert main([*command, "--results", str(tmp_path / "results")]) == 1
+    out = capsys.readouterr().out
+    failed = [line for line in out.splitlines() if line.startswith("failed:")]
+    assert len(failed) == 1
+    assert "fashion-mnist" in failed[0].lower()
+    assert "Traceback" not in out
+
+
+def _slow_trial(path):
+    from gapbench.experiments.sacred_run import run_attempt
+
+    run_attempt(path, "tests")
+
+
+def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
+    from gapbench.run import expanded
+
+    entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["dense"], "1")[2][0]
+    folder = prepared(tmp_path, entry)
+    child = in_child(_slow_trial, folder.path)
+    while not folder.owner.exists():
+        time.sleep(0.01)
+    command = [*SMOKE, "--set", "epochs=60", "--only", "dense", "--results", str(tmp_path)]
+    err = refused(capsys, *command)
+    assert "being run by another process" in err
+    os.kill(child.pid, signal.SIGTERM)
+    child.join()
+    assert folder.state() == "interrupted"
+
+
+def test_ctrl_c_stops_trials_at_a_checkpoint_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "gapbench", *SMOKE, "--only", "dense", "--set", "epochs=40"]
+    command[command.index("debug")] = "local"
+    command += ["--results", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/history.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    (folder,) = (RunFolder(path) for path in tmp_path.glob("runs/*"))
+    assert folder.state() == "interrupted"
+    assert folder.checkpoint.exists()
+    command[command.index("local")] = "debug"
+    assert main(command[3:]) == 0
+    assert folder.completed()

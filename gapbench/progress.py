@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -14,6 +14,8 @@ from rich.table import Table
 
 from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder, State
+from gapbench.launch.queue import Queue
+from gapbench.launch.submissions import look
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,19 +27,38 @@ class View:
 
     Attributes:
         label: what the trial is called.
-        state: as `RunFolder.state` tells it.
+        state: as `RunFolder.state` tells it; SLURM's word included, if it was asked.
         status: the last heartbeat, or an empty mapping.
+        job: the id of its SLURM job, if it has one.
+        hint: what SLURM says about that job.
     """
 
     label: str
     key: str
     state: State
     status: Mapping[str, Any]
+    job: str | None = None
+    hint: str = ""
 
     @classmethod
     def of(cls, folder: RunFolder, label: str) -> View:
         """Read a trial's state and heartbeat."""
         return cls(label, folder.path.name, folder.state(), read_json(folder.status) or {})
+
+    @classmethod
+    def all_of(cls, labels: Mapping[RunFolder, str], queue: Queue) -> list[View]:
+        """Read trials' states and heartbeats, and ask SLURM about those that it was given."""
+        folders = list(labels)
+        return [
+            replace(cls.of(folder, labels[folder]), state=seen.state, job=seen.job, hint=seen.hint)
+            for folder, seen in zip(folders, look(folders, queue), strict=True)
+        ]
+
+    @property
+    def situation(self) -> str:
+        """The state, and how often the trial had to begin again before."""
+        resumed = self.status.get("attempt", 1) - 1
+        return f"{self.state}, resumed {resumed}x" if resumed else self.state
 
     @property
     def metric(self) -> str:
@@ -56,18 +77,21 @@ class View:
 def table_of(views: Sequence[View], title: str = "") -> Table:
     """Return the running trials as a table, one line each."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for heading in ("trial", "state", "phase", "epoch", "metric", "density", "left"):
+    headings = ["trial", "state", "phase", "epoch", "metric", "density", "left"]
+    headings += ["job"] if any(view.job for view in views) else []
+    for heading in headings:
         table.add_column(heading, no_wrap=heading != "trial")
     for view in views:
         density = view.status.get("density")
         table.add_row(
             view.label,
-            view.state,
+            view.situation,
             str(view.status.get("phase") or ""),
             view.epochs,
             view.metric,
             "" if density is None else f"{density:.3f}",
             duration(view.status.get("seconds_left")),
+            *([f"{view.job} {view.hint}" if view.job else ""] if "job" in headings else []),
         )
     return table
 

@@ -76,8 +76,10 @@ def run(
     if dry_run:
         return show_plan(entries, as_json)
     console = _console(as_json)
-    todo = _to_do(results, entries, force, retry_failed)
     name, reason = _executor(executor)
+    if detach and name != "slurm":
+        raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
+    todo = _to_do(results, entries, force, retry_failed, attach=name == "slurm")
     _header(console, ablation, scale, entries, todo, f"{name} ({reason})")
     state = Outcome(0)
     if todo.entries:
@@ -185,21 +187,27 @@ def _executor(name: str) -> tuple[str, str]:
     return ("slurm" if cluster else "local"), why
 
 
-def _to_do(results: Path, entries: Sequence[Entry], force: bool, only_failed: bool) -> ToDo:
-    """Sort trials into those to run, those completed, and those that others run."""
+def _to_do(
+    results: Path, entries: Sequence[Entry], force: bool, only_failed: bool, attach: bool
+) -> ToDo:
+    """Sort trials into those to run, those completed, and those that others run.
+
+    With `attach` those that SLURM has already are to run too, which then means to follow them.
+    """
     from gapbench.experiments.store import RunFolder
+    from gapbench.launch.queue import Queue
+    from gapbench.launch.submissions import look
 
     todo: list[Entry] = []
     elsewhere: list[Entry] = []
     done = 0
-    for entry in entries:
-        folder = RunFolder(results / "runs" / entry.trial.key)
-        state = folder.state()
-        if state == "running":
-            elsewhere.append(entry)
-        elif state == "completed" and not force:
+    folders = [RunFolder(results / "runs" / entry.trial.key) for entry in entries]
+    for entry, folder, sight in zip(entries, folders, look(folders, Queue()), strict=True):
+        if sight.state in ("running", "queued"):
+            (todo if attach and sight.job else elsewhere).append(entry)
+        elif sight.state == "completed" and not force:
             done += 1
-        elif state == "failed" or not only_failed:
+        elif sight.state == "failed" or not only_failed:
             todo.append(entry)
             if force:
                 folder.forget()
@@ -240,7 +248,7 @@ def _header(
         soft_wrap=True,
     )
     for entry in todo.elsewhere:
-        console.print(f"left to the process that runs it: {entry.label}", soft_wrap=True)
+        console.print(f"left to the process or job that has it: {entry.label}", soft_wrap=True)
 
 
 def _launch(

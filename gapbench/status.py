@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gapbench.progress import View
 
 WATCH_SECONDS = 2.0
+LOG_SECONDS = 0.5
+SLURM_SECONDS = 10.0  # between two questions to SLURM
+LAST_LINES = 3
 
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs are kept.")]
 ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, mini, small or paper.")]
@@ -50,23 +53,25 @@ def status(
     from rich.console import Console
     from rich.live import Live
 
-    from gapbench.progress import table_of
+    from gapbench.launch.queue import Queue
+    from gapbench.progress import View, table_of
 
+    labels, queue = _labels(file, scale, results), Queue(SLURM_SECONDS)
+    views = View.all_of(labels, queue)
     if as_json:
-        print(json.dumps([asdict(view) for view in _views(file, scale, results)], indent=1))
+        print(json.dumps([asdict(view) for view in views], indent=1))
         return 0
     console = Console(highlight=False)
-    views = _views(file, scale, results)
     if not watch:
         console.print(table_of(views, _summary(views)))
-        for view in views:
-            if view.state == "failed":
-                console.print(f"{view.key}: {view.status.get('error')}", markup=False)
+        for folder, view in zip(labels, views, strict=True):
+            for line in _trouble(folder, view):
+                console.print(f"{view.key}: {line}", markup=False, soft_wrap=True)
         return 0
     with Live(table_of(views, _summary(views)), console=console) as live:
         while any(view.state in ("running", "queued") for view in views):
             time.sleep(WATCH_SECONDS)
-            views = _views(file, scale, results)
+            views = View.all_of(labels, queue)
             live.update(table_of(views, _summary(views)))
     return 0
 
@@ -105,18 +110,19 @@ def logs(
     results: ResultsOption = RESULTS,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
 ) -> int:
-    """Print a trial's log, and the traceback of its last failure."""
-    folder = find(results, key)
-    for path in (folder.log, folder.error):
-        if path.exists():
-            print(path.read_text(encoding="utf-8", errors="replace"), end="")
-    if not follow:
-        return 0
-    with open(folder.log, encoding="utf-8", errors="replace") as file:
-        file.seek(0, os.SEEK_END)
-        while folder.state() == "running":
-            print(file.read(), end="", flush=True)
-            time.sleep(0.5)
+    """Print a trial's log, what its job printed, and the traceback of its last failure."""
+    from gapbench.launch.queue import Queue
+    from gapbench.launch.submissions import look
+
+    folder, queue = find(results, key), Queue(SLURM_SECONDS)
+    shown = {path: 0 for path in (folder.log, _output(folder), folder.error) if path is not None}
+    going = True
+    while going:
+        going = follow and look([folder], queue)[0].state in ("running", "queued")
+        for path, offset in shown.items():
+            shown[path] = _print_from(path, offset)
+        if going:
+            time.sleep(LOG_SECONDS)
     return 0
 
 
@@ -127,13 +133,28 @@ def cancel(
     scale: ScaleOption = "mini",
     results: ResultsOption = RESULTS,
 ) -> int:
-    """Stop running trials; each writes its checkpoint first and goes on when run again."""
-    folders = list(_chosen(what, scale, results))
-    told = [folder for folder in folders if folder.state() == "running" and _tell(folder)]
-    for folder in told:
-        print(f"asked to stop: {folder.path.name}")
+    """Stop running and waiting trials, wherever they are; each goes on when it is run again."""
+    from gapbench.launch import queue
+    from gapbench.launch.submissions import look
+
+    folders = [folder for folder in _chosen(what, scale, results) if folder.path.exists()]
+    jobs = []
+    told = 0
+    for folder, sight in zip(folders, look(folders, queue.Queue()), strict=True):
+        if sight.state in ("completed", "failed"):
+            continue
+        folder.cancel()
+        if sight.state in ("running", "queued"):
+            print(f"asked to stop: {folder.path.name}")
+            told += 1
+            jobs += [sight.job] if sight.job else []
+            _tell(folder)
     if not told:
-        print("nothing is running here")
+        print("nothing is running")
+    try:
+        queue.cancel(jobs)
+    except queue.SlurmError as error:
+        raise UserError(f"SLURM does not cancel {', '.join(jobs)}: {error}") from None
     return 0
 
 
@@ -154,16 +175,45 @@ def find(results: Path, key: str) -> RunFolder:
     return RunFolder(results / "runs" / found[0])
 
 
-def _views(file: Path | None, scale: str, results: Path) -> list[View]:
+def _labels(file: Path | None, scale: str, results: Path) -> dict[RunFolder, str]:
     from gapbench.experiments.store import RunFolder
-    from gapbench.progress import View
 
     if file is None:
-        return [View.of(folder, _label(folder)) for folder in _all(results)]
-    return [
-        View.of(RunFolder(results / "runs" / entry.trial.key), entry.label)
+        return {folder: _label(folder) for folder in _all(results)}
+    return {
+        RunFolder(results / "runs" / entry.trial.key): entry.label
         for entry in expanded(file, scale, [], [], None)[2]
-    ]
+    }
+
+
+def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
+    """Yield why a trial did not end well: its error, or the last words of its process."""
+    if view.state == "failed":
+        yield str(view.status.get("error"))
+    output = _output(folder)
+    if view.state == "lost" and output is not None:
+        yield f"lost{': SLURM says ' if view.hint else ''}{view.hint}"
+        yield from output.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+
+
+def _output(folder: RunFolder) -> Path | None:
+    """Return the file with what the trial's latest process has printed, if there is one."""
+    from gapbench.launch.submissions import log_of
+
+    local = sorted(
+        (folder.path / "submitit").glob("*_log.out"), key=lambda path: path.stat().st_mtime
+    )
+    return log_of(folder) or (local[-1] if local else None)
+
+
+def _print_from(path: Path, offset: int) -> int:
+    """Print what a file holds behind `offset`; return its end."""
+    if not path.exists():
+        return offset
+    with open(path, encoding="utf-8", errors="replace") as file:
+        file.seek(offset)
+        print(file.read(), end="", flush=True)
+        return file.tell()
 
 
 def _all(results: Path) -> list[RunFolder]:
@@ -211,18 +261,11 @@ def _chosen(what: Sequence[str] | None, scale: str, results: Path) -> Iterator[R
             yield find(results, word)
 
 
-def _tell(folder: RunFolder) -> bool:
-    """Send the owner of a running trial SIGTERM; say so if it runs on another machine."""
-    from gapbench.experiments.marks import read_json
+def _tell(folder: RunFolder) -> None:
+    """Send the owner of a trial SIGTERM if it is here; elsewhere it finds the mark by itself."""
+    from gapbench.experiments import marks
 
-    owner = read_json(folder.owner)
-    if owner is None:
-        return False
-    if owner["host"] != socket.gethostname():
-        print(f"{folder.path.name} runs on {owner['host']}: cancel it there")
-        return False
-    try:
-        os.kill(owner["pid"], signal.SIGTERM)
-    except ProcessLookupError:
-        return False
-    return True
+    owner = folder.living_owner()
+    if owner is not None and marks.runs_here(owner):
+        with suppress(ProcessLookupError):
+            os.kill(owner["pid"], signal.SIGTERM)

@@ -71,6 +71,8 @@ class RunFolder:
     def prepare(self, trial: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         """Create the folder with what a node needs to run the trial; what is there stays.
 
+        That the trial was cancelled is forgotten.
+
         Raises:
             UserError: if the folder cannot be written.
         """
@@ -80,6 +82,18 @@ class RunFolder:
                 write_json(self.trial, trial)
             if read_json(self.plan) != plan:
                 write_json(self.plan, plan)
+            self.cancelled.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def cancel(self) -> None:
+        """Ask whoever runs the trial, now or next, to stop; heeded with the next heartbeat.
+
+        Raises:
+            UserError: if the folder cannot be written.
+        """
+        try:
+            self.cancelled.touch()
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
 

@@ -30,7 +30,8 @@ class Profile(Strict):
         nodes: replaces what the task asks for, as do gpus, cpus, memory_gb and hours.
         tasks_per_node: processes that train one trial together on each node; one a GPU if absent.
         parallel: how many trials of an array run side by side.
-        warning_seconds: time between SLURM's signal and the end of the time limit.
+        warning_seconds: time between SLURM's signal and the end of the time limit; at most a third
+            of the limit is used.
         sbatch: further options of sbatch, by their long names.
     """
 
@@ -117,6 +118,7 @@ def shape(resources: Resources, threads: int, profile: Profile) -> Shape:
 def parameters(shape: Shape, profile: Profile, name: str) -> dict[str, Any]:
     """Return the parameters of submitit's SLURM executor for trials of one shape."""
     wanted = shape.resources
+    minutes = math.ceil(wanted.hours * 60)
     per_task = wanted.cpus // shape.tasks_per_node
     further: dict[str, Any] = {"requeue": True, **profile.sbatch}
     if profile.reservation is not None:
@@ -133,12 +135,12 @@ def parameters(shape: Shape, profile: Profile, name: str) -> dict[str, Any]:
     }
     return {
         "job_name": name,
-        "time": math.ceil(wanted.hours * 60),
+        "time": minutes,
         "nodes": wanted.nodes,
         "ntasks_per_node": shape.tasks_per_node,
         "cpus_per_task": per_task,
         "mem": f"{math.ceil(wanted.memory_gb * 1024)}MB",
-        "signal_delay_s": profile.warning_seconds,
+        "signal_delay_s": min(profile.warning_seconds, minutes * 60 // 3),
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's own default, which clusters that track such keys refuse
         # srun does not inherit --cpus-per-task since SLURM 22.05

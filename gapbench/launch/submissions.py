@@ -44,7 +44,6 @@ class Submission:
             mark = {"submission": self.name, "index": len(claimed), "attempts": attempts}
             mark |= {"at": time.time(), **marks.this_process()}
             if _replace(folder, mark, queue):
-                folder.cancelled.unlink(missing_ok=True)
                 claimed.append(folder)
         return claimed
 

@@ -1,74 +1,232 @@
-"""A report: run folders in, tables and figures out. Nothing is computed but from those folders."""
+"""Everything that a report writes: results/<scale>/<ablation>/ from run folders."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pandas as pd
 
 from gapbench.errors import UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
+from gapbench.experiments.schema import AblationSpec, Scale
 from gapbench.report import render
-from gapbench.report.cells import results_of
-from gapbench.report.collect import LeftOut, read_runs, runs_frame, scan, write_runs
+from gapbench.report.cells import Results, results_of
+from gapbench.report.collect import LeftOut, Scan, read_runs, runs_frame, scan, write_runs
+from gapbench.report.figures import draw, evidence_of, figures, save
+from gapbench.report.histories import Histories, read_histories
 from gapbench.report.tables import Table, table_of, to_csv
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+RUNS = "runs.csv"
+STAMP = "made_from.sha256"
+
 
 @dataclass(frozen=True)
-class Report:
-    """What was made.
+class ReportResult:
+    """What a report made.
 
     Attributes:
-        folder: where the files are.
-        left_out: folders that were not used, and why.
+        folder: results/<scale>/<ablation>.
+        paths: every file of the report.
+        tables: one a task.
+        left_out: run folders, histories and figures that are not in it, and why.
     """
 
     folder: Path
+    paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
 
     def renderable(self) -> RenderableType:
-        """Return what a terminal shows."""
+        """Return what the terminal shows."""
         return render.screen(self.tables)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, ready for JSON."""
+        """Return plain values, ready for JSON: every grid as a list of lines by head."""
+        grids = [
+            {
+                "task": table.task,
+                "title": grid.title,
+                "rows": [
+                    dict(zip(render.full_heads(grid), (cell.text for cell in row), strict=True))
+                    for row in grid.body
+                ],
+                "notes": list(grid.notes),
+            }
+            for table in self.tables
+            for grid in table.grids
+        ]
         return {
             "folder": str(self.folder),
-            "files": sorted(str(path.relative_to(self.folder)) for path in _files(self.folder)),
-            "left_out": [vars(left) for left in self.left_out],
+            "paths": [str(path) for path in self.paths],
+            "tables": grids,
+            "left_out": [{"place": o.place, "reason": o.reason} for o in self.left_out],
         }
 
 
-def report(ablation: Ablation, scale: str, entries: Sequence[Entry], results: Path) -> Report:
-    """Write runs.csv, tables and figures of an ablation to results/<scale>/<ablation>/.
+def report(
+    ablation: Ablation,
+    scale: Scale,
+    entries: Sequence[Entry],
+    results: Path,
+    found: Scan | None = None,
+) -> ReportResult:
+    """Write runs.csv, tables and figures of an ablation from the run folders that are there.
+
+    Args:
+        ablation: its report section says what the tables and figures are.
+        scale: names the folder.
+        entries: the trials, run or not.
+        results: the results folder.
+        found: what `scan` returned, if it is known already.
 
     Raises:
-        UserError: if the folder cannot be written, or the report section does not fit the trials.
+        UserError: if the report section does not fit the trials, or a file cannot be written.
     """
-    found = scan(results)
+    found = scan(results) if found is None else found
     folder = results / scale / ablation.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_runs(runs_frame(entries, found), folder / "runs.csv")
-        all_results = results_of(read_runs(folder / "runs.csv"), ablation.spec)
-        tables = tuple(table_of(one, ablation.spec) for one in all_results)
-        for name, text in {
-            "table.md": render.markdown(tables),
-            "table.tex": render.latex(tables),
-            "table.html": render.html_tables(tables),
-            "table.csv": to_csv(all_results, ablation.spec),
-        }.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        return _write(ablation.spec, folder, entries, found)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
-    return Report(folder, tables, found.left_out)
+        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
+def _write(spec: AblationSpec, folder: Path, entries: Sequence[Entry], found: Scan) -> ReportResult:
+    _make(folder / "figures")
+    write_runs(runs_frame(entries, found), folder / RUNS)
+    # from the file, as `check` does: what can be recomputed later is what is written now
+    frame = read_runs(folder / RUNS)
+    all_results = results_of(frame, spec)
+    tables = tuple(table_of(results, spec) for results in all_results)
+    paths = [folder / RUNS]
+    for name, text in table_texts(all_results, tables, spec).items():
+        (folder / name).write_text(text, encoding="utf-8")
+        paths.append(folder / name)
+    drawn, left_out = _figures(spec, folder, entries, found, frame, all_results)
+    return ReportResult(folder, (*paths, *drawn), tables, (*found.left_out, *left_out))
+
+
+def table_texts(
+    all_results: Sequence[Results], tables: Sequence[Table], spec: AblationSpec
+) -> dict[str, str]:
+    """Return the content of every table file, by its name."""
+    return {
+        "table.md": render.markdown(tables),
+        "table.csv": to_csv(all_results, spec),
+        "table.tex": render.latex(tables),
+        "table.html": render.html_tables(tables),
+    }
+
+
+def check(spec: AblationSpec, folder: Path) -> list[str]:
+    """Recompute the tables in `folder` from its runs.csv; return the names of those that differ.
+
+    Raises:
+        UserError: if runs.csv is missing or does not fit the ablation.
+    """
+    all_results = results_of(read_runs(folder / RUNS), spec)
+    tables = tuple(table_of(results, spec) for results in all_results)
+    differing = []
+    for name, text in table_texts(all_results, tables, spec).items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != text.encode():
+            differing.append(name)
+    return differing
+
+
+def _make(folder: Path) -> None:
+    """Make the report's folder; a link on the way would lead out of the results folder."""
+    for part in (folder, folder.parent, folder.parent.parent):
+        if part.is_symlink():
+            raise UserError(f"{part}: is a link: a report is written to real folders only")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+# -- figures -------------------------------------------------------------------------------------
+
+
+def _figures(
+    spec: AblationSpec,
+    folder: Path,
+    entries: Sequence[Entry],
+    found: Scan,
+    frame: pd.DataFrame,
+    all_results: Sequence[Results],
+) -> tuple[list[Path], list[LeftOut]]:
+    """Draw the figures, unless those there are made from the same runs by the same code."""
+    place = folder / "figures"
+    stamp = _stamp(spec, folder)
+    before = _stamped(place)
+    if before is not None and before[0] == stamp:
+        return [place / name for name in before[1]], []
+    runs = [found.runs[e.trial.key] for e in entries if e.trial.key in found.runs]
+    metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
+    histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"])
+    paths, left_out = [], list(histories.left_out)
+    for results in all_results:
+        drawn, empty = _draw_all(spec, place, results, frame, histories, len(all_results) > 1)
+        paths += drawn
+        left_out += empty
+    _remove_old(place, paths, before)
+    names = "".join(f"{path.name}\n" for path in paths)
+    (place / STAMP).write_text(f"{stamp}\n{names}", encoding="utf-8")
+    return paths, left_out
+
+
+def _draw_all(
+    spec: AblationSpec,
+    place: Path,
+    results: Results,
+    frame: pd.DataFrame,
+    histories: Histories,
+    several: bool,
+) -> tuple[list[Path], list[LeftOut]]:
+    evidence = evidence_of(results, frame, histories)
+    paths, left_out = [], []
+    for name in spec.report.figures or figures:
+        stem = f"{name}-{results.task}" if several else name
+        files = draw(name, evidence)
+        if files is None:
+            left_out.append(LeftOut(f"figures/{stem}", "nothing has run that it could show"))
+        else:
+            paths += save(files, place, stem)
+    return paths, left_out
+
+
+def _stamp(spec: AblationSpec, folder: Path) -> str:
+    """Return the hash of all that figures follow from: runs, ablation, and this package."""
+    whole = hashlib.sha256((folder / RUNS).read_bytes())
+    whole.update(spec.model_dump_json().encode())
+    package = resources.files("gapbench.report")
+    with resources.as_file(package) as root:
+        for path in sorted(root.rglob("*")):
+            if path.suffix in (".py", ".mplstyle"):
+                whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+def _stamped(place: Path) -> tuple[str, list[str]] | None:
+    """Return what an earlier report stamped, if all its files are there."""
+    try:
+        stamp, *names = (place / STAMP).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    names = [name for name in names if name == os.path.basename(name)]
+    return (stamp, names) if all((place / name).is_file() for name in names) else None
+
+
+def _remove_old(place: Path, paths: Sequence[Path], before: tuple[str, list[str]] | None) -> None:
+    """Remove figures of an earlier report that are not drawn any more; no other file."""
+    kept: Mapping[str, Path] = {path.name: path for path in paths}
+    for name in before[1] if before is not None else ():
+        if name not in kept:
+            (place / name).unlink(missing_ok=True)

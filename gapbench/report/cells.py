@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from gapbench.report.published import Published, published_for
 from gapbench.report.stats import Summary
 from gapbench.tasks.task import Metric, tasks
 
+WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
 # what a trial costs and is, averaged over the seeds of a cell: column of runs.csv, words
 COSTS = {
     "run/epochs": "machine-epochs",
@@ -55,9 +56,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its fields in words, its settings (of one trial), and a cell for each column."""
+    """One row: its fields in words, its settings (of one trial), and a cell for each column.
+
+    Attributes:
+        name: the fields in which rows of the table differ, as one line.
+    """
 
     fields: tuple[str, ...]
+    name: str
     settings: Mapping[str, Any]
     cells: tuple[Cell, ...]
 
@@ -65,11 +71,6 @@ class Row:
     def method(self) -> str:
         """The method's registry name."""
         return str(self.settings["method"])
-
-    @property
-    def name(self) -> str:
-        """The row in words."""
-        return ", ".join(field for field in self.fields if field != NOTHING)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ def _of_task(frame: pd.DataFrame, task: str, spec: AblationSpec) -> Results:
     for trial in trials:
         groups.setdefault(tuple(text_of(trial[f]) for f in report.rows), []).append(trial)
     rows = []
+    names = _names(groups)
     for fields, members in groups.items():
         varying = _varying(trials, members[0]["method"])
         everywhere = repeated and members[0]["method"] == "dense"
@@ -151,7 +153,7 @@ def _of_task(frame: pd.DataFrame, task: str, spec: AblationSpec) -> Results:
             inside = [t for t in members if everywhere or t[report.columns] == column]
             _check_equal(inside, spec, fields)
             cells.append(_cell(inside, value, metric, spec.name, varying))
-        rows.append(Row(fields, settings_of(members[0]), tuple(cells)))
+        rows.append(Row(fields, names[fields], settings_of(members[0]), tuple(cells)))
     return Results(
         ablation=spec.name,
         question=spec.question,
@@ -164,6 +166,18 @@ def _of_task(frame: pd.DataFrame, task: str, spec: AblationSpec) -> Results:
         rows=tuple(rows),
         repeated=repeated and any(row.method == "dense" for row in rows),
     )
+
+
+def _names(rows: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """Return a short name for every row: its first field, and those in which rows differ."""
+    differing = [i for i, values in enumerate(zip(*rows, strict=True)) if len(set(values)) > 1]
+    names = {}
+    for fields in rows:
+        words = [fields[i] for i in sorted({0, *differing}) if fields[i] not in (NOTHING, "dense")]
+        names[fields] = ", ".join(WORDS.get(word, word) for word in words)
+    if len(set(names.values())) < len(names):  # what was left out told two rows apart
+        return {fields: ", ".join(fields) for fields in rows}
+    return names
 
 
 def _check_value(trials: Sequence[Mapping[str, Any]], value: str, spec: AblationSpec) -> None:

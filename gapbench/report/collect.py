@@ -22,6 +22,7 @@ from gapbench.errors import UserError
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
+from gapbench.methods.method import methods, options_model
 
 COMPLETED = "completed"
 NOTHING = "–"  # a setting that a trial does not have
@@ -146,11 +147,13 @@ def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     Columns: key, state, the settings of `Entry.fields()`, metrics as split/name, and every number
     of result.json as part/name ("cost/train_flops_ratio", "exploration/coverage").
     """
+    # a selection of trials has the columns of the whole ablation, so that its report still fits
+    options = {name: None for known in methods for name in options_model(known).model_fields}
     rows = []
     for entry in entries:
         run = found.runs.get(entry.trial.key)
         state = COMPLETED if run else found.states.get(entry.trial.key, "planned")
-        settings = {name: _plain(value) for name, value in entry.fields().items()}
+        settings = {name: _plain(value) for name, value in {**options, **entry.fields()}.items()}
         measured = dict(_measured(run.result)) if run else {}
         rows.append({"key": entry.trial.key, "state": state, **settings, **measured})
     names = dict.fromkeys(name for row in rows for name in row)

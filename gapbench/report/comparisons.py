@@ -56,10 +56,10 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
     pairs = [
         (row, partner)
         for row in results.rows
-        if _fits(row, better)
+        if _fits(results, row, better)
         for partner in _partners(results, row, than, {**better, **than}, alone=False)
     ]
-    return _compared(results, pairs)
+    return _compared(results, pairs, claim.at.get(results.column))
 
 
 def _partners(
@@ -74,7 +74,7 @@ def _partners(
     Where `alone`, a single fitting row is taken whatever its other fields are. A label only names
     the method, so it need not agree where the method is named, or where no label does.
     """
-    fitting = [other for other in results.rows if _fits(other, wanted)]
+    fitting = [other for other in results.rows if _fits(results, other, wanted)]
     if alone and len(fitting) == 1:
         return fitting
     fields = [field for field in results.fields if field not in named and field != "label"]
@@ -88,19 +88,24 @@ def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
     return all(text_of(row.settings[f]) == text_of(other.settings[f]) for f in fields)
 
 
-def _fits(row: Row, wanted: Mapping[str, Any]) -> bool:
+def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
+    """Say whether a row has the wanted settings; the field of the columns is no row's setting."""
     return all(
         name in row.settings and text_of(row.settings[name]) == text_of(value)
         for name, value in wanted.items()
+        if name != results.column
     )
 
 
-def _compared(results: Results, pairs: Iterable[tuple[Row, Row]]) -> list[Comparison]:
+def _compared(
+    results: Results, pairs: Iterable[tuple[Row, Row]], at: object = None
+) -> list[Comparison]:
+    """Compare pairs of rows in every column, or in that of the value `at`."""
     found = [
         (row, other, column, stats.difference(mine.values, theirs.values))
         for row, other in pairs
         for column, mine, theirs in zip(results.columns, row.cells, other.cells, strict=True)
-        if mine.planned and theirs.planned
+        if mine.planned and theirs.planned and at in (None, column)
     ]
     p_values = [None if difference is None else difference.p for *_, difference in found]
     tests = sum(p is not None for p in p_values)

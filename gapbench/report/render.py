@@ -44,7 +44,7 @@ def _md_grid(grid: Grid) -> str:
     """Return a pipe table; it has one line of heads, so groups go into them."""
     if not grid.body:
         return ""
-    lines = [_md_line(_full_heads(grid))]
+    lines = [_md_line(full_heads(grid))]
     numeric = [_is_numeric(grid, index) for index in range(len(grid.head))]
     lines.append("|" + "|".join("---:" if right else ":---" for right in numeric) + "|")
     lines += [_md_line([cell.text for cell in row]) for row in grid.body]
@@ -55,7 +55,8 @@ def _md_line(words: Sequence[str]) -> str:
     return "| " + " | ".join(_md(word) for word in words) + " |"
 
 
-def _full_heads(grid: Grid) -> list[str]:
+def full_heads(grid: Grid) -> list[str]:
+    """Return each head with the words over it, where a format has one line of heads."""
     over = [words for words, width in grid.groups for _ in range(width)]
     over = over or [""] * len(grid.head)
     return [", ".join(filter(None, (o, head))) for o, head in zip(over, grid.head, strict=True)]
@@ -170,10 +171,10 @@ def screen(tables: Sequence[Table]) -> RenderableType:
 
     shown: list[RenderableType] = []
     for table in tables:
-        for grid in table.grids:
+        for grid in filter(lambda grid: grid.on_screen, table.grids):
             if grid.body:
                 rich = RichTable(title=RichText(grid.title), title_justify="left")
-                for index, head in enumerate(_full_heads(grid)):
+                for index, head in enumerate(full_heads(grid)):
                     side = "right" if _is_numeric(grid, index) else "left"
                     rich.add_column(RichText(head), justify=side)  # type: ignore[arg-type]
                 for row in grid.body:

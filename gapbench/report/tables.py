@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
-from gapbench.report.cells import COSTS, Cell, Results
+from gapbench.report.cells import COSTS, WORDS, Cell, Results
 from gapbench.report.collect import NOTHING, text_of
 from gapbench.report.comparisons import Comparison, of_claim, to_baseline
 from gapbench.report.published import Published
@@ -22,7 +22,6 @@ HEADS = {
     "distribution": "distribution",
     "epochs": "epochs given",
 }
-WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
 CLAIM_WORDS = {
     "better": "supported",
     "worse": "contradicted",
@@ -45,6 +44,7 @@ class Grid:
     Attributes:
         groups: words over stretches of columns, as (words, number of columns); may be empty.
         keys: how many columns at the left name the row.
+        on_screen: whether a terminal shows it; the widest grids are left to files.
         notes: sentences below it.
     """
 
@@ -54,6 +54,7 @@ class Grid:
     keys: int
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
+    on_screen: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,14 @@ def _result_grid(results: Results) -> Grid:
     papers = {cell.published.task for _, _, cell in results.cells() if cell.published}
     head, groups = _row_heads(results), [("", len(results.fields))]
     for column in results.columns:
-        head += [_value_head(results), *(f"published: {paper}" for paper in sorted(papers))]
-        groups.append((_column_words(results.column, column), 1 + len(papers)))
+        head += [_value_head(results), "training FLOPs"]
+        head += [f"published: {paper}" for paper in sorted(papers)]
+        groups.append((_column_words(results.column, column), 2 + len(papers)))
     body = []
     for row in results.rows:
         line = [_field(field) for field in row.fields]
         for cell in row.cells:
-            line.append(_measured(cell, results))
+            line += [_measured(cell, results), _cost(cell, "cost/train_flops_ratio")]
             line += [_printed(cell.published, paper) for paper in sorted(papers)]
         body.append(tuple(line))
     return Grid(
@@ -180,6 +182,7 @@ def _result_notes(results: Results, papers: set[str]) -> Iterator[str]:
             yield "A cell without ± is ONE SEED."
     if any(cell.diverged for _, _, cell in results.cells()):
         yield "Diverged: the value is not finite; such seeds are in no mean."
+    yield "Training FLOPs are multiples of the task's dense recipe."
     yield "The value is that of the finished model: no epoch is chosen by its test score."
     if results.repeated:
         yield "Dense training has no sparsity; its row is repeated in each column."
@@ -200,14 +203,14 @@ def _comparison_grid(
     return Grid(
         title=f"Difference to {_settings(baseline)}, paired by seed",
         head=(*_comparison_heads(results), "verdict"),
-        body=tuple((*_compared(results, c), Text(c.verdict)) for c in comparisons),
+        body=tuple((*_compared(results, c), _verdict(c, c.verdict)) for c in comparisons),
         keys=3,
         notes=_comparison_notes(comparisons),
     )
 
 
 def _claim_grid(results: Results, comparisons: Sequence[Comparison], title: str) -> Grid:
-    lines = [(*_compared(results, c), Text(CLAIM_WORDS[c.verdict])) for c in comparisons]
+    lines = [(*_compared(results, c), _verdict(c, CLAIM_WORDS[c.verdict])) for c in comparisons]
     notes = _comparison_notes(comparisons) if lines else ("No trials of this table speak of it.",)
     head = (*_comparison_heads(results), "verdict")
     return Grid(title=title, head=head, body=tuple(lines), keys=3, notes=notes)
@@ -243,6 +246,10 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
         _p(comparison.p_holm),
         _number(comparison.detectable, f".{places}f"),
     )
+
+
+def _verdict(comparison: Comparison, word: str) -> Text:
+    return Text(NOTHING if comparison.difference is None else word)
 
 
 def _number(value: float | None, form: str) -> Text:
@@ -290,6 +297,7 @@ def _cost_grid(results: Results) -> Grid:
             "Prunable density is over the layers that are pruned, the whole model's over all "
             "parameters.",
         ),
+        on_screen=False,
     )
 
 

@@ -115,7 +115,7 @@ def test_with_several_baseline_rows_the_one_with_equal_fields_is_taken(tmp_path:
     pairs = [(c.row.name, c.reference.name) for c in to_baseline(found, spec.report.baseline)]
     assert pairs == [
         ("C-GaP, random, uniform", "C-GaP, cyclic, uniform"),
-        ("C-GaP, random, global_magnitude", "C-GaP, cyclic, global_magnitude"),
+        ("C-GaP, random, global magnitude", "C-GaP, cyclic, global magnitude"),
     ]
 
 

@@ -1,0 +1,209 @@
+"""The registry of figures, what they are drawn from, and how they look and are saved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from gapbench.registry import Registry
+from gapbench.report.cells import Results, Row
+from gapbench.report.collect import COMPLETED, text_of
+from gapbench.report.histories import Histories
+
+# Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
+# in all figures. Markers differ as well, so that nothing depends on colour alone.
+COLOURS = {
+    "dense": ("#000000", "s"),
+    "static": ("#999933", "v"),
+    "set": ("#DDCC77", "<"),
+    "rigl": ("#332288", "^"),
+    "gradual": ("#88CCEE", "D"),
+    "prune_from_dense": ("#44AA99", "d"),
+    "ac_dc": ("#117733", "P"),
+    "c_gap": ("#CC6677", "o"),
+    "p_gap": ("#882255", "h"),
+    "dsd": ("#AA4499", "X"),
+}
+OTHER = ("#777777", "*")
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What figures of one ablation on one task are drawn from.
+
+    Attributes:
+        results: rows and columns with their statistics.
+        trials: one row a completed trial: key, row, column, seed.
+        histories: curves, changes and layers of those trials, with row, column and seed.
+    """
+
+    results: Results
+    trials: pd.DataFrame
+    histories: Histories
+
+
+Drawn = tuple[Figure, pd.DataFrame]
+Draw = Callable[[Evidence], Drawn | None]
+
+figures: Registry[Draw] = Registry("figure", "gapbench.report.plots")
+
+
+def figure(name: str) -> Callable[[Draw], Draw]:
+    """Register a function that draws evidence.
+
+    It returns the figure with the plotted frame, or None where there is nothing to draw.
+    """
+    return figures.register(name)
+
+
+def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> Evidence:
+    """Join the histories with the rows and columns of the results.
+
+    Args:
+        results: those of one task.
+        frame: runs.csv, of which the rows of that task are used.
+        histories: of all completed trials; those of other tasks are dropped.
+    """
+    own = frame[(frame["task"] == results.task) & (frame["state"] == COMPLETED)]
+    names = {row.fields: row.name for row in results.rows}
+    rows = [
+        names[tuple(text_of(trial[field]) for field in results.fields)]
+        for trial in own.to_dict("records")
+    ]
+    trials = pd.DataFrame(
+        {"key": own["key"].tolist(), "row": rows, "column": own[results.column].tolist(),
+         "seed": own["seed"].tolist()}
+    )  # fmt: skip
+    own_histories = Histories(
+        curves=histories.curves.merge(trials, on="key"),
+        changes=histories.changes.merge(trials, on="key"),
+        layers=histories.layers.merge(trials, on="key"),
+        left_out=histories.left_out,
+    )
+    return Evidence(results, trials, own_histories)
+
+
+# -- look ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour, marker and dashes of a row."""
+
+    colour: tuple[float, float, float]
+    marker: str
+    dashes: Any
+    hollow: bool
+
+    def line(self) -> dict[str, Any]:
+        """Return the keywords of a line."""
+        return {"color": self.colour, "linestyle": self.dashes}
+
+    def mark(self) -> dict[str, Any]:
+        """Return the keywords of a marker without a line."""
+        face = "white" if self.hollow else self.colour
+        return {"color": self.colour, "marker": self.marker, "markerfacecolor": face,
+                "linestyle": "none"}  # fmt: skip
+
+
+def looks(rows: Sequence[Row]) -> dict[str, Look]:
+    """Return a look for every row: its method's colour, lighter and dashed for its variants.
+
+    Every second variant has hollow markers.
+    """
+    from matplotlib.colors import to_rgb
+
+    found: dict[str, Look] = {}
+    seen: dict[str, int] = {}
+    for row in rows:
+        count = sum(other.method == row.method for other in rows)
+        number = seen.get(row.method, 0)
+        seen[row.method] = number + 1
+        colour, marker = COLOURS.get(row.method, OTHER)
+        pale = 0.45 * number / max(1, count - 1)
+        red, green, blue = (part + (1 - part) * pale for part in to_rgb(colour))
+        dashes = DASHES[number % len(DASHES)]
+        found[row.name] = Look((red, green, blue), marker, dashes, hollow=number % 2 == 1)
+    return found
+
+
+def panels(
+    count: int, width: float = 3.2, height: float = 2.6, across: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` axes in rows of `across`."""
+    across = min(across, count)
+    down = -(-count // across)
+    made = Figure(figsize=(width * across + 0.3, height * down + 0.3))
+    axes = [made.add_subplot(down, across, number + 1) for number in range(count)]
+    return made, axes
+
+
+def plain_decades(axis: Axis) -> None:
+    """Put plain numbers at 1, 2 and 5 of each decade of a logarithmic axis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def one_range(axes: Sequence[Axes]) -> None:
+    """Give all axes the y range that holds what each of them shows."""
+    low = min(ax.get_ylim()[0] for ax in axes)
+    high = max(ax.get_ylim()[1] for ax in axes)
+    for ax in axes:
+        ax.set_ylim(low, high)
+
+
+def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:
+    """Put one legend for all axes under the figure."""
+    handles: dict[str, Any] = {}
+    for ax in axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    if handles:
+        made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across)
+
+
+# -- saving --------------------------------------------------------------------------------------
+
+
+def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
+    """Return the bytes of a figure as png and svg, and of its data as csv; None if it is empty.
+
+    Two calls return the same bytes: fonts come with matplotlib, and no date is written.
+    """
+    style = resources.files("gapbench.report").joinpath("gapbench.mplstyle")
+    with resources.as_file(style) as path, matplotlib.rc_context(fname=path):
+        drawn = figures[name](evidence)
+        if drawn is None:
+            return None
+        made, frame = drawn
+        made.draw_without_rendering()
+        made.set_layout_engine("none")  # it has laid out once; each format would do so again
+        files = {"csv": frame.to_csv(index=False, lineterminator="\n").encode()}
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            stream = io.BytesIO()
+            made.savefig(stream, format=kind, metadata=metadata)
+            files[kind] = stream.getvalue()
+    return files
+
+
+def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
+    """Write what `draw` returned as `folder`/`stem`.png, .svg and .csv."""
+    paths = []
+    for kind, content in sorted(files.items()):
+        path = folder / f"{stem}.{kind}"
+        path.write_bytes(content)
+        paths.append(path)
+    return paths

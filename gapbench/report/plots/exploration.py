@@ -1,0 +1,125 @@
+"""Where weights are and have been: coverage, density of layers, masks before and after growing."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import pandas as pd
+
+from gapbench.report.collect import text_of
+from gapbench.report.figures import (
+    Drawn,
+    Evidence,
+    figure,
+    legend_below,
+    looks,
+    panels,
+    plain_decades,
+)
+
+MOST_PANELS = 9
+
+
+@figure("coverage")
+def coverage(evidence: Evidence) -> Drawn | None:
+    """Draw the share of prunable weights that has ever been active, over epochs."""
+    results, curves = evidence.results, evidence.histories.curves
+    frame = curves[["row", "column", "epoch", "coverage"]].dropna(subset="coverage")
+    if frame.empty:
+        return None
+    frame = frame.groupby(["row", "column", "epoch"], sort=False, as_index=False).mean()
+    columns = [column for column in results.columns if column in set(frame["column"])]
+    if not columns:
+        return None
+    made, axes = panels(len(columns), width=4.2, height=3.0, across=2)
+    look = looks(results.rows)
+    for ax, column in zip(axes, columns, strict=True):
+        for row in results.rows:
+            own = frame[(frame["row"] == row.name) & (frame["column"] == column)]
+            if len(own):
+                ax.plot(own["epoch"], own["coverage"], label=row.name, **look[row.name].line())
+        ax.set_ylim(0, 1.03)
+        ax.set_xlabel("machine-epochs")
+        ax.set_title(f"{results.column} {text_of(column)}")
+    axes[0].set_ylabel("coverage of prunable weights")
+    legend_below(made, axes, across=2)
+    return made, frame
+
+
+@figure("layer_density")
+def layer_density(evidence: Evidence) -> Drawn | None:
+    """Draw the density of every layer, in model order; rows with equal densities share a panel."""
+    layers = evidence.histories.layers
+    frame = layers[["row", "column", "layer", "density", "numel"]]
+    frame = frame.groupby(["row", "column", "layer"], sort=False, as_index=False).mean()
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    shown: dict[tuple[Any, ...], pd.DataFrame] = {}
+    for (row, column), own in frame.groupby(["row", "column"], sort=False):
+        if (own["density"] < 1).any():
+            same = (column, *own["layer"], *own["density"].round(6))
+            groups.setdefault(same, []).append(str(row))
+            shown[same] = own
+    if not groups:
+        return None
+    chosen = sorted(groups.items(), key=lambda group: str(group[0][0]))[:MOST_PANELS]
+    made, axes = panels(len(chosen), width=7.0, height=1.7, across=1)
+    look = looks(evidence.results.rows)
+    for ax, (same, rows) in zip(axes, chosen, strict=True):
+        own = shown[same]
+        colour = look[rows[0]].colour if len(rows) == 1 else "#777777"
+        ax.bar(range(len(own)), own["density"], color=colour)
+        words = f"{evidence.results.column} {text_of(same[0])}: {'; '.join(rows)}"
+        ax.set_title(textwrap.fill(words, 105), fontsize=7)
+        ax.grid(visible=False, axis="x")
+        ax.set_ylim(min(0.004, own["density"].min() / 1.5), 1.2)
+        ax.set_yscale("log")
+        plain_decades(ax.yaxis)
+        ax.set_ylabel("density")
+        ax.set_xticks([])
+    last = shown[chosen[-1][0]]
+    names = [name.removesuffix(".weight") for name in last["layer"]]
+    axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+    return made, frame
+
+
+@figure("mask_iou")
+def mask_iou(evidence: Evidence) -> Drawn | None:
+    """Draw how much of each layer's mask came back when it was pruned, prune by prune.
+
+    The value is intersection over union of the mask before growing with that after pruning back.
+    Rows that prune once have no rounds to compare.
+    """
+    import seaborn
+
+    prunes = evidence.histories.changes
+    prunes = prunes[(prunes["event"] == "prune") & prunes["iou"].notna()]
+    lines = [
+        (prune.row, prune.column, prune.epoch, layer, value)
+        for prune in prunes.itertuples()
+        for layer, value in prune.iou.items()
+    ]
+    if not lines:
+        return None
+    frame = pd.DataFrame(lines, columns=["row", "column", "epoch", "layer", "iou"])
+    keys = ["row", "column", "epoch", "layer"]
+    frame = frame.groupby(keys, sort=False, as_index=False).mean()
+    groups = frame.groupby(["row", "column"], sort=False)
+    chosen = [(at, own) for at, own in groups if own["epoch"].nunique() > 1][:MOST_PANELS]
+    if not chosen:
+        return None
+    layers = list(dict.fromkeys(evidence.histories.layers["layer"]))
+    height = max(2.2, 0.9 + 0.13 * len(layers))
+    made, axes = panels(len(chosen), width=4.4, height=height, across=2)
+    for ax, ((row, column), own) in zip(axes, chosen, strict=True):
+        grid = own.pivot(index="layer", columns="epoch", values="iou")
+        grid = grid.reindex([layer for layer in layers if layer in grid.index])
+        grid.index = [name.removesuffix(".weight") for name in grid.index]
+        grid.columns = [f"{epoch:g}" for epoch in grid.columns]
+        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar_kws={"label": "IoU"},
+                        xticklabels=True, yticklabels=True)  # fmt: skip
+        ax.tick_params(labelsize=6)
+        ax.grid(visible=False)
+        ax.set(xlabel="epoch of the prune", ylabel="")
+        ax.set_title(f"{row} — {evidence.results.column} {text_of(column)}", fontsize=8)
+    return made, frame

@@ -1,0 +1,193 @@
+"""How good the models are: against sparsity, training FLOPs and epochs, and row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from gapbench.report.cells import Results
+from gapbench.report.collect import text_of
+from gapbench.report.figures import (
+    Drawn,
+    Evidence,
+    Look,
+    figure,
+    legend_below,
+    looks,
+    one_range,
+    panels,
+    plain_decades,
+)  # fmt: skip
+
+
+def points(results: Results) -> pd.DataFrame:
+    """Return one row a cell that has run: mean, interval, cost, and the published value."""
+    return pd.DataFrame(
+        {
+            "row": row.name,
+            "method": row.method,
+            "column": column,
+            "n": cell.summary.n,
+            "mean": cell.summary.mean,
+            "half_width": cell.summary.half_width,
+            "train_flops_ratio": cell.costs.get("cost/train_flops_ratio"),
+            "epochs": cell.costs.get("run/epochs"),
+            "published": _published(results, cell),
+        }
+        for row, column, cell in results.cells()
+        if cell.summary is not None
+    )
+
+
+def _published(results: Results, cell: Any) -> float | None:
+    """Return a published value where it is of the same task: others share no axis with ours."""
+    same = cell.published is not None and cell.published.task == results.task
+    return float(cell.published.value) if same else None
+
+
+def value_label(results: Results) -> str:
+    """Return what the value's axis says."""
+    split, _, name = results.value.rpartition("/")
+    unit = results.metric.unit
+    return f"{split} {name}" + (f" ({unit})" if unit and unit.lower() != name else "")
+
+
+def _mark(ax: Axes, x: float, point: Any, look: Look, label: str | None) -> None:
+    half = None if pd.isna(point.half_width) else [point.half_width]
+    ax.errorbar([x], [point.mean], yerr=half, label=label, **look.mark())
+
+
+@figure("accuracy_vs_sparsity")
+def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
+    """Draw mean and interval of each row against its density; dense training is a band."""
+    results = evidence.results
+    frame = points(results)
+    if results.column != "sparsity" or frame.empty:
+        return None
+    made = Figure(figsize=(6.4, 3.9))
+    ax = made.add_subplot()
+    look = looks(results.rows)
+    rows = [row for row in results.rows if row.name in set(frame["row"])]
+    sparse = [row.name for row in rows if row.method != "dense"]
+    for row in rows:
+        own = frame[frame["row"] == row.name]
+        if row.method == "dense" and results.repeated:
+            _band(ax, own.iloc[0], look[row.name], row.name)
+            continue
+        spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
+        x = [(1 - column) * spread for column in own["column"]]
+        ax.plot(x, own["mean"], **look[row.name].line())
+        for at, point in zip(x, own.itertuples(), strict=True):
+            _mark(ax, at, point, look[row.name], row.name if at == x[0] else None)
+        known = own.dropna(subset="published")
+        ax.plot(1 - known["column"].astype(float), known["published"], linestyle="none",
+                marker=look[row.name].marker, markerfacecolor="none",
+                color=look[row.name].colour)  # fmt: skip
+    _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
+    ax.set_ylabel(value_label(results))
+    legend_below(made, [ax])
+    return made, frame
+
+
+def _band(ax: Axes, point: Any, look: Any, label: str) -> None:
+    ax.axhline(point["mean"], color=look.colour, linewidth=1, label=label)
+    if not pd.isna(point["half_width"]):
+        low, high = point["mean"] - point["half_width"], point["mean"] + point["half_width"]
+        ax.axhspan(low, high, color=look.colour, alpha=0.08, linewidth=0)
+
+
+def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:
+    """Make density logarithmic, from dense to sparse; the ticks say sparsity."""
+    densities = [1 - sparsity for sparsity in sparsities]
+    ax.set_xscale("log")
+    ax.set_xlim(max(densities) * 1.4, min(densities) / 1.4)
+    ax.xaxis.set_major_locator(FixedLocator(densities))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * (1 - density):g} %"))
+    ax.set_xlabel("sparsity")
+
+
+@figure("accuracy_vs_flops")
+def accuracy_vs_flops(evidence: Evidence) -> Drawn | None:
+    """Draw means against training FLOPs, with the Pareto front, a panel a column."""
+    label = "training FLOPs (× dense recipe)"
+    return _against(evidence, "train_flops_ratio", label, front=True)
+
+
+@figure("accuracy_vs_epochs")
+def accuracy_vs_epochs(evidence: Evidence) -> Drawn | None:
+    """Draw means against machine-epochs, a panel a column."""
+    return _against(evidence, "epochs", "machine-epochs", front=False)
+
+
+def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None:
+    results = evidence.results
+    frame = points(results)
+    frame = frame if frame.empty else frame.dropna(subset=x)
+    if frame.empty:
+        return None
+    frame["on_front"] = False
+    made, axes = panels(len(results.columns), width=3.6, height=3.2)
+    look = looks(results.rows)
+    for ax, column in zip(axes, results.columns, strict=True):
+        own = frame[frame["column"] == column]
+        for point in own.itertuples():
+            _mark(ax, getattr(point, x), point, look[point.row], point.row)
+        if front:
+            best = pareto(own, x, results.metric.higher_is_better)
+            frame.loc[best.index, "on_front"] = True
+            ax.step(best[x], best["mean"], where="post", color="#bbbbbb", linewidth=1, zorder=0)
+        ax.set_xscale("log")
+        plain_decades(ax.xaxis)
+        ax.set_xlabel(label)
+        ax.set_title(f"{results.column} {text_of(column)}")
+    one_range(axes)
+    axes[0].set_ylabel(value_label(results))
+    legend_below(made, axes)
+    return made, frame if front else frame.drop(columns="on_front")
+
+
+def pareto(frame: pd.DataFrame, x: str, higher_is_better: bool = True) -> pd.DataFrame:
+    """Return the rows that no other row beats in cost and mean, by increasing cost."""
+    sign = 1 if higher_is_better else -1
+    kept, best = [], float("-inf")
+    order = frame.assign(gain=sign * frame["mean"]).sort_values(
+        [x, "gain"], ascending=[True, False], kind="stable"
+    )
+    for point in order.itertuples():
+        if point.gain > best:
+            best = point.gain
+            kept.append(point.Index)
+    return frame.loc[kept]
+
+
+@figure("means")
+def means(evidence: Evidence) -> Drawn | None:
+    """Draw every row's mean, interval and seeds on one line, a panel a column."""
+    results = evidence.results
+    frame = points(results)
+    if frame.empty:
+        return None
+    look = looks(results.rows)
+    count = len(results.rows)
+    made, axes = panels(len(results.columns), width=4.6, height=0.9 + 0.24 * count, across=2)
+    for ax, column in zip(axes, results.columns, strict=True):
+        at = results.columns.index(column)
+        for line, row in enumerate(results.rows):
+            cell = row.cells[at]
+            if cell.summary is None:
+                continue
+            own = look[row.name]
+            seeds = list(cell.values.values())
+            ax.plot(seeds, [line] * len(seeds), ".", color=own.colour, alpha=0.4)
+            ax.errorbar([cell.summary.mean], [line], xerr=cell.summary.half_width, **own.mark())
+        ax.set_yticks(range(count), [row.name for row in results.rows])
+        ax.set_ylim(count - 0.5, -0.5)
+        ax.set_xlabel(value_label(results))
+        ax.set_title(f"{results.column} {text_of(column)}")
+    return made, frame

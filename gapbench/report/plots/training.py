@@ -1,0 +1,155 @@
+"""What happened while training: the metric over epochs, losses, and the shock of pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gapbench.report.collect import text_of
+from gapbench.report.figures import (
+    DASHES,
+    Drawn,
+    Evidence,
+    figure,
+    legend_below,
+    looks,
+    panels,
+    plain_decades,
+)
+
+MOST_PANELS = 24
+GROWN = "#f3e3c3"
+TUNED = "#dcebf5"
+
+
+def watched(evidence: Evidence) -> str:
+    """Return the validation metric that curves show: the task's own."""
+    return f"val/{evidence.results.value.rpartition('/')[2]}"
+
+
+@figure("anytime")
+def anytime(evidence: Evidence) -> Drawn | None:
+    """Draw the validation metric over epochs, with growing, fine-tuning and prunes marked.
+
+    One panel a row; the model of each epoch is evaluated as it is, dense parts included.
+    """
+    results, metric = evidence.results, watched(evidence)
+    curves = evidence.histories.curves.dropna(subset=metric)
+    if curves.empty:
+        return None
+    keys = ["row", "column", "epoch"]
+    frame = curves.groupby(keys, sort=False, as_index=False).agg({metric: "mean", "phase": "first"})
+    known = [row for row in results.rows if row.name in set(frame["row"])]
+    rows = known[:MOST_PANELS]
+    made, axes = panels(len(rows), across=4)
+    look = looks(results.rows)
+    low, high = frame[metric].quantile(0.02), frame[metric].max()
+    for ax, row in zip(axes, rows, strict=True):
+        own = frame[frame["row"] == row.name]
+        columns = list(dict.fromkeys(own["column"]))
+        for number, column in enumerate(columns):
+            line = own[own["column"] == column]
+            ax.plot(line["epoch"], line[metric], color=look[row.name].colour,
+                    linestyle=DASHES[number % len(DASHES)],
+                    label=text_of(column) if len(columns) > 1 else None)  # fmt: skip
+        _shade(ax, own[own["column"] == columns[0]])
+        for epoch in _prunes(evidence, row.name):
+            ax.axvline(epoch, color="#999999", linewidth=0.5, linestyle=":", zorder=0)
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        ax.set_title(row.name, fontsize=8)
+        ax.set_xlabel("machine-epochs")
+        if len(columns) > 1:
+            ax.legend(title=results.column, loc="lower right")
+    axes[0].set_ylabel(f"validation {metric.rpartition('/')[2]}")
+    words = "shaded: growing (sand), fine-tuning (blue); dotted: prune"
+    if len(rows) < len(known):
+        words += f"; the first {len(rows)} of {len(known)} rows"
+    made.suptitle(words, fontsize=8)
+    return made, frame
+
+
+def _shade(ax: Axes, curve: pd.DataFrame) -> None:
+    phases = list(_phases(curve))
+    for phase, start, stop in phases if len(phases) > 1 else ():
+        colour = GROWN if phase.startswith(("grow", "round", "dense")) else None
+        colour = TUNED if phase.startswith("fine-tune") else colour
+        if colour is not None:
+            ax.axvspan(start, stop, color=colour, linewidth=0, zorder=0)
+
+
+def _phases(curve: pd.DataFrame) -> Iterator[tuple[str, float, float]]:
+    """Yield each phase with its first epoch, from 0, and the one after its last."""
+    current, start, last = "", 0.0, 0.0
+    for epoch, phase in zip(curve["epoch"], curve["phase"], strict=True):
+        if phase != current:
+            if last:
+                yield current, start, last
+            current, start = str(phase), last
+        last = float(epoch)
+    yield current, start, last
+
+
+def _prunes(evidence: Evidence, row: str) -> list[float]:
+    changes = evidence.histories.changes
+    own = changes[(changes["row"] == row) & (changes["event"] == "prune")]
+    first = own[own["key"] == own["key"].iloc[0]] if len(own) else own
+    return [float(epoch) for epoch in first["epoch"]]
+
+
+@figure("prune_shock")
+def prune_shock(evidence: Evidence) -> Drawn | None:
+    """Draw what each prune costs at once: the validation metric just after minus just before."""
+    results, metric = evidence.results, watched(evidence)
+    changes = evidence.histories.changes
+    lines = [
+        (c.row, c.column, c.epoch, c.seed, c.after[metric] - c.before[metric], c.mask_error)
+        for c in changes[changes["event"] == "prune"].itertuples()
+        if isinstance(c.before, dict) and isinstance(c.after, dict)
+        if metric in c.before and metric in c.after
+    ]
+    if not lines:
+        return None
+    names = ["row", "column", "epoch", "seed", "change", "mask_error"]
+    frame = pd.DataFrame(lines, columns=names)
+    made, axes = panels(2, width=3.8, height=3.0)
+    look = looks(results.rows)
+    for row in results.rows:
+        own = frame[frame["row"] == row.name]
+        if own.empty:
+            continue
+        style = {**look[row.name].mark(), "alpha": 0.6, "label": row.name}
+        axes[0].plot(own["epoch"], own["change"], **style)
+        known = own.dropna(subset="mask_error")
+        axes[1].plot(known["mask_error"], known["change"], **style)
+    axes[0].set(xlabel="machine-epochs", ylabel=f"change of validation {metric.split('/')[1]}")
+    axes[1].set(xlabel="relative mask error of the prune")
+    legend_below(made, axes, across=2)
+    return made, frame
+
+
+@figure("loss_curves")
+def loss_curves(evidence: Evidence) -> Drawn | None:
+    """Draw training and validation loss over epochs, means over seeds, at the first column."""
+    results, curves = evidence.results, evidence.histories.curves
+    names = ["train/loss", "val/loss"]
+    if curves.empty:
+        return None
+    keys = ["row", "column", "epoch"]
+    frame = curves[[*keys, *names]].groupby(keys, sort=False, as_index=False).mean()
+    made, axes = panels(2, width=3.8, height=3.2)
+    look = looks(results.rows)
+    for row in results.rows:
+        own = frame[frame["row"] == row.name]
+        own = own[own["column"] == own["column"].iloc[0]] if len(own) else own
+        for ax, name in zip(axes, names, strict=True):
+            known = own.dropna(subset=name)
+            if len(known):
+                ax.plot(known["epoch"], known[name], label=row.name, **look[row.name].line())
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_yscale("log")
+        plain_decades(ax.yaxis)
+        ax.set(xlabel="machine-epochs", title=name.replace("/", " "))
+    legend_below(made, axes, across=2)
+    return made, frame

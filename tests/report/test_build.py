@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gapbench.errors import UserError
+from gapbench.experiments.ablation import Ablation
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.loading import Document
+from gapbench.report import build
+from gapbench.report.build import ReportResult, check, report
+from tests.report.folders import entry_of, spec_of, trial_of, write_run
+
+TABLES = ["table.csv", "table.html", "table.md", "table.tex"]
+
+
+def ablation(figures: tuple[str, ...] = ("means",), **report: object) -> Ablation:
+    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 1}, figures=list(figures),
+                   **report)  # fmt: skip
+    return Ablation(spec, Document("partitions.yaml", {}, {}), (), {})
+
+
+def entries_of(results: Path, run: int = 3) -> list[Entry]:
+    entries = []
+    for partitions in (4, 1):
+        for seed in range(3):
+            trial = trial_of(seed=seed, partitions=partitions)
+            entries.append(entry_of(trial))
+            if seed < run:
+                write_run(results, trial, 87 + partitions / 10 + seed**2 / partitions)
+    return entries
+
+
+def make(results: Path, run: int = 3) -> ReportResult:
+    return report(ablation(), "mini", entries_of(results, run), results)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_report_is_runs_tables_and_figures_in_the_folder_of_its_ablation(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    assert made.folder == tmp_path / "mini" / "partitions"
+    names = {str(path.relative_to(made.folder)) for path in made.paths}
+    figure = {f"figures/means.{kind}" for kind in ("png", "svg", "csv")}
+    assert names == {"runs.csv", *TABLES, *figure}
+    assert all(path.is_file() for path in made.paths) and made.left_out == ()
+
+
+def test_reporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    before = contents(made.folder)
+    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
+    for path in made.paths:
+        path.unlink()
+    report(ablation(), "mini", entries, tmp_path)
+    assert contents(made.folder) == before
+
+
+def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    png = made.folder / "figures" / "means.png"
+    os.utime(png, (1, 1))
+    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
+    again = report(ablation(), "mini", entries, tmp_path)
+    assert png.stat().st_mtime == 1 and set(again.paths) == set(made.paths)
+    write_run(tmp_path, trial_of(seed=7), 88.0)
+    report(ablation(), "mini", [*entries, entry_of(trial_of(seed=7))], tmp_path)
+    assert png.stat().st_mtime != 1
+
+
+def test_a_figure_that_is_not_asked_for_any_more_goes(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    (made.folder / "figures" / "mine.png").write_bytes(b"kept")
+    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
+    report(ablation(figures=("coverage",)), "mini", entries, tmp_path)
+    names = {path.name for path in (made.folder / "figures").iterdir()}
+    assert "coverage.svg" in names and "means.svg" not in names and "mine.png" in names
+
+
+def test_what_was_left_out_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "notes").mkdir(parents=True)
+    made = make(tmp_path, run=0)
+    told = {left.place: left.reason for left in made.left_out}
+    assert told["runs/notes"].startswith("no trial.json")
+    assert "nothing has run" in told["figures/means"]
+
+
+def test_json_has_every_grid_by_its_heads(tmp_path: Path) -> None:
+    plain = make(tmp_path).as_dict()
+    first = plain["tables"][0]["rows"][0]
+    assert first["method"] == "C-GaP" and first["κ"] == "4"
+    assert first["90 % sparse, published: imagenet"] == "76.3"
+    assert plain["left_out"] == []
+
+
+def test_check_recomputes_the_tables_from_runs_csv(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    spec = ablation().spec
+    assert check(spec, made.folder) == []
+    (made.folder / "table.md").write_text("edited by hand")
+    (made.folder / "table.tex").unlink()
+    assert check(spec, made.folder) == ["table.md", "table.tex"]
+
+
+def test_check_finds_a_number_changed_in_runs_csv(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    runs = made.folder / "runs.csv"
+    assert ",87.4," in runs.read_text()
+    runs.write_text(runs.read_text().replace(",87.4,", ",87.5,", 1))
+    assert "table.csv" in check(ablation().spec, made.folder)
+
+
+def test_check_without_runs_csv_says_so_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"runs\.csv: cannot be read"):
+        check(ablation().spec, tmp_path)
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    results = tmp_path / "results"
+    (results / "mini").mkdir(parents=True)
+    (results / "mini" / "partitions").symlink_to(outside)
+    with pytest.raises(UserError, match="is a link"):
+        make(results)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    precious = made.folder / "precious"
+    precious.write_text("kept")
+    stamp = made.folder / "figures" / build.STAMP
+    stamp.write_text("0\n../precious\nmeans.png\n")
+    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
+    report(ablation(figures=("coverage",)), "mini", entries, tmp_path)
+    assert precious.read_text() == "kept"
+
+
+def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    entries = entries_of(tmp_path)
+    (tmp_path / "mini").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"mini.*cannot be written"):
+        report(ablation(), "mini", entries, tmp_path)

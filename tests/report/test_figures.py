@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+
+from gapbench.errors import UserError
+from gapbench.report.cells import results_of
+from gapbench.report.collect import runs_frame, scan
+from gapbench.report.figures import COLOURS, Evidence, draw, evidence_of, figures, looks
+from gapbench.report.histories import read_histories
+from gapbench.report.plots.performance import pareto
+from gapbench.report.plots.training import _phases
+from tests.report.folders import entry_of, spec_of, trial_of, write_run
+
+
+def evidence(tmp_path: Path, run: bool = True) -> Evidence:
+    entries = []
+    for seed in range(2):
+        for trial in (
+            trial_of("dense", seed=seed),
+            trial_of(seed=seed),
+            trial_of(seed=seed, sparsity=0.8),
+            trial_of("rigl", seed=seed),
+        ):
+            entries.append(entry_of(trial))
+            if run:
+                write_run(tmp_path, trial, 88.0 + seed + trial.sparsity)
+    found = scan(tmp_path)
+    frame = runs_frame(entries, found)
+    (results,) = results_of(frame, spec_of(rows=["label"]))
+    names = ["val/accuracy", "train/loss", "val/loss"]
+    return evidence_of(results, frame, read_histories(found.runs.values(), names))
+
+
+def plotted(tmp_path: Path, name: str) -> pd.DataFrame:
+    drawn = figures[name](evidence(tmp_path))
+    assert drawn is not None
+    return drawn[1]
+
+
+@pytest.mark.parametrize("name", list(figures))
+def test_every_figure_is_the_same_to_the_byte_when_drawn_again(tmp_path: Path, name: str) -> None:
+    found = evidence(tmp_path)
+    first, second = draw(name, found), draw(name, found)
+    assert first is not None and set(first) == {"png", "svg", "csv"}
+    assert first == second
+    assert first["png"].startswith(b"\x89PNG") and b"<svg" in first["svg"]
+
+
+@pytest.mark.parametrize("name", list(figures))
+def test_a_figure_without_runs_is_not_drawn(tmp_path: Path, name: str) -> None:
+    assert draw(name, evidence(tmp_path, run=False)) is None
+
+
+def test_an_unknown_figure_is_named_with_the_valid_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"unknown figure 'coverag': did you mean 'coverage'"):
+        draw("coverag", evidence(tmp_path))
+
+
+def test_drawing_leaves_matplotlibs_settings_alone(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    draw("means", evidence(tmp_path))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_accuracy_figures_plot_the_means_of_the_table(tmp_path: Path) -> None:
+    frame = plotted(tmp_path, "accuracy_vs_sparsity")
+    own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)].iloc[0]
+    assert own["mean"] == pytest.approx(88.9 + 0.5) and own["n"] == 2
+    assert own["half_width"] == pytest.approx(12.7062 * 0.5, rel=1e-4)  # t(1) x sd / sqrt 2
+    assert pd.isna(own["published"])  # a value for another task shares no axis with ours
+
+
+def test_the_pareto_front_holds_what_nothing_cheaper_beats() -> None:
+    frame = pd.DataFrame({"cost": [3, 1, 2, 2, 4], "mean": [9.0, 5.0, 4.0, 7.0, 8.0]})
+    assert list(pareto(frame, "cost").index) == [1, 3, 0]
+    assert list(pareto(frame, "cost", higher_is_better=False).index) == [1, 2]
+
+
+def test_coverage_is_averaged_over_seeds_epoch_by_epoch(tmp_path: Path) -> None:
+    frame = plotted(tmp_path, "coverage")
+    own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)]
+    assert list(own["epoch"]) == [1, 2, 3, 4]
+    assert list(own["coverage"]) == pytest.approx([0.3, 0.6, 0.9, 1.0])
+
+
+def test_mask_iou_has_a_value_for_each_layer_and_prune(tmp_path: Path) -> None:
+    frame = plotted(tmp_path, "mask_iou")
+    own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)]
+    assert list(own["epoch"]) == [1.0, 2.0] and set(own["layer"]) == {"fc.weight"}
+    assert list(own["iou"]) == pytest.approx([0.7, 0.7])
+
+
+def test_prune_shock_is_the_metric_after_minus_before(tmp_path: Path) -> None:
+    frame = plotted(tmp_path, "prune_shock")
+    assert set(frame["change"].round(9)) == {-1.5}
+    assert sorted(set(frame["mask_error"])) == [0.02, 0.04]
+
+
+def test_the_anytime_curve_knows_the_phases(tmp_path: Path) -> None:
+    frame = plotted(tmp_path, "anytime")
+    own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)]
+    assert list(_phases(own)) == [
+        ("grow 1/2", 0.0, 1.0),
+        ("grow 2/2", 1.0, 2.0),
+        ("fine-tune", 2.0, 4.0),
+    ]
+
+
+def test_a_method_has_one_colour_in_all_figures_and_its_variants_differ() -> None:
+    spec = spec_of(rows=["label", "partitions"])
+    trials = [trial_of(partitions=count) for count in (1, 2)] + [trial_of("rigl")]
+    frame = runs_frame([entry_of(trial) for trial in trials], scan(Path("/nonexistent")))
+    (results,) = results_of(frame, spec)
+    one, two, rigl = looks(results.rows).values()
+    assert matplotlib.colors.to_hex(one.colour).upper() == COLOURS["c_gap"][0]
+    assert matplotlib.colors.to_hex(rigl.colour).upper() == COLOURS["rigl"][0]
+    assert one.marker == two.marker and one.dashes != two.dashes and two.hollow
+    assert len({colour for colour, _ in COLOURS.values()}) == len(COLOURS)
+    assert len({marker for _, marker in COLOURS.values()}) == len(COLOURS)

@@ -225,16 +225,20 @@ def _from_debian(dataset: DataSet, folder: Path) -> Path:
             raise _Unavailable(f"{command} is not installed")
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True)
-    own = [f"Dir::State::Lists={lists}", f"Dir::Cache={folder}", "Acquire::http::Timeout=30"]
-    private = [word for setting in own for word in ("-o", setting)]
+    brief = ("Acquire::Retries=0", "Acquire::http::Timeout=30", "APT::Update::Error-Mode=any")
+    private = (*brief, f"Dir::State::Lists={lists}", f"Dir::Cache={folder}")
     try:
-        _run(["apt-get", "download", dataset.package], folder)
+        _run([*_apt_get(brief), "download", dataset.package], folder)
     except _Unavailable:  # most often because the system has no package lists
-        _run(["apt-get", *private, "update"], folder)
-        _run(["apt-get", *private, "download", dataset.package], folder)
+        _run([*_apt_get(private), "update"], folder)
+        _run([*_apt_get(private), "download", dataset.package], folder)
     [package] = folder.glob(f"{dataset.package}_*.deb")
     _run(["dpkg-deb", "-x", package.name, "unpacked"], folder)
     return folder / "unpacked" / dataset.system.relative_to("/")
+
+
+def _apt_get(settings: tuple[str, ...]) -> list[str]:
+    return ["apt-get", *(word for setting in settings for word in ("-o", setting))]
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -251,8 +255,8 @@ def _run(command: list[str], folder: Path) -> None:
     except subprocess.TimeoutExpired:
         raise _Unavailable(f"{command[0]} did not end in 10 minutes") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise _Unavailable(said[-1] if said else f"{command[0]} returned {done.returncode}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith(("E:", "dpkg"))]
+        raise _Unavailable(errors[0] if errors else f"{command[0]} returned {done.returncode}")
 
 
 def _from_mirrors(dataset: DataSet, folder: Path) -> Path:

@@ -1,0 +1,167 @@
+"""Claims on trials, and the states that follow from run folders and SLURM's word together."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+import pytest
+
+from gapbench.experiments.marks import read_json, write_json
+from gapbench.experiments.store import LOST_AFTER, RunFolder
+from gapbench.launch.queue import Listed
+from gapbench.launch.submissions import Submission, job_of, log_of, look
+
+
+class Answers:
+    """SLURM's word, as a test wants it."""
+
+    def __init__(self, **states):
+        self.states = states
+
+    def ask(self, jobs):
+        if self.states.get("silent"):
+            return None
+        return {
+            name.removeprefix("j"): Listed(name.removeprefix("j"), state)
+            for name, state in self.states.items()
+        }
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = [RunFolder(tmp_path / "runs" / f"{number:016x}") for number in range(3)]
+    for folder in made:
+        folder.prepare({"key": folder.path.name}, {})
+    return made
+
+
+@pytest.fixture
+def submitted(folders, tmp_path):
+    """Three trials that were submitted as array 12."""
+    submission = Submission(tmp_path)
+    assert submission.claim(folders, Answers()) == folders
+    submission.folder.mkdir(parents=True)
+    submission.submitted("12", 3)
+    return submission
+
+
+def state_of(folder, **answers):
+    (sight,) = look([folder], Answers(**answers))
+    return sight.state
+
+
+def test_a_claim_leads_to_the_task_of_the_array(folders, submitted):
+    assert [job_of(folder) for folder in folders] == ["12_0", "12_1", "12_2"]
+    log = submitted.folder / "12_1_0_log.out"
+    assert log_of(folders[1]) is None
+    log.write_text("hello")
+    assert log_of(folders[1]) == log
+
+
+def test_an_array_of_one_is_a_plain_job(folders, tmp_path):
+    submission = Submission(tmp_path)
+    submission.claim(folders[:1], Answers())
+    submission.folder.mkdir(parents=True)
+    submission.submitted("7", 1)
+    assert job_of(folders[0]) == "7"
+    assert job_of(folders[1]) is None
+
+
+@pytest.mark.parametrize("word", ["PENDING", "CONFIGURING", "REQUEUED", "COMPLETING", "RUNNING"])
+def test_a_trial_whose_job_lives_is_not_submitted_again(folders, submitted, tmp_path, word):
+    assert Submission(tmp_path).claim([folders[1]], Answers(j12_1=word)) == []
+    assert state_of(folders[1], j12_1=word) == "queued"
+
+
+@pytest.mark.parametrize("answers", [{}, {"j12_1": "CANCELLED"}, {"j12_1": "NODE_FAIL"}])
+def test_a_trial_whose_job_is_over_or_forgotten_is(folders, submitted, tmp_path, answers):
+    assert state_of(folders[1], **answers) == "planned"
+    later = Submission(tmp_path)
+    assert later.claim([folders[1]], Answers(**answers)) == [folders[1]]
+    assert read_json(folders[1].submitted)["submission"] == later.name
+
+
+def test_silence_means_nothing(folders, submitted, tmp_path):
+    assert Submission(tmp_path).claim([folders[0]], Answers(silent=True)) == []
+    assert state_of(folders[0], silent=True) == "queued"
+
+
+def test_a_launcher_that_is_about_to_submit_keeps_its_claims_while_it_lives(folders, tmp_path):
+    Submission(tmp_path).claim(folders[:1], Answers())
+    assert state_of(folders[0]) == "queued"
+    assert Submission(tmp_path).claim(folders[:1], Answers()) == []
+    claim = json.loads(folders[0].submitted.read_text())
+    write_json(folders[0].submitted, {**claim, "pid": 2**22 + 1})
+    assert state_of(folders[0]) == "planned"
+    write_json(folders[0].submitted, {**claim, "host": socket.gethostname() + "-other"})
+    assert state_of(folders[0]) == "queued"
+    old = time.time() - LOST_AFTER - 1
+    write_json(folders[0].submitted, {**claim, "host": socket.gethostname() + "-other", "at": old})
+    assert state_of(folders[0]) == "planned"
+    assert Submission(tmp_path).claim(folders[:1], Answers()) == folders[:1]
+
+
+def test_indices_are_those_of_the_trials_that_were_claimed(folders, submitted, tmp_path):
+    later = Submission(tmp_path)
+    assert later.claim(folders, Answers(j12_1="RUNNING")) == [folders[0], folders[2]]
+    assert [read_json(folders[n].submitted)["index"] for n in (0, 2)] == [0, 1]
+
+
+def test_claims_are_withdrawn_but_not_those_of_others(folders, submitted, tmp_path):
+    later = Submission(tmp_path)
+    later.claim([folders[0]], Answers())
+    later.withdraw(folders)
+    assert not folders[0].submitted.exists()
+    assert folders[1].submitted.exists()
+
+
+def test_an_interrupted_trial_that_slurm_requeued_is_queued(folders, submitted):
+    folder = folders[0]
+    folder.begin_attempt()
+    folder.end_attempt("interrupted")
+    assert state_of(folder, j12_0="PENDING") == "queued"
+    assert state_of(folder) == "interrupted"
+    assert state_of(folder, silent=True) == "interrupted"
+
+
+def test_a_failed_trial_stays_failed_while_its_job_ends_and_is_queued_when_retried(
+    folders, submitted, tmp_path
+):
+    folder = folders[0]
+    folder.begin_attempt()
+    folder.end_attempt("failed", "boom")
+    assert state_of(folder, j12_0="COMPLETING") == "failed"
+    assert state_of(folder, j12_0="FAILED") == "failed"
+    later = Submission(tmp_path)
+    later.claim([folder], Answers())
+    later.folder.mkdir(parents=True)
+    later.submitted("13", 1)
+    assert state_of(folder, j13="PENDING") == "queued"
+
+
+def test_slurms_word_never_makes_a_failure(folders, submitted):
+    for word in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "PREEMPTED", "NODE_FAIL"):
+        (sight,) = look([folders[0]], Answers(j12_0=word))
+        assert sight.state == "planned"
+        assert sight.hint == word
+
+
+def test_a_silent_run_on_a_node_whose_job_runs_is_running(folders, submitted):
+    folder = folders[0]
+    mark = {"token": "t", "host": "elsewhere", "pid": 1, "began": "1", "slurm_job": "12_0"}
+    write_json(folder.owner, mark)
+    past = time.time() - LOST_AFTER - 1
+    os.utime(folder.owner, (past, past))
+    assert folder.state() == "lost"
+    (sight,) = look([folder], Answers(j12_0="RUNNING"))
+    assert sight.state == "running"
+    assert "no sign of life" in sight.hint
+    assert state_of(folder, j12_0="NODE_FAIL") == "lost"
+
+
+def test_a_completed_trial_is_completed_whatever_slurm_says(folders, submitted):
+    folders[0].complete({"key": folders[0].path.name})
+    assert state_of(folders[0], j12_0="RUNNING") == "completed"

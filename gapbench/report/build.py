@@ -111,7 +111,7 @@ def _write(spec: AblationSpec, folder: Path, entries: Sequence[Entry], found: Sc
     for name, text in table_texts(all_results, tables, spec).items():
         (folder / name).write_text(text, encoding="utf-8")
         paths.append(folder / name)
-    drawn, left_out = _figures(spec, folder, entries, found, frame, all_results)
+    drawn, left_out = _figures(spec, folder, found, frame, all_results)
     return ReportResult(folder, (*paths, *drawn), tables, (*found.left_out, *left_out))
 
 
@@ -157,7 +157,6 @@ def _make(folder: Path) -> None:
 def _figures(
     spec: AblationSpec,
     folder: Path,
-    entries: Sequence[Entry],
     found: Scan,
     frame: pd.DataFrame,
     all_results: Sequence[Results],
@@ -168,7 +167,7 @@ def _figures(
     before = _stamped(place)
     if before is not None and before[0] == stamp:
         return [place / name for name in before[1]], []
-    runs = [found.runs[e.trial.key] for e in entries if e.trial.key in found.runs]
+    runs = [found.runs[key] for key in frame["key"] if key in found.runs]
     metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
     histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"])
     paths, left_out = [], list(histories.left_out)

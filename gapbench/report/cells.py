@@ -145,14 +145,14 @@ def _of_task(frame: pd.DataFrame, task: str, spec: AblationSpec) -> Results:
         groups.setdefault(tuple(text_of(trial[f]) for f in report.rows), []).append(trial)
     rows = []
     names = _names(groups)
+    varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
     for fields, members in groups.items():
-        varying = _varying(trials, members[0]["method"])
         everywhere = repeated and members[0]["method"] == "dense"
         cells = []
         for column in columns:
             inside = [t for t in members if everywhere or t[report.columns] == column]
             _check_equal(inside, spec, fields)
-            cells.append(_cell(inside, value, metric, spec.name, varying))
+            cells.append(_cell(inside, value, metric, spec.name, varying[members[0]["method"]]))
         rows.append(Row(fields, names[fields], settings_of(members[0]), tuple(cells)))
     return Results(
         ablation=spec.name,

@@ -26,6 +26,7 @@ from gapbench.methods.method import methods, options_model
 
 COMPLETED = "completed"
 NOTHING = "–"  # a setting that a trial does not have
+PARTS = ("sparsity", "density", "parameters", "cost", "exploration", "environment")
 # columns that hold text even where every value looks like a number ("1234567890123456")
 TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
 YES_NO = "environment/git_dirty"
@@ -113,8 +114,9 @@ def _trial(folder: RunFolder) -> Trial:
         trial = Trial.read(folder.trial)
     except UserError as error:
         raise UserError(str(error).removeprefix(f"{folder.trial}: ")) from None
-    if trial.key != folder.path.name:
-        raise UserError(f"trial.json is that of {trial.key}: the folder was renamed or copied")
+    key = trial.key
+    if key != folder.path.name:
+        raise UserError(f"trial.json is that of {key}: the folder was renamed or copied")
     return trial
 
 
@@ -135,7 +137,19 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
         isinstance(value, (int, float)) for value in metrics.values()
     ):
         raise UserError("result.json has no metrics")
+    for part in PARTS:
+        if not isinstance(result.get(part, {}), dict):
+            raise UserError(f"result.json: {part} is damaged")
+    layers = result.get("density", {}).get("layers", {})
+    if not isinstance(layers, dict) or not all(map(_is_layer, layers.values())):
+        raise UserError("result.json: density of layers is damaged")
     return result
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), (int, float)) for name in ("density", "numel")
+    )
 
 
 # -- one row a trial -----------------------------------------------------------------------------
@@ -151,11 +165,12 @@ def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     options = {name: None for known in methods for name in options_model(known).model_fields}
     rows = []
     for entry in entries:
-        run = found.runs.get(entry.trial.key)
-        state = COMPLETED if run else found.states.get(entry.trial.key, "planned")
+        key = entry.trial.key
+        run = found.runs.get(key)
+        state = COMPLETED if run else found.states.get(key, "planned")
         settings = {name: _plain(value) for name, value in {**options, **entry.fields()}.items()}
         measured = dict(_measured(run.result)) if run else {}
-        rows.append({"key": entry.trial.key, "state": state, **settings, **measured})
+        rows.append({"key": key, "state": state, **settings, **measured})
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     return pd.DataFrame(columns, dtype=object)
@@ -168,9 +183,8 @@ def _plain(value: object) -> object:
 
 def _measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     yield from result["metrics"].items()
-    for part in ("sparsity", "density", "parameters", "cost", "exploration", "environment"):
-        values = result.get(part)
-        for name, value in (values if isinstance(values, dict) else {}).items():
+    for part in PARTS:
+        for name, value in result.get(part, {}).items():
             if not isinstance(value, (dict, list)):
                 yield f"{part}/{name}", value
     for name in ("epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pandas as pd
 from gapbench.report.collect import LeftOut, Run, is_plain
 
 CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
+MAPPINGS = ("iou", "before", "after")
 CHANGE = ("epoch", "step", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
 
@@ -45,20 +47,30 @@ def read_histories(runs: Iterable[Run], metrics: Sequence[str]) -> Histories:
     layers: Columns = {name: [] for name in ("key", "layer", "density", "numel", "coverage")}
     left_out = []
     for run in runs:
-        _add_layers(layers, run)
+        key = run.folder.path.name
+        _add_layers(layers, key, run.result)
         lines, broken = read_lines(run)
         if broken:
-            place = f"runs/{run.folder.path.name}/history.jsonl"
-            left_out.append(LeftOut(place, broken))
-        for line in lines:
-            epoch = line["kind"] == "epoch"
-            into, names = (curves, (*CURVE, *metrics)) if epoch else (changes, CHANGE)
-            into["key"].append(run.trial.key)
-            for name in names:
-                into[name].append(line.get(name))
+            left_out.append(LeftOut(f"runs/{key}/history.jsonl", broken))
+        for into, kind in ((curves, "epoch"), (changes, "change")):
+            chosen = [line for line in lines if line["kind"] == kind]
+            into["key"] += [key] * len(chosen)
+            for name in list(into)[1:]:
+                into[name] += [line.get(name) for line in chosen]
     return Histories(
-        pd.DataFrame(curves), pd.DataFrame(changes), pd.DataFrame(layers), tuple(left_out)
+        curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
+        changes=_numbers(changes, {"epoch", "step", "mask_error"}),
+        layers=_numbers(layers, {"coverage"}),
+        left_out=tuple(left_out),
     )
+
+
+def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
+    """Return a frame in which what should be a number is one, or NaN."""
+    frame = pd.DataFrame(columns)
+    for name in numeric:
+        frame[name] = pd.to_numeric(frame[name], errors="coerce")
+    return frame
 
 
 def read_lines(run: Run) -> tuple[list[dict[str, Any]], str | None]:
@@ -90,15 +102,15 @@ def _is_line(value: object) -> bool:
         isinstance(value, dict)
         and value.get("kind") in ("epoch", "change")
         and isinstance(value.get("epoch"), (int, float))
+        and all(isinstance(value.get(name), (dict, NoneType)) for name in MAPPINGS)
     )
 
 
-def _add_layers(layers: Columns, run: Run) -> None:
-    found = run.result.get("density", {}).get("layers", {})
-    covered = run.result.get("exploration", {}).get("coverage_layers", {})
-    for name, layer in found.items():
-        layers["key"].append(run.trial.key)
-        layers["layer"].append(name)
-        layers["density"].append(layer["density"])
-        layers["numel"].append(layer["numel"])
-        layers["coverage"].append(covered.get(name))
+def _add_layers(layers: Columns, key: str, result: Mapping[str, Any]) -> None:
+    found = result.get("density", {}).get("layers", {})
+    covered = result.get("exploration", {}).get("coverage_layers", {})
+    layers["key"] += [key] * len(found)
+    layers["layer"] += found
+    layers["density"] += [layer["density"] for layer in found.values()]
+    layers["numel"] += [layer["numel"] for layer in found.values()]
+    layers["coverage"] += [covered.get(name) for name in found]

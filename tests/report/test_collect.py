@@ -59,6 +59,11 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     renamed.rename(runs / "fedcba9876543210")
     no_metrics = write_run(tmp_path, trial_of(seed=5), 88.0)
     (no_metrics / "result.json").write_text(json.dumps({"key": no_metrics.name}))
+    no_layers = write_run(tmp_path, trial_of(seed=7), 88.0)
+    damaged = {"key": no_layers.name, "metrics": {"test/accuracy": 1}, "density": {"layers": [1]}}
+    (no_layers / "result.json").write_text(json.dumps(damaged))
+    no_cost = write_run(tmp_path, trial_of(seed=8), 88.0)
+    (no_cost / "result.json").write_text(json.dumps({**damaged, "key": no_cost.name, "cost": 1}))
     unfinished = write_trial(tmp_path, trial_of(seed=6))
     (unfinished / "status.json").write_text(json.dumps({"state": "failed"}))
     found = reasons(tmp_path)
@@ -71,7 +76,9 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert "renamed or copied" in found["runs/fedcba9876543210"]
     assert found[f"runs/{no_metrics.name}"] == "result.json has no metrics"
     assert found[f"runs/{unfinished.name}"] == "no result yet: failed"
-    assert len(found) == 8
+    assert found[f"runs/{no_layers.name}"] == "result.json: density of layers is damaged"
+    assert found[f"runs/{no_cost.name}"] == "result.json: cost is damaged"
+    assert len(found) == 10
 
 
 def test_links_out_of_the_results_folder_are_not_followed(tmp_path: Path) -> None:
@@ -107,6 +114,18 @@ def test_damaged_lines_of_a_history_are_left_out_and_counted(tmp_path: Path) -> 
     found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
     assert found.left_out[0].reason == f"1 of {len(lines)} lines are damaged"
     assert len(found.curves) + len(found.changes) == len(lines) - 1
+
+
+def test_history_values_of_a_wrong_type_are_no_numbers(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, trial_of(), 88.0)
+    wrong = {"kind": "epoch", "epoch": 5, "coverage": "much", "val/accuracy": [1]}
+    worse = {"kind": "change", "epoch": 5, "event": "prune", "iou": "high"}
+    with open(folder / "history.jsonl", "a") as file:
+        file.write(f"{json.dumps(wrong)}\n{json.dumps(worse)}\n")
+    found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
+    assert math.isnan(found.curves["val/accuracy"].iloc[-1])
+    assert math.isnan(found.curves["coverage"].iloc[-1])
+    assert found.left_out[0].reason.startswith("1 of ")
 
 
 def test_histories_hold_curves_changes_and_layers(tmp_path: Path) -> None:
@@ -152,13 +171,13 @@ def test_a_file_that_is_no_runs_csv_is_refused_in_one_line(tmp_path: Path, text:
         read_runs(path)
 
 
-def test_two_thousand_folders_are_read_in_their_share_of_twenty_seconds(tmp_path: Path) -> None:
-    entries = [entry_of(trial_of(seed=seed)) for seed in range(2000)]
+def test_a_thousand_folders_are_read_in_their_share_of_twenty_seconds(tmp_path: Path) -> None:
+    entries = [entry_of(trial_of(seed=seed)) for seed in range(1000)]
     for entry in entries:
         write_run(tmp_path, entry.trial, 80 + entry.trial.seed % 7)
     began = time.process_time()
     found = scan(tmp_path)
     frame = runs_frame(entries, found)
     histories = read_histories(found.runs.values(), ["val/accuracy"])
-    assert time.process_time() - began < 4  # of 20 s for 10,000
-    assert len(frame) == 2000 and len(histories.curves) == 8000
+    assert time.process_time() - began < 2.5  # of 20 s for 10,000, with figures
+    assert len(frame) == 1000 and len(histories.curves) == 4000

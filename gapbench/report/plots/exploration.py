@@ -108,7 +108,7 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
     chosen = [(at, own) for at, own in groups if own["epoch"].nunique() > 1][:MOST_PANELS]
     if not chosen:
         return None
-    layers = list(dict.fromkeys(evidence.histories.layers["layer"]))
+    layers = list(dict.fromkeys([*evidence.histories.layers["layer"], *frame["layer"]]))
     height = max(2.2, 0.9 + 0.13 * len(layers))
     made, axes = panels(len(chosen), width=4.4, height=height, across=2)
     for ax, ((row, column), own) in zip(axes, chosen, strict=True):

@@ -101,6 +101,7 @@ def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str,
         "seed": trial.seed,
         "ranks": Ranks.current().world,
         "data_sha256": training.task.data_digest(),
+        "signatures": training.task.signatures(),
         "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -35,13 +35,19 @@ class ReportResult:
     """What a report made.
 
     Attributes:
+        spec: the ablation.
         folder: results/<scale>/<ablation>.
+        frame: runs.csv.
+        results: one a task.
         paths: every file of the report.
         tables: one a task.
         left_out: run folders, histories and figures that are not in it, and why.
     """
 
+    spec: AblationSpec
     folder: Path
+    frame: pd.DataFrame
+    results: tuple[Results, ...]
     paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
@@ -112,7 +118,15 @@ def _write(spec: AblationSpec, folder: Path, entries: Sequence[Entry], found: Sc
         (folder / name).write_text(text, encoding="utf-8")
         paths.append(folder / name)
     drawn, left_out = _figures(spec, folder, found, frame, all_results)
-    return ReportResult(folder, (*paths, *drawn), tables, (*found.left_out, *left_out))
+    return ReportResult(
+        spec=spec,
+        folder=folder,
+        frame=frame,
+        results=tuple(all_results),
+        paths=(*paths, *drawn),
+        tables=tables,
+        left_out=(*found.left_out, *left_out),
+    )
 
 
 def table_texts(

@@ -282,9 +282,11 @@ def _cost_grid(results: Results) -> Grid:
     column = HEADS.get(results.column, results.column.replace("_", " "))
     body = []
     for row, value, cell in results.cells():
-        if not cell.costs:
+        everywhere = results.repeated and row.method == "dense"
+        if not cell.costs or (everywhere and value != results.columns[0]):
             continue
-        names = (*(_field(field) for field in row.fields), _field(text_of(value)))
+        column_value = NOTHING if everywhere else text_of(value)
+        names = (*(_field(field) for field in row.fields), _field(column_value))
         counted = Text(str(len(cell.values) + len(cell.diverged)))
         body.append((*names, counted, *(_cost(cell, name) for name in used)))
     return Grid(

@@ -1,0 +1,190 @@
+"""The HTML page: one file that needs no network, works from a folder, and escapes every value."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import gapbench
+from gapbench.report import render
+from gapbench.report.build import ReportResult
+from gapbench.report.cells import value_name
+from gapbench.report.collect import COMPLETED, Run, Scan, is_given, is_plain, text_of
+from gapbench.report.comparisons import of_claim
+from gapbench.report.figures import figures
+from gapbench.report.histories import read_lines
+from gapbench.report.tables import CLAIM_WORDS
+
+PAGE = "index.html"
+MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
+LOG_LINES = 15
+LOG_BYTES = 8192
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: Path) -> Path:
+    """Write the page of some reports: summary, tables, figures, and every trial.
+
+    Args:
+        reports: what `report` returned.
+        title: of the page.
+        found: the run folders that they were made from.
+        path: where to write.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gapbench.report", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    runs = _runs(reports, found)
+    left_out = {(left.place, left.reason): None for made in reports for left in made.left_out}
+    text = environment.get_template("page.html.j2").render(
+        title=title,
+        version=gapbench.__version__,
+        ablations=[_ablation(made) for made in reports],
+        trials=[_trial(label, run) for label, run in list(runs.values())[:MOST_TRIALS]],
+        completed=len(runs),
+        left_out=list(left_out),
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, Run]]:
+    """Return every completed trial once, with what its row is called."""
+    runs: dict[str, tuple[str, Run]] = {}
+    for made in reports:
+        for trial in made.frame.to_dict("records"):
+            run = found.runs.get(trial["key"])
+            if run is not None:
+                runs.setdefault(trial["key"], (run.trial.describe(str(trial["label"])), run))
+    return runs
+
+
+# -- ablations -----------------------------------------------------------------------------------
+
+
+def _ablation(made: ReportResult) -> dict[str, Any]:
+    states = made.frame["state"]
+    return {
+        "name": made.spec.name,
+        "anchor": f"ablation-{made.spec.name}",
+        "question": made.spec.question,
+        "run": int((states == COMPLETED).sum()),
+        "planned": len(states),
+        "claim": _claim(made),
+        "grids": [
+            {
+                "title": grid.title,
+                "html": Markup(render.html_grid(grid)) if grid.body else None,
+                "notes": grid.notes,
+            }
+            for table in made.tables
+            for grid in table.grids
+        ],
+        "figures": [_figure(path) for path in made.paths if path.suffix == ".svg"],
+    }
+
+
+def _claim(made: ReportResult) -> str:
+    if made.spec.claim is None:
+        return ""
+    words = []
+    for results in made.results:
+        for comparison in of_claim(results, made.spec.claim):
+            if comparison.difference is not None:
+                at = f" at {results.column} {text_of(comparison.column)}"
+                where = comparison.row.name + (at if len(results.columns) > 1 else "")
+                words.append(f"{where}: {CLAIM_WORDS[comparison.verdict]}")
+    return "; ".join(words) or "not run"
+
+
+def _figure(path: Path) -> dict[str, str]:
+    name = path.stem.partition("-")[0]
+    words = (figures[name].__doc__ or name).strip().splitlines()[0].removeprefix("Draw ")
+    return {
+        "name": path.stem,
+        "caption": words[0].upper() + words[1:],
+        "data": base64.b64encode(path.read_bytes()).decode(),
+    }
+
+
+# -- trials --------------------------------------------------------------------------------------
+
+
+def _trial(label: str, run: Run) -> dict[str, Any]:
+    return {
+        "key": run.trial.key,
+        "label": label,
+        "curves": list(_curves(run)),
+        "provenance": list(_provenance(run)),
+        "configuration": json.dumps(run.trial.document(), indent=1, ensure_ascii=False),
+        "log": log_tail(run.folder.log),
+    }
+
+
+def _provenance(run: Run) -> Iterator[tuple[str, str]]:
+    for name, value in run.result.get("metrics", {}).items():
+        yield name, f"{value:g}"
+    for name in ("seed", "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",
+                 "data_sha256", "finished"):  # fmt: skip
+        if is_given(run.result.get(name)):
+            yield name.replace("_", " "), text_of(run.result[name])
+    for name, value in run.result.get("environment", {}).items():
+        if is_given(value):
+            yield name.replace("_", " "), text_of(value)
+
+
+def _curves(run: Run) -> Iterator[dict[str, Any]]:
+    lines = [line for line in read_lines(run)[0] if line["kind"] == "epoch"]
+    metric = value_name(run.trial.task, "val/accuracy")
+    for name in (metric, "train/loss", "coverage"):
+        points = [(line["epoch"], line[name]) for line in lines if _is_finite(line.get(name))]
+        if len(points) > 1:
+            yield {
+                "name": name,
+                "points": polyline(points),
+                "first": f"{points[0][1]:.4g}",
+                "last": f"{points[-1][1]:.4g}",
+                "epochs": len(lines),
+            }
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def polyline(
+    points: Sequence[tuple[float, float]], width: float = 240, height: float = 60, edge: float = 4
+) -> str:
+    """Return points as the coordinates of an SVG polyline that fills width x height."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    across = (max(xs) - min(xs)) or 1.0
+    down = (max(ys) - min(ys)) or 1.0
+    return " ".join(
+        f"{edge + (x - min(xs)) / across * (width - 2 * edge):.1f},"
+        f"{height - edge - (y - min(ys)) / down * (height - 2 * edge):.1f}"
+        for x, y in points
+    )
+
+
+def log_tail(path: Path) -> str:
+    """Return the last lines of a log, without terminal control codes; "" where there is none."""
+    if not is_plain(path):
+        return ""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+    return _CONTROL.sub("", "\n".join(text.splitlines()[-LOG_LINES:]))

@@ -1,0 +1,81 @@
+"""A real headless Chromium: opens a page in frames of given widths and reports what it finds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+# A window cannot be made as narrow as a phone, a frame can; media queries follow the frame.
+HARNESS = """<!doctype html><title>harness</title>
+<iframe id="page" src="{page}" width="{width}" height="900" style="border:0"></iframe>
+<script>
+document.getElementById("page").addEventListener("load", (event) => {{
+  const page = event.target.contentDocument;
+  const column = (table, index) =>
+    [...table.tBodies[0].rows].map((row) => row.cells[index].textContent);
+  const sorted = [];
+  const table = page.querySelectorAll("table")[1];
+  const heads = [...table.querySelectorAll("tr.heads th")];
+  for (const index of {columns}) {{
+    heads[index].querySelector("button").click();
+    sorted.push(column(table, index));
+    heads[index].querySelector("button").click();
+    sorted.push(column(table, index));
+  }}
+  const wide = [...page.body.querySelectorAll("*")].filter((element) =>
+    !element.closest(".scroll") && !element.closest("svg") && !element.closest("pre") &&
+    element.getBoundingClientRect().right > {width} + 1).map((element) => element.outerHTML);
+  const found = {{
+    width: page.documentElement.scrollWidth,
+    wide,
+    images: [...page.images].map((image) => [image.complete, image.naturalWidth, image.alt]),
+    sorted,
+    pressed: heads.map((head) => head.getAttribute("aria-sort")),
+    unnamed: page.querySelectorAll("[role=region]:not([aria-label])").length,
+    heading: page.querySelector("h1").textContent,
+  }};
+  const result = document.createElement("pre");
+  result.id = "result";
+  result.textContent = JSON.stringify(found);
+  document.body.append(result);
+}});
+</script>
+"""
+
+
+def browser() -> str | None:
+    """Return the path of a Chromium, if this machine has one."""
+    return next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+def run_chromium(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [str(browser()), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+               "--allow-file-access-from-files", "--enable-logging=stderr", *options]  # fmt: skip
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def opened(page: Path, width: int, columns: list[int]) -> tuple[dict[str, Any], list[str]]:
+    """Open `page` at a width, sort a table's columns twice; return what was found, and the console.
+
+    Args:
+        page: an HTML file.
+        width: of the frame, in CSS pixels.
+        columns: indices of the columns of its second table that are sorted up, then down.
+    """
+    harness = page.with_name(f"harness-{width}.html")
+    harness.write_text(
+        HARNESS.format(page=page.name, width=width, columns=json.dumps(columns)), encoding="utf-8"
+    )
+    options = (f"--window-size={width + 40},1000", "--virtual-time-budget=10000", "--dump-dom")
+    done = run_chromium(*options, harness.as_uri())
+    text = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert text is not None, done.stderr
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(unescape(text.group(1))), console

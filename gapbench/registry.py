@@ -23,7 +23,7 @@ class Registry(Generic[T]):
     """Names of one kind, filled by a decorator.
 
     Args:
-        kind: singular noun for messages, for example "method"; its plural is the entry points' group.
+        kind: singular noun for messages ("method"); its plural is the entry points' group.
         package: the module, or the package with modules, that registers names when imported.
     """
 

@@ -11,7 +11,7 @@ from gapbench.errors import UserError
 from gapbench.methods.method import Method, methods
 from gapbench.registry import Registry
 
-PLUGIN = '''
+PLUGIN = """
 from gapbench.methods.method import method
 from gapbench.methods.plan import Phase, Plan
 
@@ -19,7 +19,7 @@ from gapbench.methods.plan import Phase, Plan
 @method("mine", version=1, label="Mine")
 def mine(layers, epochs, rng, *, share: float = 0.5):
     return Plan((Phase(epochs, label="sparse"),), initial="random")
-'''
+"""
 
 
 def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path):

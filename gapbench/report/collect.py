@@ -26,11 +26,13 @@ from gapbench.methods.method import methods, options_model
 
 COMPLETED = "completed"
 NOTHING = "–"  # a setting that a trial does not have
-PARTS = ("sparsity", "density", "parameters", "cost", "exploration", "environment")
+PARTS = (
+    "sparsity", "density", "parameters", "cost", "exploration", "environment", "signatures",
+)  # fmt: skip
 # columns that hold text even where every value looks like a number ("1234567890123456")
 TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
 YES_NO = "environment/git_dirty"
-TEXT_PREFIXES = ("environment/", "run/data_sha256", "run/finished", "run/command")
+TEXT_PREFIXES = ("environment/", "signatures/", "run/data_sha256", "run/finished", "run/command")
 
 
 @dataclass(frozen=True)

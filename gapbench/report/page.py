@@ -139,9 +139,10 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
                  "data_sha256", "finished"):  # fmt: skip
         if is_given(run.result.get(name)):
             yield name.replace("_", " "), text_of(run.result[name])
-    for name, value in run.result.get("environment", {}).items():
-        if is_given(value):
-            yield name.replace("_", " "), text_of(value)
+    for part in ("signatures", "environment"):
+        for name, value in run.result.get(part, {}).items():
+            if is_given(value):
+                yield name.replace("_", " "), text_of(value)
 
 
 def _curves(run: Run) -> Iterator[dict[str, Any]]:

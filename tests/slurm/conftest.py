@@ -30,7 +30,8 @@ def _running(accounting: bool) -> Iterator[Cluster]:
     if lacking:
         pytest.skip(f"the test cluster needs {', '.join(lacking)} (see tests/slurm/cluster.py)")
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-    cluster = Cluster(folder, accounting=accounting)
+    short = "PartitionName=short Nodes=ALL MaxTime=60 State=UP"
+    cluster = Cluster(folder, accounting=accounting, lines=[short])
     try:
         cluster.start()
         yield cluster

@@ -19,7 +19,7 @@ from gapbench.experiments.store import LOST_AFTER, RunFolder
 from gapbench.launch import profile, queue
 from gapbench.launch.jobs import Attempt, Job, executor
 from gapbench.launch.profile import Profile, Shape
-from gapbench.launch.queue import HOPELESS, Queue, SlurmError
+from gapbench.launch.queue import HOPELESS, Listed, Queue, SlurmError
 from gapbench.launch.submissions import Submission, look
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 2.0
 SLOWEST_POLL_SECONDS = 30.0
+SETTLE_SECONDS = 1.5
 OWNER_SECONDS = 5.0
 CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
 STALLS = 3  # attempts in a row without one optimiser step, after which a job is not requeued
@@ -78,10 +79,22 @@ class SlurmLaunch:
         Raises:
             UserError: with SLURM's reason.
         """
-        for listed in (self._queue.ask(self._arrays) or {}).values():
-            if listed.reason in HOPELESS or listed.reason.endswith("PerJobLimit"):
+        if not _hopeless(self._queue.ask(self._arrays)):
+            return
+        time.sleep(SETTLE_SECONDS)  # the first reason of a new job may be a general one
+        hopeless = _hopeless(Queue(0).ask(self._arrays))
+        if hopeless:
+            with contextlib.suppress(SlurmError):
                 queue.cancel(self._arrays)
-                raise UserError(f"SLURM will never start job {listed.job}: {listed.reason}")
+            raise UserError(f"SLURM will never start job {hopeless[0].job}: {hopeless[0].reason}")
+
+
+def _hopeless(answer: dict[str, Listed] | None) -> list[Listed]:
+    return [
+        listed
+        for listed in (answer or {}).values()
+        if listed.reason in HOPELESS or listed.reason.endswith("PerJobLimit")
+    ]
 
 
 def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: Queue) -> list[str]:

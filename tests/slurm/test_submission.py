@@ -149,8 +149,14 @@ def test_a_later_array_that_is_refused_takes_the_earlier_ones_back(cluster, tmp_
     before = submissions(cluster)
     with pytest.raises(UserError, match="configuration is not available"):
         launch("slurm", [good, impossible], None)
-    (job,) = submissions(cluster) - before
-    wait_until(lambda: f"{job}|CANCELLED" in listing(cluster), 20, "the first array's end")
+    made = submissions(cluster) - before
+
+    def ends():
+        lines = (line.split("|") for line in listing(cluster).splitlines())
+        return sorted(state for job, state in lines if job in made)
+
+    # SLURM keeps a record of what it refuses too
+    wait_until(lambda: ends() == ["CANCELLED", "FAILED"], 20, "the first array's end")
     assert not RunFolder(bad.folder).submitted.exists()
 
 
@@ -200,23 +206,25 @@ def test_detached_trials_are_followed_and_cancelled_from_another_shell(cluster, 
     assert running["hint"] == "RUNNING"
     assert main(["status", *where]) == 0
     assert running["job"] in capsys.readouterr().out
-    assert main(["logs", running["key"], *where]) == 0
-    assert "Started run with ID" in capsys.readouterr().out
+
+    def logs():
+        assert main(["logs", running["key"], *where]) == 0
+        return capsys.readouterr().out
+
+    wait_until(lambda: "Started run with ID" in logs(), 60, "the trial to begin")
     assert run(tmp_path, *long, "--detach") == 0  # nothing is submitted twice
+    capsys.readouterr()
     assert [view["job"] for view in seen()] == [queued["job"], running["job"]]
     capsys.readouterr()
 
     assert main(["cancel", running["key"], *where]) == 0
     wait_until(lambda: seen()[0]["state"] == "interrupted", 60, "the first to stop")
     assert main(["cancel", *where]) == 0
-    states = ["interrupted", "planned"]
-    wait_until(
-        lambda: (
-            all(view["state"] in ("interrupted", "planned") for view in seen())
-            and not cluster.run("squeue", "--noheader").strip()
-        ),
-        60,
-        f"both to be {states}",
-    )
+
+    def stopped():
+        states = {view["state"] for view in seen()}
+        return states <= {"interrupted", "planned"} and not cluster.run("squeue", "-h").strip()
+
+    wait_until(stopped, 60, "both to stop")
     assert main(["cancel", *where]) == 0
     assert "nothing is running" in capsys.readouterr().out

@@ -1,30 +1,48 @@
-"""ResNet-50 v1.5 on ImageNet, the paper's image task. Its images cannot be read yet.
+"""ResNet-50 v1.5 on ImageNet, the paper's image task, or on any images sorted into class folders.
 
-Model, recipe and sizes are here, so that plans and their cost are computed for the paper's scale.
+The values of the recipe, their sources and how to lay out the data: docs/imagenet.md.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.tasks.classification import Classification, Images
+from gapbench.streams import stream, stream_seed
+from gapbench.tasks.classification import Classification, Images, fixed_order
+from gapbench.tasks.imagenet_files import Tree, find_root, read_trees
+from gapbench.tasks.imagenet_reading import Request, read, undecodable
 from gapbench.tasks.task import Batch, Recipe, Resources, Split, task
 
-# of the 1,281,167 training images; the official validation set is the test split
+IMAGES = 1_281_167  # for training; the official validation set is the test split
 VALIDATION = 10_000
-NO_DATA = "imagenet: this version cannot read ImageNet's images; --dry-run is what works"
+EVALUATION_BATCH = 256
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, by channel
 STAGES = (("conv1.weight", "layer1.*"), ("layer2.*",), ("layer3.*",), ("layer4.*", "fc.weight"))
 
 
 @task("imagenet", version=1)
 class ImageNet(Classification):
-    """torchvision's ResNet-50; 100 epochs are the budget of RigL's dense training."""
+    """torchvision's ResNet-50; 100 epochs are the budget of RigL's dense training.
+
+    Args:
+        image_size: side of the square that the network sees.
+        classes: class folders in train/ and in val/.
+        train_examples: images in train/ that are trained on: all but the validation split.
+        validation: images in train/ that are the validation split, whatever the seed.
+        mixup: parameter of the beta distribution that pairs of images are mixed by; 0 mixes none.
+        zero_init: begin with zeros in the last norm of each block, so that blocks pass through.
+
+    Raises:
+        UserError: if an option is out of range.
+    """
 
     recipe = Recipe(
         epochs=100,
@@ -38,40 +56,136 @@ class ImageNet(Classification):
         channels_last=True,
     )
     resources = Resources(gpus=8, cpus=96, memory_gb=256, hours=48)
-    train_examples = 1_281_167 - VALIDATION
     first_layer = "conv1.weight"
 
+    def __init__(
+        self,
+        *,
+        image_size: int = 224,
+        classes: int = 1000,
+        train_examples: int = IMAGES - VALIDATION,
+        validation: int = VALIDATION,
+        mixup: float = 0.2,
+        zero_init: bool = False,
+    ) -> None:
+        counts = {"classes": classes, "train_examples": train_examples, "validation": validation}
+        for name, value in {**counts, "image_size": image_size}.items():
+            if value < 1:
+                raise UserError(f"{name}: {value} is not possible: give 1 or more")
+        if mixup < 0:
+            raise UserError(f"mixup: {mixup} is not possible: give 0 or more")
+        self.image_size = image_size
+        self.classes = classes
+        self.train_examples = train_examples
+        self.validation = validation
+        self.mixup = mixup
+        self.zero_init = zero_init
+
     def build_model(self) -> nn.Module:
-        """Return a new ResNet-50: 25.6 M parameters, 54 prunable layers."""
-        model: nn.Module = load_torchvision("torchvision.models").resnet50(weights=None)
+        """Return a new ResNet-50: with 1,000 classes 25.6 M parameters, 54 prunable layers."""
+        models = load_torchvision("torchvision.models")
+        model: nn.Module = models.resnet50(
+            weights=None, num_classes=self.classes, zero_init_residual=self.zero_init
+        )
         return model
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return one blank image of 224 px."""
-        return (torch.zeros(1, 3, 224, 224),)
+        """Return one blank image."""
+        return (torch.zeros(1, 3, self.image_size, self.image_size),)
 
     def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
         """Return the paper's four partitions, consecutive by stage."""
         return STAGES if partitions == 4 else None
 
     def prepare(self, data_dir: Path | None) -> None:
-        """Raise UserError: there is nothing yet that reads the data."""
-        raise UserError(NO_DATA)
+        """Check the images, and decode each of them once; nothing can be downloaded.
+
+        Raises:
+            UserError: saying which folders are expected, or what is wrong with those there.
+        """
+        lines = [line for tree in self._trees(data_dir) for line in undecodable(tree)]
+        if lines:
+            more = f" (and {len(lines) - 1} files more)" if len(lines) > 1 else ""
+            raise UserError(lines[0] + more)
 
     def load(self, device: torch.device) -> None:
-        """Raise UserError: there is nothing yet that reads the data."""
-        raise UserError(NO_DATA)
+        """List the files and cut off the validation split.
+
+        Raises:
+            UserError: if folders are missing, or are not what the options say.
+        """
+        train, val = self._trees()
+        order = fixed_order(len(train.paths))
+        self._device = device
+        self._splits: dict[Split, tuple[Tree, Tensor]] = {
+            "train": (train, order[self.validation :]),
+            "val": (train, order[: self.validation]),
+            "test": (val, torch.arange(len(val.paths))),
+        }
+        content = f"{train.digest} {val.digest} validation={self.validation}"
+        self._digest = hashlib.sha256(content.encode()).hexdigest()
 
     def data_digest(self) -> str:
-        """Raise UserError, as `load` does."""
-        raise UserError(NO_DATA)
+        """Return the sha256 over the files' relative paths and sizes, and the split."""
+        return self._digest
 
     def batches(
         self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[Batch]:
-        """Raise UserError, as `load` does."""
-        raise UserError(NO_DATA)
+        """Yield this rank's slice of every batch; the last, incomplete batch is left out.
+
+        Images of one slice are mixed with each other, all of a batch in the same proportion.
+
+        Raises:
+            UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
+        """
+        if batch_size % world:
+            raise UserError(f"batch_size: {batch_size} images cannot be shared by {world} ranks")
+        tree, members = self._splits["train"]
+        generator = torch.Generator().manual_seed(stream_seed(seed, "order"))
+        order = members[torch.randperm(len(members), generator=generator)]
+        share = batch_size // world
+        requests = []
+        for index in range(start, len(members) // batch_size):
+            first = index * batch_size + rank * share
+            requests.append(Request(order[first : first + share].tolist(), seed, first))
+        for index, (images, labels) in enumerate(self._read(tree, requests), start):
+            yield self._mixed(images, labels, seed, index)
 
     def examples(self, split: Split) -> Iterator[Images]:
-        """Raise UserError, as `load` does."""
-        raise UserError(NO_DATA)
+        """Yield a split, cut at the centre, in batches of at most 256."""
+        tree, members = self._splits[split]
+        batches = torch.split(members, EVALUATION_BATCH)
+        yield from self._read(tree, [Request(batch.tolist()) for batch in batches])
+
+    def _trees(self, data_dir: Path | None = None) -> tuple[Tree, Tree]:
+        trees = read_trees(find_root("imagenet", data_dir), self.classes)
+        found, wanted = len(trees[0].paths), self.train_examples + self.validation
+        if found != wanted:
+            fitting = found - self.validation
+            advice = f", or set task_options.train_examples to {fitting}" if fitting > 0 else ""
+            raise UserError(
+                f"{trees[0].folder}: {found} images, not {wanted} (train_examples "
+                f"{self.train_examples} + validation {self.validation}): complete it{advice}"
+            )
+        return trees
+
+    def _read(self, tree: Tree, requests: list[Request]) -> Iterator[Images]:
+        mean, deviation = (
+            255 * torch.tensor(values, device=self._device).view(3, 1, 1)
+            for values in (MEAN, DEVIATION)
+        )
+        pixels = read(tree, self.image_size, requests, self._device)
+        for request, images in zip(requests, pixels, strict=True):
+            labels = torch.from_numpy(tree.labels[request.indices]).to(self._device)
+            yield (images.float() - mean) / deviation, labels
+
+    def _mixed(self, images: Tensor, labels: Tensor, seed: int, index: int) -> Images:
+        """Mix each image and its label with the one before it: mixup, Zhang et al. 2018."""
+        if not self.mixup:
+            return images, labels
+        weight = stream(seed, "mixup", index).betavariate(self.mixup, self.mixup)
+        truth = functional.one_hot(labels, self.classes).float()
+        return torch.lerp(images.roll(1, 0), images, weight), torch.lerp(
+            truth.roll(1, 0), truth, weight
+        )

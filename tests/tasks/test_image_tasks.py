@@ -270,9 +270,3 @@ def test_resnet50_is_partitioned_by_stage(resnet50):
     assert {"conv1.weight", "layer1.2.conv3.weight"} < parts[0]
     assert "fc.weight" in parts[3]
     assert ImageNet().partition_patterns(3) is None
-
-
-@pytest.mark.parametrize("use", [lambda t: t.load(CPU), lambda t: t.prepare(None)])
-def test_imagenet_says_that_its_images_cannot_be_read(use):
-    with pytest.raises(UserError, match="cannot read ImageNet's images"):
-        use(ImageNet())

@@ -1,0 +1,132 @@
+"""Folders of images sorted by class: found, listed, checked. No image is opened here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from gapbench.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+HOW_TO = (
+    "its licence forbids handing it on: get ILSVRC2012 from https://image-net.org with an account "
+    "of your own, lay it out as imagenet/train/<class>/*.JPEG and imagenet/val/<class>/*.JPEG, and "
+    "set GAPBENCH_DATA to the folder that holds imagenet"
+)
+SHOWN = 3  # names in an error
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The image files below one folder, ordered by class and name.
+
+    Attributes:
+        folder: what the paths are relative to.
+        classes: names of the class folders, sorted; a class's label is its place in here.
+        paths: relative paths as bytes of fixed length: a list of a million strings would be copied
+            into every process that reads images, as soon as their reference counts change.
+        labels: the class of each file.
+        digest: sha256 over all paths and file sizes.
+    """
+
+    folder: Path
+    classes: tuple[str, ...]
+    paths: npt.NDArray[np.bytes_]
+    labels: npt.NDArray[np.int64]
+    digest: str
+
+    def path(self, index: int) -> Path:
+        """Return the path of file `index`."""
+        return self.folder / os.fsdecode(bytes(self.paths[index]))
+
+
+def find_root(name: str, data_dir: Path | None = None) -> Path:
+    """Return the folder that holds train/ and val/: `name` below a data folder, or that itself.
+
+    Data folders are `data_dir` or else $GAPBENCH_DATA, and ~/.cache/gapbench.
+
+    Raises:
+        UserError: if there is none, saying where it was looked for and how to get the data.
+    """
+    named = os.environ.get("GAPBENCH_DATA")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "gapbench"
+    given = data_dir or (Path(named) if named else None)
+    places = [given / name, given] if given else []
+    places = [place.expanduser() for place in (*places, cache / name)]
+    for place in places:
+        if any((place / split).is_dir() for split in ("train", "val")):
+            return place
+    looked = ", ".join(map(str, places))
+    raise UserError(f"{name}: no train/ and val/ in any of {looked}; {HOW_TO}")
+
+
+def read_trees(root: Path, classes: int) -> tuple[Tree, Tree]:
+    """List and check train/ and val/ below `root`.
+
+    Raises:
+        UserError: naming the folder, if one is missing or has no images, a class is empty, there
+            are not `classes` of them, or those of the two differ.
+    """
+    train, val = _listed(root / "train"), _listed(root / "val")
+    for one, other in ((train, val), (val, train)):
+        extra = sorted(set(one.classes) - set(other.classes))
+        if extra:
+            raise UserError(f"{one.folder}: {_some(extra)} not in {other.folder}")
+    if len(train.classes) != classes:
+        raise UserError(
+            f"{train.folder}: {len(train.classes)} class folders, not {classes}: complete it, or "
+            f"set task_options.classes to {len(train.classes)}"
+        )
+    return train, val
+
+
+def _listed(folder: Path) -> Tree:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: this folder is missing; {HOW_TO}")
+    with os.scandir(folder) as entries:
+        classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    if not classes:
+        raise UserError(f"{folder}: no class folders; images belong into {folder}/<class>")
+    paths: list[bytes] = []
+    labels: list[int] = []
+    total = hashlib.sha256()
+    empty = []
+    for label, name in enumerate(classes):
+        found = sorted(_images(folder / name, name))
+        if not found:
+            empty.append(name)
+        for path, size in found:
+            total.update(b"%s\0%d\n" % (path, size))
+            paths.append(path)
+            labels.append(label)
+    if empty:
+        raise UserError(f"{folder}: {_some(empty)} without an image")
+    digest = total.hexdigest()
+    return Tree(folder, tuple(classes), np.array(paths), np.array(labels), digest)
+
+
+def _images(folder: Path, relative: str) -> Iterator[tuple[bytes, int]]:
+    """Yield relative path and size of each image below a class folder."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = f"{relative}/{entry.name}"
+                if entry.name.lower().endswith(SUFFIXES):
+                    yield os.fsencode(name), entry.stat().st_size
+                elif entry.is_dir():
+                    yield from _images(folder / entry.name, name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error}") from None
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return "class a", or "classes a, b, c and 4 more"."""
+    listed = ", ".join(names[:SHOWN])
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{'class' if len(names) == 1 else 'classes'} {listed}{more}"

@@ -218,8 +218,10 @@ def test_detached_trials_are_followed_and_cancelled_from_another_shell(cluster, 
     capsys.readouterr()
 
     assert main(["cancel", running["key"], *where]) == 0
+    assert capsys.readouterr().out == f"asked to stop: {running['key']}\n"
     wait_until(lambda: seen()[0]["state"] == "interrupted", 60, "the first to stop")
     assert main(["cancel", *where]) == 0
+    capsys.readouterr()
 
     def stopped():
         states = {view["state"] for view in seen()}

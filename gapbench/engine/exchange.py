@@ -1,4 +1,4 @@
-"""The compact form in which a branch's result travels: bit masks and the weights inside them."""
+"""The compact form in which a branch's result travels: coded masks and the weights inside them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import torch
 from torch import Tensor
 
 from gapbench.engine.rounds import BranchResult
-from gapbench.sparsity.masks import unpack
+from gapbench.sparsity import mask_codes
+from gapbench.sparsity.masks import pack, unpack
 
 
 def encode(result: BranchResult) -> dict[str, Any]:
     """Return a dict that `torch.load(weights_only=True)` reads; pruned weights are left out."""
-    values = {}
+    layers, masks = {}, {}
     for name, weight in result.layers.items():
         mask = unpack(result.masks[name], tuple(weight.shape)).to(weight.device)
-        values[name] = weight.contiguous()[mask]
-    return {**vars(result), "layers": values}
+        layers[name] = weight.contiguous()[mask]
+        masks[name] = mask_codes.encode(mask)
+    return {**vars(result), "layers": layers, "masks": masks}
 
 
 def decode(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> BranchResult:
-    """Return the result that `encode` was given, bit for bit."""
+    """Return the result that `encode` was given, bit for bit.
+
+    Raises:
+        UserError: if a mask is damaged, or of a layer of another shape.
+    """
     layers: dict[str, Tensor] = {}
+    masks: dict[str, Tensor] = {}
     for name, values in state["layers"].items():
-        mask = unpack(state["masks"][name], shapes[name]).to(values.device)
+        mask = mask_codes.decode(state["masks"][name], shapes[name]).to(values.device)
         layers[name] = torch.zeros(shapes[name], dtype=values.dtype, device=values.device)
         layers[name][mask] = values
-    return BranchResult(**{**state, "layers": layers})
+        masks[name] = pack(mask)
+    return BranchResult(**{**state, "layers": layers, "masks": masks})

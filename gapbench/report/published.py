@@ -18,6 +18,7 @@ STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multi
 FOLLOWING = ("label", "seed", "task", "first_layer", "patterns", "partition_rule", "step_epochs",
              "steps", "rounds", "dense_epochs", "phase_epochs", "warmup_epochs",
              "fine_tune_epochs")  # fmt: skip
+RECIPE = ("recipe.", "task_options.")  # no line states these: it goes with every recipe of a row
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> 
     if counted and line.epochs and not _same_epochs(line.epochs, known):
         return False
     others = (name for name in varying if name not in (*STATED, *FOLLOWING))
-    return all(_at_default(trial, name) for name in others)
+    return all(name.startswith(RECIPE) or _at_default(trial, name) for name in others)
 
 
 def _same_epochs(stated: str, trial: Mapping[str, Any]) -> bool:

@@ -190,6 +190,16 @@ def test_on_the_papers_own_task_epochs_must_be_those_of_the_paper(tmp_path: Path
     assert values == ["72.0", "75.7", "76.0", "76.3", None]
 
 
+def test_a_published_value_goes_with_every_recipe_of_its_row(tmp_path: Path) -> None:
+    given = {"task": "imagenet", "task_options": {}, "epochs": 100}
+    usual = trial_of("rigl", **given)
+    own = usual.model_copy(update={"recipe": usual.recipe.model_copy(update={"lr": 1.6})})
+    entries = [entry_of(usual), entry_of(own)]
+    (found,) = results(tmp_path, entries, spec_of(rows=["label", "recipe.lr"]))
+    values = [row.cells[0].published and row.cells[0].published.value for row in found.rows]
+    assert values == ["72.0", "72.0"]
+
+
 def test_dsd_is_published_as_one_partition(tmp_path: Path) -> None:
     (found,) = results(tmp_path, [entry_of(trial_of("dsd"))], spec_of(rows=["label"]))
     published = found.rows[0].cells[0].published

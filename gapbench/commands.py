@@ -1,4 +1,4 @@
-"""`gapbench report`, `list`, `prepare`, `doctor` and `schema`."""
+"""`gapbench report`, `export`, `list`, `prepare`, `doctor` and `schema`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import typer
 
 from gapbench.errors import UserError, choose
 from gapbench.run import RESULTS, expanded
-from gapbench.status import ResultsOption, ScaleOption
+from gapbench.status import KeyArgument, ResultsOption, ScaleOption, find
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (report, prepare, doctor, schema):
+    for command in (report, export, prepare, doctor, schema):
         app.command()(command)
     app.command("list")(list_names)
 
@@ -39,6 +39,29 @@ def report(
         made = build(ablation, chosen, entries, results)
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)
+    return 0
+
+
+def export(
+    key: KeyArgument,
+    form: Annotated[
+        str,
+        typer.Option("--format", help="sparse (safetensors), or dense: torchvision's, fairseq's."),
+    ] = "sparse",
+    out: Annotated[Path | None, typer.Option(help="The file; KEY.safetensors or KEY.pt.")] = None,
+    results: ResultsOption = RESULTS,
+) -> int:
+    """Write the model of a completed trial as one file."""
+    from gapbench.export import SUFFIXES
+    from gapbench.export import export as write
+
+    folder = find(results, key)
+    known = next((name for name in SUFFIXES if name == form), None)
+    if known is None:
+        raise UserError(f"--format: {choose('format', form, SUFFIXES)}")
+    done = write(folder, known, out or Path(folder.path.name + SUFFIXES[known]))
+    share = f"{done.size / done.dense:.1%} of the {done.dense:,} of its dense tensors"
+    print(f"{done.path}: {done.size:,} bytes, {share}".replace("%", " %"))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -89,6 +89,7 @@ class Task(ABC):
     resources: Resources = Resources()
     train_examples: int  # examples of one epoch, known without the data
     first_layer: str | None = None  # parameter name of the input layer, dense in uniform rows
+    compile: bool = False  # whether training goes through torch.compile; evaluation never does
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -97,6 +98,10 @@ class Task(ABC):
     @abstractmethod
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the inputs of one forward pass of one example, on torch's default device."""
+
+    def checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return what the model's own library loads, made of its state dict: that, by default."""
+        return dict(state)
 
     def prunable(self, model: nn.Module) -> tuple[str, ...]:
         """Return the names of the prunable parameters, in model order: conv and linear weights."""

@@ -99,6 +99,28 @@ class Translation(Task):
                 buffer.zero_()
         return model.to(torch.empty(0).device)  # buffers made on the CPU under a device context
 
+    def checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return a checkpoint as fairseq-train writes it, without what only training needs."""
+        arguments = argparse.Namespace(
+            arch=self.architecture,
+            task="translation",
+            source_lang="en",
+            target_lang="de",
+            **self.architecture_options,
+        )
+        history = {
+            "criterion_name": "LabelSmoothedCrossEntropyCriterion",
+            "optimizer_name": "FairseqAdam",
+            "lr_scheduler_state": {},
+            "num_updates": 0,
+        }
+        return {
+            "args": arguments,
+            "model": dict(state),
+            "optimizer_history": [history],
+            "extra_state": {"train_iterator": None},
+        }
+
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return source tokens, source lengths and previous target tokens, one sentence each."""
         import torch

@@ -44,6 +44,18 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     Raises:
         UserError: if the file is damaged or of another schema.
     """
+    state = read(path, device)
+    if state.get("schema") != SCHEMA:
+        raise UserError(f"{path}: checkpoint schema {state.get('schema')}, not {SCHEMA}")
+    return state
+
+
+def read(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a file of `torch.save`, every byte of it checked.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -62,6 +74,4 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
         raise UserError(
             f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
         ) from None
-    if state.get("schema") != SCHEMA:
-        raise UserError(f"{path}: checkpoint schema {state.get('schema')}, not {SCHEMA}")
     return state

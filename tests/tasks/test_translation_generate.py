@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
@@ -17,30 +16,6 @@ try:
     load_fairseq()
 except UserError as missing:
     pytest.skip(str(missing), allow_module_level=True)
-
-
-def write_checkpoint(path, model, task):
-    """A checkpoint as fairseq-train writes it, without what only training needs."""
-    args = argparse.Namespace(
-        arch=task.architecture,
-        task="translation",
-        source_lang="en",
-        target_lang="de",
-        **task.architecture_options,
-    )
-    history = {
-        "criterion_name": "LabelSmoothedCrossEntropyCriterion",
-        "optimizer_name": "FairseqAdam",
-        "lr_scheduler_state": {},
-        "num_updates": 0,
-    }
-    checkpoint = {
-        "args": args,
-        "model": model.state_dict(),
-        "optimizer_history": [history],
-        "extra_state": {"train_iterator": None},
-    }
-    torch.save(checkpoint, path)
 
 
 def write_data(folder, pairs, dictionary):
@@ -70,7 +45,7 @@ def test_fairseqs_own_generate_scores_a_checkpoint_as_we_do(tmp_path):
     ours = task.evaluate(model, "train")["bleu"]
     assert 5 < ours < 95, "neither all wrong nor all right, or the comparison says little"
 
-    write_checkpoint(tmp_path / "checkpoint.pt", model, task)
+    torch.save(task.checkpoint(model.state_dict()), tmp_path / "checkpoint.pt")
     write_data(tmp_path, task._texts["train"].pairs, task._dictionary)
     command = [sys.executable, "-m", "gapbench.compat.fairseq_import", "generate", str(tmp_path)]
     command += ["--path", str(tmp_path / "checkpoint.pt"), "--cpu", "--scoring", "sacrebleu"]

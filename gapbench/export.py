@@ -1,0 +1,179 @@
+"""A finished trial's model as one file: sparse, or as the model's own library loads it.
+
+The sparse file is safetensors. A pruned layer NAME is there as `NAME.values`, the weights inside
+its mask in row-major order, and `NAME.mask`, what `sparsity.mask_codes` makes of the mask. Every
+other tensor is as it is, tied ones once. The metadata "gapbench" is JSON: whose model it is, the
+shapes of the pruned layers, and which names are tied to which.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import safetensors
+import torch
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from gapbench.errors import UserError
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trials import Trial
+from gapbench.sparsity import mask_codes
+from gapbench.training import state
+
+Format = Literal["sparse", "dense"]
+SUFFIXES: dict[Format, str] = {"sparse": ".safetensors", "dense": ".pt"}
+METADATA = "gapbench"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        size: its bytes.
+        dense: bytes of all tensors of the model, tied ones once.
+    """
+
+    path: Path
+    size: int
+    dense: int
+
+
+def export(folder: RunFolder, form: Format, out: Path) -> Exported:
+    """Write the model of a completed trial.
+
+    Args:
+        folder: of the trial.
+        form: "sparse", which `load` reads; "dense", a file of `torch.save` that holds what the
+            task's `checkpoint` returns: torchvision's state dict, fairseq's checkpoint.
+        out: the file; it must not exist, and appears whole or not at all.
+
+    Raises:
+        UserError: if the trial has not completed, its weights are missing or damaged, or the file
+            exists or cannot be written.
+    """
+    key = folder.path.name
+    if not folder.completed():
+        raise UserError(
+            f"trial {key}: {folder.state()}, not completed: only what is can be exported"
+        )
+    if not folder.model.exists():
+        raise UserError(f"{folder.model}: is missing: run the trial again with --force")
+    trial = Trial.read(folder.trial)
+    final = state.read(folder.model, torch.device("cpu"))
+    model: dict[str, Tensor] = final["model"]
+    if form == "sparse":
+        about = {"key": key, "task": trial.task, "label": trial.label}
+        content = sparse(model, final["masks"], about)
+        _write(out, lambda file: file.write(content))
+    else:
+        checkpoint = trial.make_task().checkpoint(model)
+        _write(out, lambda file: torch.save(checkpoint, file))
+    tied = _tied(model, ())
+    dense = sum(tensor.nbytes for name, tensor in model.items() if name not in tied)
+    return Exported(out, out.stat().st_size, dense)
+
+
+def sparse(
+    model: Mapping[str, Tensor], masks: Mapping[str, Tensor], about: Mapping[str, Any]
+) -> bytes:
+    """Return the content of a sparse file.
+
+    Args:
+        model: a state dict.
+        masks: boolean, of layers by name; weights outside are 0.
+        about: goes into the metadata.
+
+    Raises:
+        UserError: if a weight outside its mask is not 0.
+    """
+    tied = _tied(model, masks)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in model.items():
+        if name in tied:
+            continue
+        if name not in masks:
+            tensors[name] = tensor.contiguous()
+            continue
+        mask = masks[name]
+        if tensor[~mask].any():
+            raise UserError(f"layer {name}: has weights outside its mask")
+        tensors[f"{name}.values"] = tensor.contiguous()[mask]
+        tensors[f"{name}.mask"] = mask_codes.encode(mask)
+    written = {
+        "version": VERSION,
+        **about,
+        "layers": {
+            name: {"shape": list(mask.shape), "dtype": str(model[name].dtype).partition(".")[2]}
+            for name, mask in masks.items()
+        },
+        "tied": tied,
+        "names": list(model),
+    }
+    return to_bytes(tensors, {METADATA: json.dumps(written)})
+
+
+def load(path: str | Path) -> dict[str, Tensor]:
+    """Return the state dict in a sparse file, dense, equal to that of the trained model.
+
+    Raises:
+        UserError: if the file cannot be read, is damaged, or is no sparse file.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            told = json.loads((file.metadata() or {}).get(METADATA, "null"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or no safetensors file: {error}") from None
+    if not isinstance(told, dict) or told.get("version") != VERSION:
+        raise UserError(f"{path}: not written by this version of `gapbench export --format sparse`")
+    try:
+        for name, layer in told["layers"].items():
+            mask = mask_codes.decode(tensors.pop(f"{name}.mask"), tuple(layer["shape"]))
+            values = tensors.pop(f"{name}.values")
+            tensors[name] = torch.zeros(mask.shape, dtype=values.dtype)
+            tensors[name][mask] = values
+        return {name: tensors[told["tied"].get(name, name)] for name in told["names"]}
+    except KeyError as error:
+        raise UserError(f"{path}: damaged: {error.args[0]} is missing") from None
+    except (UserError, IndexError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged: {error}") from None
+
+
+def _tied(model: Mapping[str, Tensor], first: Mapping[str, Any] | tuple[()]) -> dict[str, str]:
+    """Return the names of tensors that are another one, by name; those in `first` are the other."""
+    known: dict[tuple[Any, ...], str] = {}
+    tied = {}
+    for name in sorted(model, key=lambda name: name not in first):
+        tensor = model[name]
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        other = known.setdefault(place, name) if tensor.numel() else name
+        if other != name:
+            tied[name] = other
+    return tied
+
+
+def _write(out: Path, write: Callable[[IO[bytes]], object]) -> None:
+    if out.exists():
+        raise UserError(f"{out}: exists already; remove it, or name another file with --out")
+    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(partial, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)

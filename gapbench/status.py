@@ -138,7 +138,7 @@ def cancel(
     from gapbench.launch.submissions import look
 
     folders = [folder for folder in _chosen(what, scale, results) if folder.path.exists()]
-    jobs = []
+    jobs: list[str] = []
     told = 0
     for folder, sight in zip(folders, look(folders, queue.Queue()), strict=True):
         if sight.state in ("completed", "failed"):
@@ -147,7 +147,7 @@ def cancel(
         if sight.state in ("running", "queued"):
             print(f"asked to stop: {folder.path.name}")
             told += 1
-            jobs += [sight.job] if sight.job else []
+            jobs += sight.jobs
             _tell(folder)
     if not told:
         print("nothing is running")

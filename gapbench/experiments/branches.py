@@ -1,12 +1,14 @@
-"""Branches of a P-GaP round in processes of their own; what they hand back travels as files."""
+"""Branches of a P-GaP round that are trained apart; what they hand back travels as files."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,14 @@ RESULT = "handed_back.pt"
 def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int) -> None:
     """Train all branches of the round that begins now, and merge what they hand back.
 
-    A branch that is done is not trained again when the round is interrupted and resumed.
+    A branch that is done, here or by another job, is not trained again.
+
+    Args:
+        training: at the start of the round.
+        folder: the trial's.
+        keeper: of `training`.
+        processes: how many branches are trained side by side, each in a process of its own; with 1
+            they are trained one after another in this process, on all its ranks.
 
     Raises:
         Interrupted: if the keeper said to stop; branches have written their checkpoints.
@@ -37,10 +46,18 @@ def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, proce
     """
     segment = training.sparsifier.segment
     keeper.checkpoint(training)  # the state that branches start from
-    _remove_earlier_rounds(folder, segment.part)
+    if keeper.writes:
+        _remove_earlier_rounds(folder, segment.part)
     places = [branch_folder(folder, segment.part, branch) for branch in range(segment.branches)]
-    waiting = deque(b for b, place in enumerate(places) if not (place.path / RESULT).exists())
-    _train_side_by_side(training, folder, keeper, waiting, processes)
+    missing = [b for b, place in enumerate(places) if not (place.path / RESULT).exists()]
+    missing = training.ranks.agree(missing)
+    if processes > 1:
+        _train_side_by_side(training, folder, keeper, deque(missing), processes)
+    else:
+        for branch in missing:
+            run_branch(folder.path, segment.part, branch, keeper.checkpoint_seconds,
+                       lambda: keeper.ask(training) == "stop")  # fmt: skip
+        training.ranks.agree(None)  # rank 0 has written the last result
     shapes = {layer.name: layer.shape for layer in training.sparsifier.layers}
     results = []
     for place in places:
@@ -106,18 +123,24 @@ def branch_folder(folder: RunFolder, part: int, branch: int) -> RunFolder:
     return RunFolder(folder.rounds / str(part) / str(branch))
 
 
-def run_branch(run_dir: Path, part: int, branch: int, checkpoint_seconds: float) -> None:
+def run_branch(
+    run_dir: Path, part: int, branch: int, checkpoint_seconds: float, stop: Callable[[], bool]
+) -> None:
     """Train one branch from the checkpoint at its round's start and write what it hands back.
 
+    Args:
+        run_dir: the trial's run folder.
+        part: index of the plan's part that is the round.
+        branch: index of the branch in the round.
+        checkpoint_seconds: the most that is lost when the process is killed.
+        stop: asked after every step whether to stop.
+
     Raises:
-        Interrupted: after a signal; the branch's checkpoint is written.
+        Interrupted: if it was asked to stop; the branch's checkpoint is written.
         UserError: if the checkpoint is not the start of round `part`.
     """
-    from gapbench.experiments.sacred_run import StopSign
     from gapbench.experiments.trial_run import build_training
 
-    stop = StopSign()
-    stop.raised_by_signals()
     folder = RunFolder(run_dir)
     training = build_training(Trial.read(folder.trial))
     start = state.load(folder.checkpoint, training.device)
@@ -129,14 +152,18 @@ def run_branch(run_dir: Path, part: int, branch: int, checkpoint_seconds: float)
     if branch == 0:
         training.sparsifier.changes()  # the trial itself has recorded that partition 0 grows
     place = branch_folder(folder, part, branch)
-    keeper = FolderKeeper(place, stop, _no_scalar, checkpoint_seconds)
+    place.path.mkdir(parents=True, exist_ok=True)
+    first = training.ranks.rank == 0
+    keeper = FolderKeeper(place, stop, _no_scalar, checkpoint_seconds, writes=first)
     keeper.resume(training)
     loop.train(training, keeper, until=training.sparsifier.segment.stop)
     metrics = loop.evaluate(training, "val")
     handed: dict[str, Any] = encode(training.sparsifier.finish_branch())
     loop.record_changes(training, keeper, metrics, in_branch=True)
     keeper.close()
-    state.save(place.path / RESULT, {"result": handed})
+    if first:
+        place.require_owner()
+        state.save(place.path / RESULT, {"result": handed})
 
 
 def _remove_earlier_rounds(folder: RunFolder, part: int) -> None:
@@ -152,9 +179,15 @@ def _no_scalar(name: str, value: float, step: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run `run_branch RUN_DIR PART BRANCH SECONDS`; return 3 if it was interrupted."""
+    from gapbench.experiments.sacred_run import StopSign
+
+    stop, parent = StopSign(), os.getppid()
+    stop.raised_by_signals()
     try:
         run_dir, part, branch, seconds = arguments
-        run_branch(Path(run_dir), int(part), int(branch), float(seconds))
+        # a branch whose trial was killed would go on beside the one that the next attempt starts
+        run_branch(Path(run_dir), int(part), int(branch), float(seconds),
+                   lambda: stop() or os.getppid() != parent)  # fmt: skip
     except loop.Interrupted:
         return 3
     except UserError as error:

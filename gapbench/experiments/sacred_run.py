@@ -22,7 +22,7 @@ from sacred.utils import SacredInterrupt
 
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder, TakenOver
-from gapbench.experiments.trial_run import Execution, run_trial
+from gapbench.experiments.trial_run import Execution, LegEnded, run_trial
 from gapbench.experiments.trials import Trial
 from gapbench.training.loop import Interrupted
 
@@ -37,6 +37,10 @@ class AttemptInterrupted(SacredInterrupt):
     """Ends a Sacred run that was asked to stop."""
 
     STATUS = "INTERRUPTED"
+
+
+class AttemptPaused(AttemptInterrupted):
+    """Ends a Sacred run at the epoch from which another job goes on with the trial."""
 
 
 class StopSign:
@@ -73,7 +77,8 @@ def run_attempt(
         stop: asked after every step whether to stop; by default a flag that signals raise.
 
     Returns:
-        "completed", "interrupted" (run again to go on), "failed", or "taken over" by another copy.
+        "completed", "interrupted" (run again to go on), "leg ended" (at `execution.until`),
+        "failed", or "taken over" by another copy.
 
     Raises:
         Owned: if another process owns the folder.
@@ -100,6 +105,9 @@ def _attempt(
     attempt = folder.begin_attempt()
     try:
         _sacred_run(folder, ablation, attempt, execution, stop)
+    except AttemptPaused:
+        folder.end_attempt("interrupted")
+        return "leg ended"
     except AttemptInterrupted:
         folder.end_attempt("interrupted")
         return "interrupted"
@@ -132,6 +140,8 @@ def _sacred_run(
 
         try:
             result = run_trial(folder, trial, execution, stop, log_scalar)
+        except LegEnded:
+            raise AttemptPaused from None
         except Interrupted:
             raise AttemptInterrupted from None
         _run.info["result"] = result

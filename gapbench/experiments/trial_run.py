@@ -27,10 +27,19 @@ class Execution:
     Attributes:
         branches: processes that train the branches of a P-GaP round side by side.
         checkpoint_seconds: time between two checkpoints, the most that a killed process loses.
+        apart: whether other jobs train the branches of P-GaP rounds; only what they have not done
+            is done here.
+        until: the machine-epoch at which another job takes over, or None.
     """
 
     branches: int = 1
     checkpoint_seconds: float = 30.0
+    apart: bool = False
+    until: int | None = None
+
+
+class LegEnded(loop.Interrupted):
+    """The trial has come to the epoch from which another job goes on; its checkpoint is written."""
 
 
 def run_trial(
@@ -44,20 +53,35 @@ def run_trial(
 
     Raises:
         Interrupted: if it was asked to stop; the checkpoint is written.
+        LegEnded: at `execution.until`.
         UserError: if data are missing, the checkpoint is damaged or the sparsity is missed.
     """
     training = build_training(trial)
     first = training.ranks.rank == 0
-    keeper = FolderKeeper(folder, stop, log_scalar, execution.checkpoint_seconds, writes=first)
+
+    def leg_ended() -> bool:
+        return execution.until is not None and training.epoch >= execution.until
+
+    keeper = FolderKeeper(
+        folder, lambda: stop() or leg_ended(), log_scalar, execution.checkpoint_seconds, first
+    )
     keeper.resume(training)
     parallel = None
-    if execution.branches > 1:
+    if execution.branches > 1 or execution.apart:
 
         def parallel(training: Training) -> None:
             run_round(training, folder, keeper, execution.branches)
 
     try:
+        if training.ranks.agree(leg_ended()):
+            loop.record_changes(training, keeper)
+            keeper.checkpoint(training)
+            raise LegEnded
         loop.train(training, keeper, parallel_round=parallel)
+    except loop.Interrupted as interrupted:
+        if leg_ended():
+            raise LegEnded from interrupted
+        raise
     finally:
         keeper.close()
     result = outcome(trial, training, keeper)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gapbench.registry import Registry
 from gapbench.tasks.task import Resources
+
+if TYPE_CHECKING:
+    from gapbench.experiments.trial_run import Execution
 
 
 @dataclass(frozen=True)
@@ -64,25 +68,38 @@ class Attempt:
             print(error)
             return "elsewhere"
 
-    def _run(self) -> str:
-        from gapbench.experiments.sacred_run import STOP_SIGNALS, run_attempt
+    def execution(self) -> Execution:
+        """Return how the attempt is executed."""
         from gapbench.experiments.trial_run import Execution
 
-        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-        try:
-            return run_attempt(self.folder, self.ablation, Execution(self.branches))
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return Execution(self.branches)
+
+    def _run(self) -> str:
+        from gapbench.experiments.sacred_run import run_attempt
+
+        with own_signals():
+            return run_attempt(self.folder, self.ablation, self.execution())
 
     def _run_one_rank(self) -> str:
-        from gapbench.experiments.trial_run import Execution
         from gapbench.launch.ranks import follow_first_rank, joined
 
         with joined() as rank:
             if rank == 0:
                 return self._run()
-            return follow_first_rank(Path(self.folder), Execution(self.branches))
+            return follow_first_rank(Path(self.folder), self.execution())
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Let the block handle signals in its own way; afterwards the handlers are as before."""
+    from gapbench.experiments.sacred_run import STOP_SIGNALS
+
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Launch(Protocol):

@@ -30,6 +30,8 @@ class Profile(Strict):
         nodes: replaces what the task asks for, as do gpus, cpus, memory_gb and hours.
         tasks_per_node: processes that train one trial together on each node; one a GPU if absent.
         parallel: how many trials of an array run side by side.
+        chain: whether one trial may become several jobs, each after the one before: P-GaP with its
+            branches side by side, and any trial whose task asks for more hours than `hours`.
         warning_seconds: time between SLURM's signal and the end of the time limit; at most a third
             of the limit is used.
         sbatch: further options of sbatch, by their long names.
@@ -50,6 +52,7 @@ class Profile(Strict):
     hours: float | None = Field(default=None, gt=0)
     tasks_per_node: int | None = Field(default=None, ge=1)
     parallel: int = Field(default=256, ge=1)
+    chain: bool = True
     warning_seconds: int = Field(default=180, ge=10)
     sbatch: Mapping[str, str | int | bool] = Field(default_factory=dict)
 
@@ -115,12 +118,23 @@ def shape(resources: Resources, threads: int, profile: Profile) -> Shape:
     return Shape(replace(wanted, cpus=max(wanted.cpus, least)), tasks)
 
 
-def parameters(shape: Shape, profile: Profile, name: str) -> dict[str, Any]:
-    """Return the parameters of submitit's SLURM executor for trials of one shape."""
+def parameters(
+    shape: Shape, profile: Profile, name: str, after: str | None = None
+) -> dict[str, Any]:
+    """Return the parameters of submitit's SLURM executor for jobs of one shape.
+
+    Args:
+        shape: what each job occupies.
+        profile: of the cluster.
+        name: the jobs' name.
+        after: sbatch's dependency, or None.
+    """
     wanted = shape.resources
     minutes = math.ceil(wanted.hours * 60)
     per_task = wanted.cpus // shape.tasks_per_node
     further: dict[str, Any] = {"requeue": True, **profile.sbatch}
+    if after is not None:
+        further["dependency"] = after
     if profile.reservation is not None:
         further["reservation"] = profile.reservation
     chosen = {

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
-from gapbench.experiments import marks
 from gapbench.experiments.marks import read_json
-from gapbench.experiments.store import LOST_AFTER, RunFolder
+from gapbench.experiments.store import RunFolder
 from gapbench.launch import profile, queue
-from gapbench.launch.jobs import Attempt, Job, executor
+from gapbench.launch.attempts import SlurmAttempt, attempts_of
+from gapbench.launch.chains import Leg, legs
+from gapbench.launch.jobs import Job, executor
 from gapbench.launch.profile import Profile, Shape
 from gapbench.launch.queue import HOPELESS, Listed, Queue, SlurmError
 from gapbench.launch.submissions import Submission, look
 
-if TYPE_CHECKING:
-    from submitit.helpers import DelayedSubmission
-
 POLL_SECONDS = 2.0
 SLOWEST_POLL_SECONDS = 30.0
 SETTLE_SECONDS = 1.5
-OWNER_SECONDS = 5.0
 CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
-STALLS = 3  # attempts in a row without one optimiser step, after which a job is not requeued
 
 
 @executor("slurm")
@@ -107,18 +102,32 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
     if parallel is not None:
         chosen = chosen.model_copy(update={"parallel": parallel})
     shapes: dict[Shape, list[Job]] = {}
+    chained: list[tuple[Job, Shape, tuple[Leg, ...]]] = []
     for job in jobs:
-        threads = job.threads * job.branches
-        shapes.setdefault(profile.shape(job.resources, threads, chosen), []).append(job)
-    arrays: list[str] = []
-    for shape, alike in shapes.items():
-        try:
-            arrays += _submit_array(alike, shape, chosen, asked)
-        except (SlurmError, OSError) as error:
-            with contextlib.suppress(SlurmError):
-                queue.cancel(arrays)
-            raise UserError(f"SLURM refuses: {error}") from None
-    return arrays
+        shape = profile.shape(job.resources, job.threads * job.branches, chosen)
+        parts = _legs(job, shape, chosen)
+        if len(parts) > 1:
+            chained.append((job, shape, parts))
+        else:
+            shapes.setdefault(shape, []).append(job)
+    submitted: list[str] = []
+    try:
+        for shape, alike in shapes.items():
+            submitted += _submit_array(alike, shape, chosen, asked)
+        for job, shape, parts in chained:
+            submitted += _submit_chain(job, shape, parts, chosen, asked)
+    except (SlurmError, OSError) as error:
+        with contextlib.suppress(SlurmError):
+            queue.cancel(submitted)
+        raise UserError(f"SLURM refuses: {error}") from None
+    return submitted
+
+
+def _legs(job: Job, shape: Shape, chosen: Profile) -> tuple[Leg, ...]:
+    plan = read_json(RunFolder(job.folder).plan)
+    if not chosen.chain or not plan:
+        return ()
+    return legs(plan, math.ceil(job.resources.hours / shape.resources.hours))
 
 
 def _submit_array(jobs: Sequence[Job], shape: Shape, chosen: Profile, asked: Queue) -> list[str]:
@@ -130,13 +139,47 @@ def _submit_array(jobs: Sequence[Job], shape: Shape, chosen: Profile, asked: Que
         return []
     attempts = [SlurmAttempt(by_folder[folder.path], shape.ranks) for folder in claimed]
     try:
-        handles = _sbatch(submission, attempts, shape, chosen, jobs[0].ablation)
+        ids = _sbatch(submission, attempts, shape, chosen, jobs[0].ablation)
     except BaseException:
         submission.withdraw(claimed)
         raise
-    job = str(handles[0].job_id).partition("_")[0]
-    submission.submitted(job, len(claimed))
-    return [job]
+    submission.submitted(_base(ids), len(ids))
+    return [_base(ids)]
+
+
+def _submit_chain(
+    job: Job, shape: Shape, parts: Sequence[Leg], chosen: Profile, asked: Queue
+) -> list[str]:
+    """Submit all jobs of one trial, each after those before it, and return their base ids.
+
+    A job waits for the end of the one before it, not for its success: what that one has left
+    undone, the next one does.
+    """
+    folder = RunFolder(job.folder)
+    submission = Submission(job.folder.parent.parent)
+    if not submission.claim([folder], asked):
+        return []
+    ids: list[str] = []
+    bases: list[str] = []
+    try:
+        for number, leg in enumerate(parts):
+            attempts = attempts_of(job, shape.ranks, leg, first=number == 0)
+            after = f"afterany:{bases[-1]}" if bases else None
+            made = _sbatch(submission, attempts, shape, chosen, job.ablation, after)
+            ids += made
+            bases.append(_base(made))
+    except BaseException:
+        with contextlib.suppress(SlurmError):
+            queue.cancel(bases)
+        submission.withdraw([folder])
+        raise
+    submission.chained(ids)
+    return bases
+
+
+def _base(ids: Sequence[str]) -> str:
+    """Return the id that all tasks of an array share."""
+    return ids[0].partition("_")[0]
 
 
 def _sbatch(
@@ -145,7 +188,9 @@ def _sbatch(
     shape: Shape,
     chosen: Profile,
     name: str,
-) -> list[Any]:
+    after: str | None = None,
+) -> list[str]:
+    """Submit one array, or one job if there is but one attempt; return the ids in order."""
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -153,10 +198,10 @@ def _sbatch(
     try:
         slurm = submitit.SlurmExecutor(submission.folder, max_num_timeout=sys.maxsize)
         slurm.update_parameters(
-            **profile.parameters(shape, chosen, name), array_parallelism=chosen.parallel
+            **profile.parameters(shape, chosen, name, after), array_parallelism=chosen.parallel
         )
         with contextlib.redirect_stderr(said), _outside_of_jobs():
-            return slurm.submit_array(attempts)
+            return [str(handle.job_id) for handle in slurm.submit_array(attempts)]
     except (FailedJobError, FailedSubmissionError) as error:
         raise SlurmError(queue.reason(str(error) or said.getvalue())) from None
 
@@ -175,85 +220,3 @@ def _outside_of_jobs() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
-
-
-class SlurmAttempt(Attempt):
-    """An attempt inside a SLURM job, which hands itself back to be requeued when interrupted."""
-
-    stalls = 0
-
-    def __call__(self) -> str:
-        """Run one attempt; leave with an error code if it failed, for SLURM's records.
-
-        The first of several ranks leaves so too where it could not begin, which ends the others.
-        """
-        import submitit
-
-        if submitit.JobEnvironment().global_rank > 0:
-            return super().__call__()
-        folder = RunFolder(Path(self.folder))
-        _forget_half_written_pickles()
-        before = _epoch(folder)
-        state = super().__call__() if _wait_for_dead_owner(folder) else "elsewhere"
-        if state == "interrupted":
-            self.stalls = 0 if _epoch(folder) != before else self.stalls + 1
-            if self._wanted_again(folder):
-                # the safe point is behind us: now submitit may requeue, from its signal handler
-                signal.raise_signal(signal.SIGUSR2)
-        if state == "failed" or (self.ranks > 1 and state in ("elsewhere", "taken over")):
-            sys.exit(1)
-        return state
-
-    def checkpoint(self) -> DelayedSubmission:
-        """Return what is to be run after the requeue: the same, since all state is in files."""
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self)
-
-    def _wanted_again(self, folder: RunFolder) -> bool:
-        """Say whether this job has to ask for a requeue, that is: nobody else has ended it."""
-        if folder.cancelled.exists():
-            return False
-        if self.stalls >= STALLS and self.branches == 1:
-            folder.end_attempt(
-                "failed", f"{STALLS} jobs in a row ended before one training step: give more hours"
-            )
-            return False
-        job = marks.slurm_job()
-        listed = ((job and queue.listed([job.partition("_")[0]])) or {}).get(job or "")
-        # cancelled jobs are COMPLETING, and those that SLURM requeues by itself too, or PENDING
-        return listed is None or listed.state not in (*queue.FINAL, "COMPLETING", "PENDING")
-
-
-def _epoch(folder: RunFolder) -> object:
-    return (read_json(folder.status) or {}).get("epoch")
-
-
-def _wait_for_dead_owner(folder: RunFolder) -> bool:
-    """Wait until an owner on another host counts as dead; say False if it is alive.
-
-    A trial's node may have died a moment ago, so that its heart seems to beat still.
-    """
-    deadline = time.monotonic() + LOST_AFTER + 2 * OWNER_SECONDS
-    while (owner := folder.living_owner()) is not None:
-        job = owner.get("slurm_job")
-        answer = queue.listed([job.partition("_")[0]]) if job else None
-        listed = (answer or {}).get(job or "")
-        if marks.is_here(owner) or (listed is not None and listed.state == "RUNNING"):
-            return False
-        if answer is not None and (listed is None or not listed.lives):
-            marks.remove(folder.owner, owner)
-            return True
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(OWNER_SECONDS)
-    return True
-
-
-def _forget_half_written_pickles() -> None:
-    """Remove what a killed process has left: submitit refuses to write where it lies."""
-    from submitit import JobEnvironment
-
-    paths = JobEnvironment().paths
-    for pickle in (paths.submitted_pickle, paths.result_pickle):
-        pickle.with_suffix(pickle.suffix + ".save_tmp").unlink(missing_ok=True)

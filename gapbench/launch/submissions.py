@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,33 +50,38 @@ class Submission:
     def withdraw(self, folders: Iterable[RunFolder]) -> None:
         """Take this submission's claims back."""
         for folder in folders:
-            claim = read_json(folder.submitted)
-            if claim is not None and claim.get("submission") == self.name:
+            claim = _claim(folder)
+            if claim is not None and claim["submission"] == self.name:
                 marks.remove(folder.submitted, claim)
 
     def submitted(self, job: str, count: int) -> None:
         """Record the job's id; with more than one trial it is an array."""
         write_json(self.file, {"job": job, "count": count, "at": time.time()})
 
+    def chained(self, jobs: Sequence[str]) -> None:
+        """Record the ids of the jobs that one trial was split into, in order."""
+        write_json(self.file, {"chain": list(jobs), "at": time.time()})
 
-def job_of(folder: RunFolder) -> str | None:
-    """Return the id of the SLURM job that a trial was last submitted as, such as 12_3."""
-    claim = read_json(folder.submitted)
-    if claim is None or "submission" not in claim:
-        return None
-    known = read_json(_submission(folder, claim).file)
-    if known is None:
-        return None
-    return str(known["job"]) if known["count"] == 1 else f"{known['job']}_{claim['index']}"
+
+def jobs_of(folder: RunFolder) -> list[str]:
+    """Return the ids of the SLURM jobs that a trial was last submitted as, such as 12_3."""
+    claim = _claim(folder)
+    known = None if claim is None else read_json(_submission(folder, claim).file)
+    if claim is None or known is None:
+        return []
+    if isinstance(known.get("chain"), list):
+        return [str(job) for job in known["chain"]]
+    job = str(known.get("job"))
+    return [job if known.get("count") == 1 else f"{job}_{claim['index']}"]
 
 
 def log_of(folder: RunFolder) -> Path | None:
-    """Return the file with what the trial's last SLURM job has printed, if there is one."""
-    claim, job = read_json(folder.submitted), job_of(folder)
-    if claim is None or job is None:
+    """Return the file with what the latest of the trial's SLURM jobs has printed, if any has."""
+    claim, jobs = _claim(folder), jobs_of(folder)
+    if claim is None or not jobs:
         return None
-    path = _submission(folder, claim).folder / f"{job}_0_log.out"
-    return path if path.exists() else None
+    logs = [_submission(folder, claim).folder / f"{job}_0_log.out" for job in jobs]
+    return max((p for p in logs if p.exists()), key=lambda p: p.stat().st_mtime, default=None)
 
 
 @dataclass(frozen=True)
@@ -85,24 +90,39 @@ class Sight:
 
     Attributes:
         state: judged by the run folder; SLURM only tells waiting trials from forgotten ones.
-        job: the id of its SLURM job, if it has one.
+        job: the id of its SLURM job, if it has one; of a chain that one whose turn it is.
         hint: what SLURM says about that job.
+        jobs: the ids of all its jobs.
     """
 
     state: State
     job: str | None = None
     hint: str = ""
+    jobs: tuple[str, ...] = ()
 
 
 def look(folders: Sequence[RunFolder], queue: Queue) -> list[Sight]:
     """Return what is known of each trial."""
-    jobs = [job_of(folder) for folder in folders]
-    answer = queue.ask(job for job in jobs if job is not None)
-    return [_sight(folder, job, answer) for folder, job in zip(folders, jobs, strict=True)]
+    jobs = [jobs_of(folder) for folder in folders]
+    answer = queue.ask(job for several in jobs for job in several)
+    return [_sight(folder, several, answer) for folder, several in zip(folders, jobs, strict=True)]
 
 
-def _sight(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) -> Sight:
-    state, claim = folder.state(), read_json(folder.submitted)
+def _sight(folder: RunFolder, jobs: list[str], answer: dict[str, Listed] | None) -> Sight:
+    seen = _seen(folder, _whose_turn(jobs, answer), answer)
+    return replace(seen, jobs=tuple(jobs)) if seen.job else seen
+
+
+def _whose_turn(jobs: Sequence[str], answer: dict[str, Listed] | None) -> str | None:
+    """Return that job of a chain which runs, else the next one, else the last."""
+    known = {job: answer[job] for job in jobs if job in answer} if answer else {}
+    running = [job for job, listed in known.items() if listed.state == "RUNNING"]
+    waiting = [job for job, listed in known.items() if listed.lives]
+    return next(iter([*running, *waiting, *reversed(jobs)]), None)
+
+
+def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) -> Sight:
+    state, claim = folder.state(), _claim(folder)
     if state == "completed" or claim is None:
         return Sight(state)
     if job is None:  # claimed, but not submitted yet
@@ -117,6 +137,8 @@ def _sight(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None)
     status = read_json(folder.status) or {}
     if state == "failed" and status.get("attempt", 0) > claim["attempts"]:
         return Sight(state, job, listed.hint)  # the job is about to end
+    if state == "interrupted" and any(_branches(folder)):
+        return Sight("running", job, listed.hint)
     if state == "lost" and _beats_elsewhere(folder, job):
         return Sight("running", job, f"{listed.hint}, no sign of life for a while")
     return Sight("running" if state == "running" else "queued", job, listed.hint)
@@ -133,29 +155,43 @@ def _beats_elsewhere(folder: RunFolder, job: str) -> bool:
     return owner is not None and not marks.is_here(owner) and owner.get("slurm_job") == job
 
 
+def _branches(folder: RunFolder) -> Iterator[RunFolder]:
+    """Yield the folders of the P-GaP branches that are being trained in jobs of their own."""
+    for path in folder.rounds.glob("*/*"):
+        branch = RunFolder(path)
+        if branch.living_owner() is not None:
+            yield branch
+
+
 def _replace(folder: RunFolder, mark: dict[str, Any], queue: Queue) -> bool:
     """Put a claim in place of none or of one that no longer counts."""
     while not marks.create(folder.submitted, mark):
-        claim = read_json(folder.submitted)
-        if claim is not None and "submission" in claim:
-            job = job_of(folder)
-            if _lives(folder, claim, queue.ask([job] if job else [])):
-                return False
-        marks.remove(folder.submitted, claim)
+        found = read_json(folder.submitted)
+        claim = _claim(folder)
+        if claim is not None and _lives(folder, claim, queue.ask(jobs_of(folder))):
+            return False
+        marks.remove(folder.submitted, found)
     return True
+
+
+def _claim(folder: RunFolder) -> dict[str, Any] | None:
+    """Return the trial's claim; one that is damaged is none."""
+    claim = read_json(folder.submitted) or {}
+    kinds: dict[str, type | tuple[type, ...]]
+    kinds = {"submission": str, "index": int, "attempts": int, "at": (int, float)}
+    return claim if all(isinstance(claim.get(key), kind) for key, kind in kinds.items()) else None
 
 
 def _lives(folder: RunFolder, claim: dict[str, Any], answer: dict[str, Listed] | None) -> bool:
     """Say whether a claim counts; one about which SLURM does not answer does."""
-    job = job_of(folder)
-    if job is None:
+    jobs = jobs_of(folder)
+    if not jobs:
         if marks.is_here(claim):
             return marks.runs_here(claim)
         return time.time() - float(claim["at"]) < LOST_AFTER
     if answer is None:
         return True
-    listed = answer.get(job)
-    return listed is not None and listed.lives
+    return any(job in answer and answer[job].lives for job in jobs)
 
 
 def _submission(folder: RunFolder, claim: dict[str, Any]) -> Submission:

@@ -208,6 +208,7 @@ class Plan:
                     "start": segment.start,
                     "stop": segment.stop,
                     "grow": sorted(segment.phase.grow),
+                    "part": segment.part,
                     "branch": segment.branch,
                     "branches": segment.branches,
                 }

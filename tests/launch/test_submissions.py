@@ -11,8 +11,8 @@ import pytest
 
 from gapbench.experiments.marks import read_json, write_json
 from gapbench.experiments.store import LOST_AFTER, RunFolder
-from gapbench.launch.queue import Listed
-from gapbench.launch.submissions import Submission, job_of, log_of, look
+from gapbench.launch.queue import Listed, Queue
+from gapbench.launch.submissions import Submission, jobs_of, log_of, look
 
 
 class Answers:
@@ -54,7 +54,7 @@ def state_of(folder, **answers):
 
 
 def test_a_claim_leads_to_the_task_of_the_array(folders, submitted):
-    assert [job_of(folder) for folder in folders] == ["12_0", "12_1", "12_2"]
+    assert [jobs_of(folder) for folder in folders] == [["12_0"], ["12_1"], ["12_2"]]
     log = submitted.folder / "12_1_0_log.out"
     assert log_of(folders[1]) is None
     log.write_text("hello")
@@ -66,8 +66,8 @@ def test_an_array_of_one_is_a_plain_job(folders, tmp_path):
     submission.claim(folders[:1], Answers())
     submission.folder.mkdir(parents=True)
     submission.submitted("7", 1)
-    assert job_of(folders[0]) == "7"
-    assert job_of(folders[1]) is None
+    assert jobs_of(folders[0]) == ["7"]
+    assert jobs_of(folders[1]) == []
 
 
 @pytest.mark.parametrize("word", ["PENDING", "CONFIGURING", "REQUEUED", "COMPLETING", "RUNNING"])
@@ -165,3 +165,13 @@ def test_a_silent_run_on_a_node_whose_job_runs_is_running(folders, submitted):
 def test_a_completed_trial_is_completed_whatever_slurm_says(folders, submitted):
     folders[0].complete({"key": folders[0].path.name})
     assert state_of(folders[0], j12_0="RUNNING") == "completed"
+
+
+@pytest.mark.parametrize("text", ['{"submission": 3}', "[]", '{"submission": "x"}', "{"])
+def test_a_damaged_claim_is_none(tmp_path, text):
+    folder = RunFolder(tmp_path / "runs" / "0123456789abcdef")
+    folder.prepare({}, {})
+    folder.submitted.write_text(text)
+    (seen,) = look([folder], Queue())
+    assert seen.job is None
+    assert Submission(tmp_path).claim([folder], Queue()) == [folder]

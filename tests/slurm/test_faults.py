@@ -16,7 +16,7 @@ from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
-from gapbench.launch.submissions import job_of, look
+from gapbench.launch.submissions import jobs_of, look
 from gapbench.run import _job, expanded
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
@@ -47,6 +47,11 @@ def trial(cluster, tmp_path):
     folder = RunFolder(job.folder)
     wait_until(lambda: trains(folder), 60, "the trial to train")
     return folder
+
+
+def job_of(folder):
+    (job,) = jobs_of(folder)
+    return job
 
 
 def epoch(folder):
@@ -182,12 +187,12 @@ def test_jobs_outlive_the_launcher_and_the_next_run_follows_them(cluster, tmp_pa
 
 
 def test_a_time_limit_too_short_for_one_step_ends_in_a_message(cluster, tmp_path, monkeypatch):
-    from gapbench.launch import slurm
+    from gapbench.launch import attempts as jobs
 
-    monkeypatch.setattr(slurm, "STALLS", 1)
-    monkeypatch.setattr(slurm, "_epoch", lambda folder: None)
+    monkeypatch.setattr(jobs, "STALLS", 1)
+    monkeypatch.setattr(jobs, "_epoch", lambda folder: None)
     (job,) = work(tmp_path)
-    attempt = slurm.SlurmAttempt(job)
+    attempt = jobs.SlurmAttempt(job)
     folder = RunFolder(job.folder)
     attempt.stalls = 1
     assert not attempt._wanted_again(folder)

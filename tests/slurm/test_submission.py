@@ -15,7 +15,7 @@ from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, launch
 from gapbench.launch.queue import Queue
-from gapbench.launch.submissions import job_of, look
+from gapbench.launch.submissions import jobs_of, look
 from gapbench.run import _job, expanded
 from gapbench.tasks.task import Resources
 from tests.runs import ABLATIONS, assert_equal
@@ -23,6 +23,11 @@ from tests.slurm.cluster import wait_until
 
 FILE = ABLATIONS / "partitions.yaml"
 RUN = ["run", str(FILE), "--scale", "smoke", "--executor", "slurm"]
+
+
+def job_of(folder):
+    (job,) = jobs_of(folder)
+    return job
 
 
 def run(results, *options):

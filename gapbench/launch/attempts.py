@@ -1,0 +1,212 @@
+"""What runs inside SLURM jobs: attempts that ask to be requeued, legs of a chain, and branches."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gapbench.experiments import marks
+from gapbench.experiments.marks import read_json
+from gapbench.experiments.store import LOST_AFTER, RunFolder
+from gapbench.launch import queue
+from gapbench.launch.chains import Branches, Train
+from gapbench.launch.jobs import Attempt, Job, own_signals
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+    from gapbench.experiments.trial_run import Execution
+
+OWNER_SECONDS = 5.0
+STALLS = 3  # attempts in a row without one optimiser step, after which a job is not requeued
+
+
+class SlurmAttempt(Attempt):
+    """An attempt inside a SLURM job, which hands itself back to be requeued when interrupted."""
+
+    stalls = 0
+
+    def __call__(self) -> str:
+        """Run one attempt; leave with an error code if it failed, for SLURM's records.
+
+        The first of several ranks leaves so too where it could not begin, which ends the others.
+        """
+        import submitit
+
+        if submitit.JobEnvironment().global_rank > 0:
+            return super().__call__()
+        folder = RunFolder(Path(self.folder))
+        _forget_half_written_pickles()
+        before = _epoch(folder)
+        state = super().__call__() if _wait_for_dead_owner(folder) else "elsewhere"
+        if state == "interrupted":
+            self.stalls = 0 if _epoch(folder) != before else self.stalls + 1
+            if self._wanted_again(folder):
+                # the safe point is behind us: now submitit may requeue, from its signal handler
+                signal.raise_signal(signal.SIGUSR2)
+        if state == "failed" or (self.ranks > 1 and state in ("elsewhere", "taken over")):
+            sys.exit(1)
+        return state
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Return what is to be run after the requeue: the same, since all state is in files."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _wanted_again(self, folder: RunFolder) -> bool:
+        """Say whether this job has to ask for a requeue, that is: nobody else has ended it."""
+        if folder.cancelled.exists():
+            return False
+        if self.stalls >= STALLS and self.branches == 1:
+            folder.end_attempt(
+                "failed", f"{STALLS} jobs in a row ended before one training step: give more hours"
+            )
+            return False
+        return _not_ended_by_others()
+
+
+def _not_ended_by_others() -> bool:
+    """Say whether SLURM thinks that this job runs."""
+    job = marks.slurm_job()
+    listed = ((job and queue.listed([job.partition("_")[0]])) or {}).get(job or "")
+    # cancelled jobs are COMPLETING, and those that SLURM requeues by itself too, or PENDING
+    return listed is None or listed.state not in (*queue.FINAL, "COMPLETING", "PENDING")
+
+
+def _epoch(folder: RunFolder) -> object:
+    return (read_json(folder.status) or {}).get("epoch")
+
+
+def _wait_for_dead_owner(folder: RunFolder) -> bool:
+    """Wait until an owner on another host counts as dead; say False if it is alive.
+
+    A trial's node may have died a moment ago, so that its heart seems to beat still.
+    """
+    deadline = time.monotonic() + LOST_AFTER + 2 * OWNER_SECONDS
+    while (owner := folder.living_owner()) is not None:
+        job = owner.get("slurm_job")
+        answer = queue.listed([job.partition("_")[0]]) if job else None
+        listed = (answer or {}).get(job or "")
+        if marks.is_here(owner) or (listed is not None and listed.state == "RUNNING"):
+            return False
+        if answer is not None and (listed is None or not listed.lives):
+            marks.remove(folder.owner, owner)
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(OWNER_SECONDS)
+    return True
+
+
+def _forget_half_written_pickles() -> None:
+    """Remove what a killed process has left: submitit refuses to write where it lies."""
+    from submitit import JobEnvironment
+
+    paths = JobEnvironment().paths
+    for pickle in (paths.submitted_pickle, paths.result_pickle):
+        pickle.with_suffix(pickle.suffix + ".save_tmp").unlink(missing_ok=True)
+
+
+class LegAttempt(SlurmAttempt):
+    """An attempt that hands the trial over to the next job of its chain.
+
+    Args:
+        job: the trial.
+        ranks: processes that train it together.
+        leg: how far this job trains.
+        first: whether it is the first of its chain; the others leave a trial alone that has failed.
+    """
+
+    def __init__(self, job: Job, ranks: int, leg: Train, first: bool) -> None:
+        super().__init__(job, ranks)
+        self.leg = leg
+        self.first = first
+
+    def __call__(self) -> str:
+        """Run the leg, unless an earlier one has failed; see `SlurmAttempt`."""
+        folder = RunFolder(Path(self.folder))
+        if not self.first and folder.state() == "failed":
+            print("an earlier job of this chain has failed: see its log")
+            sys.exit(1)
+        for place in folder.rounds.glob("*/*"):
+            _wait_for_dead_owner(RunFolder(place))
+        return super().__call__()
+
+    def execution(self) -> Execution:
+        """Return how the attempt is executed."""
+        from gapbench.experiments.trial_run import Execution
+
+        return Execution(self.branches, apart=self.leg.apart, until=self.leg.until)
+
+
+class BranchAttempt(SlurmAttempt):
+    """One branch of a P-GaP round in a job of its own; what it does not finish the merge does.
+
+    Args:
+        job: the trial.
+        ranks: processes that train the branch together.
+        part: index of the round among the plan's parts.
+        branch: index of the branch in the round.
+    """
+
+    def __init__(self, job: Job, ranks: int, part: int, branch: int) -> None:
+        super().__init__(job, ranks)
+        self.part = part
+        self.branch = branch
+
+    def __call__(self) -> str:
+        """Train the branch; leave with an error code if it failed, for SLURM's records."""
+        import submitit
+
+        from gapbench.errors import UserError
+        from gapbench.experiments.branches import RESULT, branch_folder
+
+        folder = RunFolder(Path(self.folder))
+        place = branch_folder(folder, self.part, self.branch)
+        if folder.cancelled.exists() or folder.completed() or (place.path / RESULT).exists():
+            return "elsewhere"
+        first = submitit.JobEnvironment().global_rank == 0
+        if first:
+            _forget_half_written_pickles()
+            place.path.mkdir(parents=True, exist_ok=True)
+        if first and not _wait_for_dead_owner(place):
+            sys.exit("another copy of this branch is alive")
+        before = _epoch(place)
+        try:
+            state = self._train(place, first)
+        except UserError as error:
+            sys.exit(str(error))
+        if first and state == "interrupted":
+            self.stalls = 0 if _epoch(place) != before else self.stalls + 1
+            if self.stalls < STALLS and not folder.cancelled.exists() and _not_ended_by_others():
+                signal.raise_signal(signal.SIGUSR2)
+        return state
+
+    def _train(self, place: RunFolder, first: bool) -> str:
+        """Train on all ranks; the first one owns the branch's folder."""
+        from gapbench.experiments.branches import run_branch
+        from gapbench.experiments.sacred_run import StopSign
+        from gapbench.launch.ranks import joined
+        from gapbench.training.loop import Interrupted
+
+        stop, seconds = StopSign(), self.execution().checkpoint_seconds
+        together = joined() if self.ranks > 1 else nullcontext()
+        with own_signals(), place.owned() if first else nullcontext(), together:
+            stop.raised_by_signals()
+            try:
+                run_branch(Path(self.folder), self.part, self.branch, seconds, stop)
+            except Interrupted:
+                return "interrupted"
+        return "completed"
+
+
+def attempts_of(job: Job, ranks: int, leg: Train | Branches, first: bool) -> list[SlurmAttempt]:
+    """Return what the jobs of one leg run: one attempt, or all branches of a round."""
+    if isinstance(leg, Train):
+        return [LegAttempt(job, ranks, leg, first)]
+    return [BranchAttempt(job, ranks, leg.part, branch) for branch in range(leg.count)]

@@ -112,12 +112,18 @@ def build(task: Task, settings: Settings, device: torch.device) -> Training:
         device=device,
         ranks=ranks,
         model=model,
-        replica=replicated(model, ranks),
+        replica=compiled(replicated(model, ranks)) if task.compile else replicated(model, ranks),
         optimizer=optimizer,
         sparsifier=sparsifier,
         cost=forward_macs(model, task.example_inputs()),
         loss_sum=torch.zeros((), device=device),
     )
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """Return a module that runs `model`, its very parameters, through torch's compiler."""
+    module: Any = torch.compile(model)
+    return module  # type: ignore[no-any-return]
 
 
 def prunable_layers(task: Task, model: nn.Module, first_layer: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ import torch
 
 from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trial_run import Execution, run_trial
+from gapbench.experiments.trial_run import Execution, build_training, run_trial
 from gapbench.experiments.trials import Trial
 from gapbench.run import expanded
+from gapbench.training.loop import train_step
 from tests.jpegs import plant, truncate
 from tests.runs import assert_equal, attempt, free_port, in_child, prepared
 
@@ -37,6 +39,8 @@ ROWS = {  # 4 steps an epoch; partitions by stage, as the paper's scale has it
     "c_gap, short": "{method: c_gap, epochs: 2, step_epochs: 1, steps: 1}",
     "rigl": "{method: rigl, distribution: erk, epochs: 3, every: 4}",
     "rigl, short": "{method: rigl, distribution: erk, epochs: 1, every: 2}",
+    "rigl, compiled": "{method: rigl, distribution: erk, epochs: 1, every: 2, "
+    "task_options: {compile: true}}",
     "dense": "{method: dense, epochs: 2}",
 }
 
@@ -150,3 +154,20 @@ def test_a_bad_file_fails_the_trial_by_its_path(place, monkeypatch):
     error = json.loads(folder.status.read_text())["error"]
     assert error.startswith(f"{file}: cannot be decoded: image file is truncated")
     assert not folder.completed()
+
+
+def test_compiled_training_changes_masks_and_weights_alike(place, monkeypatch):
+    """With the compiler's back end that generates no code, even the bits are the same."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    states = []
+    for row in ("rigl, short", "rigl, compiled"):
+        training = build_training(Trial.read(folder_of(place, row).trial))
+        batches = training.task.batches(0, batch_size=8)
+        for _ in range(3):
+            train_step(training, next(batches))
+        assert "update" in [change.event for change in training.sparsifier.changes()]
+        states.append(training.state_dict()["model"])
+    plain, compiled = states
+    assert isinstance(training.replica, torch._dynamo.OptimizedModule)
+    assert plain.keys() == compiled.keys()
+    assert all(torch.equal(plain[name], compiled[name]) for name in plain)

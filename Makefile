@@ -13,7 +13,7 @@ FAIRSEQ := fairseq==0.12.2
 .PHONY: run test lint translation freeze clean
 
 run: $(VENV)/installed
-	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2
+	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2 --only image
 
 test: $(VENV)/installed-dev
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gapbench.errors import UserError, choose
+from gapbench.errors import NotInstalled, UserError, choose
 from gapbench.run import RESULTS, expanded
 from gapbench.status import KeyArgument, ResultsOption, ScaleOption, find
 
@@ -35,7 +36,11 @@ def report(
 
     console = Console(highlight=False)
     for file in files:
-        ablation, chosen, entries = expanded(file, scale, [], [], None)
+        try:
+            ablation, chosen, entries = expanded(file, scale, [], [], None)
+        except NotInstalled as error:
+            print(f"{file} is left out: {error}", file=sys.stderr)
+            continue
         made = build(ablation, chosen, entries, results)
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)
@@ -68,10 +73,13 @@ def export(
 def prepare(
     file: Annotated[Path, typer.Argument(help="The ablation whose data are needed.")],
     scale: ScaleOption = "mini",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only what trials that match need, as in run.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder for the data.")] = None,
 ) -> int:
     """Get and check the data of an ablation, on a machine that has a network."""
-    entries = expanded(file, scale, [], [], None)[2]
+    entries = expanded(file, scale, [], only or [], None)[2]
     tasks = {entry.trial.task: entry.trial.make_task() for entry in entries}
     for name, task in sorted(tasks.items()):
         task.prepare(data)

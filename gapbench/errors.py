@@ -10,6 +10,10 @@ class UserError(Exception):
     """Bad input: shown as one line, without a traceback, with exit code 2."""
 
 
+class NotInstalled(UserError):
+    """A package that some tasks need is not installed; the message says how to install it."""
+
+
 def choose(kind: str, given: str, valid: Iterable[str]) -> str:
     """Return one line that says `given` is no valid `kind`, and which choices there are."""
     names = sorted(valid)

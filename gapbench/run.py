@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gapbench.errors import UserError, choose
+from gapbench.options import (
+    RESULTS,
+    OnlyOption,
+    ResultsOption,
+    ScaleOption,
+    SeedsOption,
+    SetOption,
+    is_selection,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,10 +31,11 @@ if TYPE_CHECKING:
     from gapbench.experiments.ablation import Ablation
     from gapbench.experiments.grid import Entry
     from gapbench.experiments.schema import Scale
-    from gapbench.launch.jobs import Job
+    from gapbench.experiments.store import RunFolder
+    from gapbench.launch.jobs import Job, Launch
+    from gapbench.launch.queue import Queue
 
 POLL_SECONDS = 0.25
-RESULTS = Path("results")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     file: Annotated[Path, typer.Argument(help="The ablation, such as ablations/partitions.yaml.")],
-    scale: Annotated[str, typer.Option(help="smoke, mini, small or paper.")] = "mini",
+    scale: ScaleOption = "mini",
     executor: Annotated[
         str, typer.Option(help="auto, local, slurm or debug; auto is slurm where sbatch exists.")
     ] = "auto",
@@ -44,20 +55,14 @@ def run(
     branches: Annotated[
         int, typer.Option(min=1, help="Processes for the branches of one P-GaP round.")
     ] = 1,
-    seeds: Annotated[
-        str | None, typer.Option(help="6 (that many), 0-4 or 0,3; else the file's.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, before everything in the file.")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only trials that match: c_gap,rigl or partitions=4.")
-    ] = None,
+    seeds: SeedsOption = None,
+    set_: SetOption = None,
+    only: OnlyOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show the plan; train nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-    results: Annotated[Path, typer.Option(help="Where runs and reports are kept.")] = RESULTS,
+    results: ResultsOption = RESULTS,
     profile: Annotated[
         Path | None, typer.Option(help="Cluster profile: partition, account, ...")
     ] = None,
@@ -73,6 +78,8 @@ def run(
 ) -> int:
     """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
     ablation, chosen, entries = expanded(file, scale, set_ or [], only or [], seeds)
+    _tell_left_out(ablation, chosen, only or [])
+    _require_report(ablation, entries)
     if dry_run:
         return show_plan(entries, as_json)
     console = _console(as_json)
@@ -81,21 +88,25 @@ def run(
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
     todo = _to_do(results, entries, force, retry_failed, attach=name == "slurm")
     _header(console, ablation, scale, entries, todo, f"{name} ({reason})")
-    state = Outcome(0)
-    if todo.entries:
-        work = [_job(results, ablation.name, entry, branches) for entry in todo.entries]
-        options = {"profile": profile} if name == "slurm" else {}
-        state = _launch(console, name, work, jobs, detach, options)
-    if state.code == 130 or (detach and todo.entries):
-        return state.code
-    return _conclude(console, ablation, chosen, entries, results, as_json)
+    options = {"profile": profile} if name == "slurm" else {}
+    started = _start(results, ablation, todo, name, jobs, branches, force, options)
+    if started is not None and detach:
+        console.print("submitted; follow with `gapbench status --watch`")
+        return 0
+    if started is not None and not _follow(console, results, todo, started):
+        return 130
+    chosen_report = Reported(ablation, chosen, entries, is_selection(set_, only, seeds))
+    return _conclude(console, chosen_report, [*todo.entries, *todo.elsewhere], results, as_json)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How following the trials ended, as an exit code."""
+class Reported:
+    """What is reported at the end: trials of an ablation, those of its file or a selection."""
 
-    code: int
+    ablation: Ablation
+    scale: Scale
+    entries: list[Entry]
+    selection: bool
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,15 @@ def expanded(
         seeds=None if seeds is None else read_seeds(seeds),
     )
     return ablation, found, entries
+
+
+def _tell_left_out(ablation: Ablation, scale: Scale, only: Sequence[str]) -> None:
+    from gapbench.experiments.grid import left_out
+    from gapbench.experiments.select import asked_for
+
+    for group, (task, reason) in left_out(ablation, scale).items():
+        if asked_for(task, only) is not False:
+            print(f"rows of the group {group} are left out: {reason}", file=sys.stderr)
 
 
 def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
@@ -192,6 +212,7 @@ def _to_do(
 ) -> ToDo:
     """Sort trials into those to run, those completed, and those that others run.
 
+    With `only_failed` all but the failed are nobody's business.
     With `attach` those that SLURM has already are to run too, which then means to follow them.
     """
     from gapbench.experiments.store import RunFolder
@@ -203,14 +224,14 @@ def _to_do(
     done = 0
     folders = [RunFolder(results / "runs" / entry.trial.key) for entry in entries]
     for entry, folder, sight in zip(entries, folders, look(folders, Queue()), strict=True):
+        if only_failed and sight.state not in ("failed", "completed"):
+            continue
         if sight.state in ("running", "queued"):
             (todo if attach and sight.job else elsewhere).append(entry)
         elif sight.state == "completed" and not force:
             done += 1
         elif sight.state == "failed" or not only_failed:
             todo.append(entry)
-            if force:
-                folder.forget()
     if elsewhere and not todo:
         raise UserError(
             f"{results}: all {len(elsewhere)} trials that are left are being run by another "
@@ -251,59 +272,92 @@ def _header(
         console.print(f"left to the process or job that has it: {entry.label}", soft_wrap=True)
 
 
-def _launch(
-    console: Console,
-    name: str,
-    work: Sequence[Job],
+def _start(
+    results: Path,
+    ablation: Ablation,
+    todo: ToDo,
+    executor: str,
     parallel: int | None,
-    detach: bool,
+    branches: int,
+    force: bool,
     options: dict[str, Path | None],
-) -> Outcome:
-    """Start the trials and follow them to their end."""
+) -> Launch | None:
+    """Launch what is to do; what is forgotten comes back where the launcher refuses."""
     from gapbench.experiments.store import RunFolder
     from gapbench.launch.jobs import launch
+
+    if not todo.entries:
+        return None
+    with ExitStack() as stack:
+        if force:
+            for entry in todo.entries:
+                stack.enter_context(RunFolder(results / "runs" / entry.trial.key).forgotten())
+        work = [_job(results, ablation.name, entry, branches) for entry in todo.entries]
+        return launch(executor, work, parallel, **options)
+
+
+def _follow(console: Console, results: Path, todo: ToDo, started: Launch) -> bool:
+    """Follow trials to their end, those of others too; return False if the user interrupts."""
+    from gapbench.experiments.store import RunFolder
+    from gapbench.launch.queue import Queue
     from gapbench.progress import Progress, View
 
-    started = launch(name, work, parallel, **options)
-    if detach and name == "slurm":
-        console.print("submitted; follow with `gapbench status --watch`")
-        return Outcome(0)
-    with Progress(console, len(work)) as progress:
+    own, others = (
+        {RunFolder(results / "runs" / entry.trial.key): entry.label for entry in entries}
+        for entries in (todo.entries, todo.elsewhere)
+    )
+    queue = Queue()
+    with Progress(console, len(own) + len(others)) as progress:
         try:
             going = True
             while going:
-                going = started.poll()
-                progress.show([View.of(RunFolder(job.folder), job.label) for job in work])
+                # another launcher may have been quicker with one of ours: it is waited for as well
+                going = started.poll() or _any_going([*own, *others], queue)
+                views = [View.of(folder, label) for folder, label in own.items()]
+                progress.show([*views, *View.all_of(others, queue)])
                 if going:
                     time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             console.print("interrupted ...")
             console.print(started.stop())
-            return Outcome(130)
-    return Outcome(0)
+            return False
+    return True
+
+
+def _any_going(folders: Sequence[RunFolder], queue: Queue) -> bool:
+    from gapbench.launch.submissions import look
+
+    return any(sight.state in ("running", "queued") for sight in look(folders, queue))
+
+
+def _require_report(ablation: Ablation, entries: Sequence[Entry]) -> None:
+    from gapbench.report.build import require_section
+
+    require_section(ablation, entries)
 
 
 def _conclude(
-    console: Console,
-    ablation: Ablation,
-    scale: Scale,
-    entries: Sequence[Entry],
-    results: Path,
-    as_json: bool,
+    console: Console, reported: Reported, asked: Sequence[Entry], results: Path, as_json: bool
 ) -> int:
-    """Report, say what failed, and return the exit code."""
+    """Report, say what was asked for and has not completed, and return the exit code."""
     from gapbench.experiments.marks import read_json
     from gapbench.experiments.store import RunFolder
     from gapbench.report.build import report
 
-    made = report(ablation, scale, entries, results)
+    made = report(
+        reported.ablation,
+        reported.scale,
+        reported.entries,
+        results,
+        selection=reported.selection,
+    )
     if as_json:
         print(json.dumps(made.as_dict(), indent=1))
     else:
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)
     missing = 0
-    for entry in entries:
+    for entry in asked:
         folder = RunFolder(results / "runs" / entry.trial.key)
         state = folder.state()
         if state != "completed":

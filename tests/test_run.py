@@ -19,6 +19,7 @@ from tests.runs import ABLATIONS, assert_equal, in_child, prepared
 ROOT = ABLATIONS.parent
 PARTITIONS = str(ABLATIONS / "partitions.yaml")
 SMOKE = ["run", PARTITIONS, "--scale", "smoke", "--executor", "debug", "--seeds", "1"]
+SMOKE += ["--only", "image"]
 TWO = [*SMOKE, "--only", "dense,c_gap", "--only", "partitions=1,2"]
 
 
@@ -174,6 +175,7 @@ def test_missing_data_fail_the_trial_in_one_line(tmp_path, capsys, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     command = ["run", PARTITIONS, "--executor", "debug", "--seeds", "1", "--only", "dense"]
+    command += ["--only", "image"]
     if Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("the system has the data, which is a source that always answers")
     assert main([*command, "--results", str(tmp_path / "results")]) == 1
@@ -193,7 +195,7 @@ def _slow_trial(path):
 def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
     from gapbench.run import expanded
 
-    entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["dense"], "1")[2][0]
+    entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["image", "dense"], "1")[2][0]
     folder = prepared(tmp_path, entry)
     child = in_child(_slow_trial, folder.path)
     while not folder.owner.exists():

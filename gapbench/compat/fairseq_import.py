@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-from gapbench.errors import UserError
+from gapbench.errors import NotInstalled
 
 INSTALL = (
     "make translation, or pip install -c constraints.txt -e '.[translation]' "
@@ -48,13 +48,13 @@ def load_fairseq() -> ModuleType:
     """Import fairseq with its models, tasks and criterions, and return it.
 
     Raises:
-        UserError: if fairseq, or a package it imports, is not installed.
+        NotInstalled: if fairseq, or a package it imports, is not installed.
     """
     try:
         with _hashable_dataclasses("fairseq"), _own_logging():
             fairseq = importlib.import_module("fairseq")
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; get fairseq by: {INSTALL}") from None
+        raise NotInstalled(f"{error.name} is not installed; get fairseq by: {INSTALL}") from None
     _drop_fused_weights(importlib.import_module("fairseq.modules.transformer_layer"))
     warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask and attn_mask")
     importlib.import_module("torch.serialization").add_safe_globals([argparse.Namespace])
@@ -127,7 +127,7 @@ def main() -> None:
         raise SystemExit("usage: python -m gapbench.compat.fairseq_import COMMAND [OPTION ...]")
     try:
         load_fairseq()
-    except UserError as error:
+    except NotInstalled as error:
         raise SystemExit(str(error)) from None
     command = sys.argv.pop(1)
     importlib.import_module(f"fairseq_cli.{command}").cli_main()

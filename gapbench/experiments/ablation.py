@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from gapbench.experiments.schema import (
     SCALES,
     AblationSpec,
     BaseSpec,
+    Group,
     MethodSettings,
     Override,
     Row,
@@ -24,14 +26,22 @@ from gapbench.experiments.schema import (
 )
 from gapbench.methods.method import methods, options_model
 
+OWN = ""  # the group of the rows that stand in none
+PlacedScales = Mapping[Scale, "tuple[PlacedScale, ...]"]
+
 
 @dataclass(frozen=True)
 class PlacedRow:
-    """A row with the place it was read from, and the patterns its include picks trials by."""
+    """A row with its group and the place it was read from.
+
+    Attributes:
+        only: patterns that its include picks trials by.
+    """
 
     row: Row
     document: Document
     keys: Keys
+    group: str
     only: tuple[str, ...] = ()
 
 
@@ -51,19 +61,24 @@ class Ablation:
     Attributes:
         spec: the file itself.
         document: where it was read from.
-        rows: included rows, then its own.
-        scales: for each scale it has, settings from the outermost in.
+        rows: of each group the included rows, then its own.
+        groups: by group, for each scale it has, settings from the outermost in.
     """
 
     spec: AblationSpec
     document: Document
     rows: tuple[PlacedRow, ...]
-    scales: Mapping[Scale, tuple[PlacedScale, ...]]
+    groups: Mapping[str, PlacedScales]
 
     @property
     def name(self) -> str:
         """The ablation's name."""
         return self.spec.name
+
+    @property
+    def scales(self) -> PlacedScales:
+        """The scales that the ablation has; a group may lack some of them."""
+        return self.groups[OWN]
 
 
 def read(file: Path) -> Ablation:
@@ -75,39 +90,50 @@ def read(file: Path) -> Ablation:
     document = load(file)
     spec = validated(AblationSpec, document)
     rows: list[PlacedRow] = []
-    for number, include in enumerate(spec.include):
-        keys = ("include", number)
-        inner = load(_beside(document, keys, include.file))
-        included = validated(AblationSpec, inner)
-        if included.include:
-            raise inner.problem(("include",), "a file that is included cannot include another")
-        rows += [PlacedRow(r.row, inner, r.keys, include.only) for r in _rows(included, inner)]
-    rows += _rows(spec, document)
+    groups: dict[str, PlacedScales] = {}
+    for name, group in {OWN: spec, **spec.groups}.items():
+        place: Keys = ("groups", name) if name else ()
+        rows += _included(group, document, place, name)
+        rows += _rows(group, document, place, name)
+        groups[name] = _scales(group, document, place)
     if not rows:
         raise document.problem(("trials",), "there is no trial here, nor in an included file")
-    ablation = Ablation(spec, document, tuple(rows), _scales(spec, document))
+    ablation = Ablation(spec, document, tuple(rows), groups)
     _check_keys(ablation)
     return ablation
 
 
-def _rows(spec: AblationSpec, document: Document) -> Iterator[PlacedRow]:
-    for number, row in enumerate(spec.trials):
-        yield PlacedRow(row, document, ("trials", number))
+def _included(group: Group, document: Document, place: Keys, name: str) -> Iterator[PlacedRow]:
+    for number, include in enumerate(group.include):
+        inner = load(_beside(document, (*place, "include", number), include.file))
+        included = validated(AblationSpec, inner)
+        if included.include:
+            raise inner.problem(("include",), "a file that is included cannot include another")
+        if included.groups:
+            raise inner.problem(("groups",), "a file that is included cannot have groups")
+        for row in _rows(included, inner, (), name):
+            yield replace(row, only=include.only)
 
 
-def _scales(spec: AblationSpec, document: Document) -> dict[Scale, tuple[PlacedScale, ...]]:
+def _rows(group: Group, document: Document, place: Keys, name: str) -> Iterator[PlacedRow]:
+    for number, row in enumerate(group.trials):
+        yield PlacedRow(row, document, (*place, "trials", number), name)
+
+
+def _scales(group: Group, document: Document, place: Keys) -> PlacedScales:
     places = {
-        name: (PlacedScale(settings, document, ("scales", name)),)
-        for name, settings in spec.scales.items()
+        name: (PlacedScale(settings, document, (*place, "scales", name)),)
+        for name, settings in group.scales.items()
     }
-    if spec.base is not None:
-        outer = load(_beside(document, ("base",), spec.base))
+    if group.base is not None:
+        outer = load(_beside(document, (*place, "base"), group.base))
         base = validated(BaseSpec, outer).scales
         for name in places or base:
             first = PlacedScale(base.get(name, ScaleSettings()), outer, ("scales", name))
             places[name] = (first, *places.get(name, ()))
     if not places:
-        raise document.problem(("scales",), f"no scale is given: valid: {', '.join(SCALES)}")
+        words = f"no scale is given: valid: {', '.join(SCALES)}"
+        raise document.problem((*place, "scales"), words)
     return {name: places[name] for name in SCALES if name in places}
 
 
@@ -131,7 +157,7 @@ def _check_keys(ablation: Ablation) -> None:
             if override is not None:
                 place = (*placed.keys, "scales", scale)
                 _check_settings(override, names, placed.document, place)
-    for scales in ablation.scales.values():
+    for scales in chain.from_iterable(group.values() for group in ablation.groups.values()):
         for at in scales:
             _check_recipe(at.settings.recipe, at.document, (*at.keys, "recipe"))
             for name, settings in at.settings.methods.items():

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from gapbench.errors import UserError, choose
-from gapbench.experiments.ablation import Ablation, PlacedRow
+from gapbench.errors import NotInstalled, UserError, choose
+from gapbench.experiments.ablation import OWN, Ablation, PlacedRow
 from gapbench.experiments.loading import Document, Keys
 from gapbench.experiments.resolve import Configuration, Given, resolve
 from gapbench.experiments.schema import (
@@ -22,10 +22,10 @@ from gapbench.experiments.schema import (
     Settings,
     validated,
 )
-from gapbench.experiments.select import matches, require_known_fields
+from gapbench.experiments.select import asked_for, matches, require_known_fields
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import options_model
-from gapbench.tasks.task import Recipe
+from gapbench.tasks.task import Recipe, tasks
 
 ALTERNATIVES = {"epochs": "train_flops", "train_flops": "epochs"}
 OF_SPARSE_TRIALS = ("sparsity", "distribution", "first_layer")
@@ -73,18 +73,47 @@ def expand(
     here = _scale(ablation, scale)
     if overrides is not None:
         _check_overrides(ablation, overrides)
+    missing = left_out(ablation, here, overrides)
     entries: dict[str, Entry] = {}
     for placed in ablation.rows:
-        for entry in _included(placed, _of_row(ablation, placed, here, overrides, seeds)):
-            entries.setdefault(entry.trial.key, entry)
+        if placed.group not in missing:
+            trials = _of_row(ablation, placed, here, overrides, seeds, only)
+            for entry in _included(placed, trials):
+                entries.setdefault(entry.trial.key, entry)
     found = list(entries.values())
     require_known_fields("--only", only, [entry.fields() for entry in found])
     chosen = [entry for entry in found if matches(entry.fields(), only)]
     if not chosen:
-        names = ", ".join(dict.fromkeys(entry.name for entry in found)) or "none"
-        reason = f"no trial matches --only {' '.join(only)}" if only else "there is no trial"
-        raise UserError(f"{ablation.document.name}: {reason} at scale {scale}: rows: {names}")
+        for task, reason in missing.values():
+            if asked_for(task, only):
+                raise NotInstalled(reason)
+        if only:
+            others = expand(ablation, scale, overrides=overrides, seeds=seeds)
+            rows = ", ".join(dict.fromkeys(entry.name for entry in others))
+            reason = f"no trial matches --only {' '.join(only)} at scale {scale}: rows: {rows}"
+            raise UserError(f"{ablation.document.name}: {reason}")
+        raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
     return _labelled(chosen)
+
+
+def left_out(
+    ablation: Ablation, scale: Scale, overrides: Document | None = None
+) -> dict[str, tuple[str, str]]:
+    """Return the groups whose tasks need packages that are not installed: task and reason.
+
+    An ablation's own rows are never left out.
+    """
+    missing: dict[str, tuple[str, str]] = {}
+    for placed in ablation.rows:
+        for method in placed.row.method if placed.group != OWN else ():
+            given = _layered(ablation, placed, scale, method, overrides).get("task")
+            for name in () if given is None else given.values:
+                try:
+                    if name in tasks:
+                        tasks[name].require()
+                except NotInstalled as error:
+                    missing[placed.group] = name, str(error)
+    return missing
 
 
 def _scale(ablation: Ablation, name: str) -> Scale:
@@ -106,13 +135,19 @@ def _of_row(
     scale: Scale,
     overrides: Document | None,
     seeds: Sequence[int] | None,
+    only: Sequence[str],
 ) -> Iterator[Entry]:
     row = placed.row
+    if scale not in ablation.groups[placed.group]:
+        return
     if scale in row.scales and row.scales[scale] is None:
         return
     for method in row.method:
         given = _layered(ablation, placed, scale, method, overrides)
         for values in _product(given):
+            task = values.get("task")
+            if task and task.value in tasks and asked_for(task.value, only) is False:
+                continue
             configuration = Configuration(method, values, placed.document, placed.keys)
             for trial in resolve(configuration, seeds):
                 yield Entry(trial, row.label or trial.name, trial.label)
@@ -127,7 +162,7 @@ def _layered(
 ) -> dict[str, Given]:
     """Merge the settings of one method's trials, from the outermost file in."""
     merged: dict[str, Given] = {}
-    for at in ablation.scales[scale]:
+    for at in ablation.groups[placed.group].get(scale, ()):
         _merge(merged, _given(at.settings, method, at.document, at.keys))
         inner = at.settings.methods.get(method)
         if inner is not None:

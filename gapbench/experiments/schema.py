@@ -159,7 +159,10 @@ class Include(Strict):
 
 
 class Claim(Strict):
-    """A statement from a paper: where `better` holds, the value is higher than under `than`."""
+    """A statement from a paper: where `better` holds, the value is higher than under `than`.
+
+    A list of values fits any of them.
+    """
 
     source: str
     better: dict[str, Any]
@@ -174,7 +177,7 @@ class Report(Strict):
         rows: fields whose combinations are the rows.
         columns: the field that is spread over columns.
         value: metric of the cells.
-        baseline: fields of the row that paired differences are taken to.
+        baseline: fields of the row that paired differences are taken to; a list fits any of it.
         figures: names of figures.
     """
 
@@ -194,18 +197,27 @@ class BaseSpec(Strict):
     scales: Scales
 
 
-class AblationSpec(Strict):
-    """One ablation file."""
+class Group(Strict):
+    """Rows that share scales. Beside an ablation's own, rows of another task have a group."""
 
-    name: Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
-    question: str
-    claim: Claim | None = None
     base: str | None = None
     scales: Scales = Field(default_factory=dict)
     include: Annotated[
         tuple[Annotated[Include, BeforeValidator(_file)], ...], BeforeValidator(_tuple)
     ] = ()
     trials: Annotated[tuple[Row, ...], BeforeValidator(_tuple)] = ()
+
+
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
+
+
+class AblationSpec(Group):
+    """One ablation file."""
+
+    name: Name
+    question: str
+    claim: Claim | None = None
+    groups: dict[Name, Group] = Field(default_factory=dict)
     report: Report = Report()
 
 
@@ -246,6 +258,8 @@ def explain(problem: Any) -> str:
 
 def _keys_at(model: type[Strict], keys: Keys) -> list[str]:
     """Return the keys that are valid beside an unknown one."""
+    if keys[0] == "groups" and len(keys) > 2:
+        return _keys_at(Group, keys[2:])
     inner: dict[str, type[Strict]] = {
         "claim": Claim,
         "report": Report,

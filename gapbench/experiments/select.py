@@ -9,22 +9,33 @@ from typing import Any
 
 from gapbench.errors import UserError, choose
 from gapbench.experiments.loading import read_value
+from gapbench.tasks.task import tasks
 
 
 def matches(fields: Mapping[str, Any], patterns: Sequence[str]) -> bool:
     """Say whether a trial matches all patterns.
 
-    A pattern is `key=value`, or a method's or row's name; shell wildcards are understood, and
-    commas separate alternatives: `c_gap,rigl` or `partitions=1,4`.
+    A pattern is `key=value`, or the name of a method, row or task, or of a kind of tasks; shell
+    wildcards are understood, and commas separate alternatives: `c_gap,rigl`, `translation` or
+    `partitions=1,4`.
     """
     return all(_matches_one(fields, pattern) for pattern in patterns)
+
+
+def asked_for(task: str, patterns: Sequence[str]) -> bool | None:
+    """Say whether the patterns that name tasks or kinds pick `task`; None if none does so."""
+    known = {name for task in tasks for name in (task, tasks[task].kind)}
+    choices = [{word.strip().lower() for word in pattern.split(",")} for pattern in patterns]
+    naming = [words for words in choices if words <= known]
+    return all(words & {task, tasks[task].kind} for words in naming) if naming else None
 
 
 def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
     key, equals, values = pattern.partition("=")
     if equals:
         return key in fields and any(_equal(fields[key], text) for text in values.split(","))
-    names = (str(fields["method"]), str(fields["label"]).lower())
+    task = str(fields["task"])
+    names = (str(fields["method"]), str(fields["label"]).lower(), task, tasks[task].kind)
     wanted = pattern.lower().split(",")
     return any(fnmatchcase(name, want.strip()) for name in names for want in wanted)
 

@@ -91,10 +91,15 @@ def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
 def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
     """Say whether a row has the wanted settings; the field of the columns is no row's setting."""
     return all(
-        name in row.settings and text_of(row.settings[name]) == text_of(value)
+        name in row.settings and text_of(row.settings[name]) in map(text_of, alternatives(value))
         for name, value in wanted.items()
         if name != results.column
     )
+
+
+def alternatives(value: object) -> list[object]:
+    """Return the values that a setting of a claim or a baseline allows."""
+    return value if isinstance(value, list) else [value]
 
 
 def _compared(

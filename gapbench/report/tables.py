@@ -12,7 +12,7 @@ from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
 from gapbench.report.collect import NOTHING, text_of
-from gapbench.report.comparisons import Comparison, of_claim, to_baseline
+from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_baseline
 from gapbench.report.published import Published
 
 NOT_RUN = "not run"
@@ -82,7 +82,9 @@ def table_of(results: Results, spec: AblationSpec) -> Table:
 
 
 def _settings(fields: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {text_of(value)}" for name, value in fields.items())
+    return ", ".join(
+        f"{name} {' or '.join(map(text_of, alternatives(value)))}" for name, value in fields.items()
+    )
 
 
 # -- results -------------------------------------------------------------------------------------

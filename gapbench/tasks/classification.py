@@ -23,6 +23,7 @@ Images = tuple[Tensor, Tensor]
 class Classification(Task):
     """A task with one label per image; a batch is (images, labels)."""
 
+    kind = "image"
     metric = Metric("accuracy")
 
     @abstractmethod

@@ -84,12 +84,17 @@ class Task(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
+    kind: ClassVar[str] = ""  # "image", "translation": what `--only` picks tasks by
     metric: ClassVar[Metric]
     recipe: Recipe
     resources: Resources = Resources()
     train_examples: int  # examples of one epoch, known without the data
     first_layer: str | None = None  # parameter name of the input layer, dense in uniform rows
     compile: bool = False  # whether training goes through torch.compile; evaluation never does
+
+    @classmethod  # noqa: B027 - most tasks need nothing more than gapbench does
+    def require(cls) -> None:
+        """Check that the packages this task needs are installed, or raise NotInstalled."""
 
     @abstractmethod
     def build_model(self) -> nn.Module:

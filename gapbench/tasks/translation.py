@@ -11,10 +11,11 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gapbench.compat.fairseq_import import load_fairseq
-from gapbench.errors import UserError
+from gapbench.compat.fairseq_import import INSTALL, load_fairseq
+from gapbench.errors import NotInstalled, UserError
 from gapbench.tasks.task import Metric, Recipe, Split, Task
 from gapbench.tasks.translation_batches import eval_batches, share_of, token_batches
 from gapbench.tasks.translation_scoring import Search, score, signatures, translate
@@ -51,6 +52,7 @@ class Translation(Task):
         searches: how each split is translated for BLEU.
     """
 
+    kind = "translation"
     metric = Metric("bleu", unit="BLEU")
     architecture: ClassVar[str]
     architecture_options: Mapping[str, Any]
@@ -62,6 +64,18 @@ class Translation(Task):
         self._texts: dict[Split, Text] = {}
         self._dictionary: Any = None
         self._device: torch.device | None = None
+
+    @classmethod
+    def require(cls) -> None:
+        """Check that fairseq is installed, with what these tasks use beside it.
+
+        Raises:
+            NotInstalled: saying how to install it.
+        """
+        load_fairseq()
+        for package in ("sacrebleu", "sentencepiece"):
+            if find_spec(package) is None:
+                raise NotInstalled(f"{package} is not installed; get fairseq by: {INSTALL}")
 
     @abstractmethod
     def read(self) -> tuple[dict[Split, Text], Any]:
@@ -176,7 +190,7 @@ class Translation(Task):
         return total / tokens
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """Return `loss`, nats per target token without smoothing, and BLEU of the translations."""
+        """Return BLEU of the translations, and `loss`: nats per target token, not smoothed."""
         import torch
 
         text, search = self._text(split), self.searches[split]
@@ -193,7 +207,7 @@ class Translation(Task):
         model.train(was_training)
         hypotheses = [found[index] for index in sorted(found)]
         references = [text.references[index] for index in sorted(found)]
-        return {"loss": loss / tokens, **score(hypotheses, references)}
+        return {**score(hypotheses, references), "loss": loss / tokens}
 
     def signatures(self) -> dict[str, str]:
         """Return sacreBLEU's signatures, and how each split is translated."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.compat.fairseq_import import load_fairseq
+from gapbench.errors import NotInstalled, UserError
 from gapbench.experiments.ablation import read
 from gapbench.experiments.dry_run import dry_run
 from gapbench.experiments.editors import json_schema
@@ -19,6 +22,22 @@ from gapbench.experiments.schema import SCALES
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("ablations/*.yaml"), *ROOT.glob("baselines/*.yaml")])
 PUBLISHED = ROOT / "gapbench/report/published.csv"
+
+
+def entries_of(file, scale, **picks):
+    """Expand a file; skip where all of its rows need fairseq and it is not installed."""
+    try:
+        return expand(read(file), scale, **picks)
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def fairseq():
+    try:
+        load_fairseq()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -31,7 +50,7 @@ def test_a_file_is_named_after_its_ablation_and_has_every_scale(file):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_file_can_be_run_dry_at_every_scale(file, scale):
-    outlooks = dry_run(expand(read(file), scale))
+    outlooks = dry_run(entries_of(file, scale))
     labels = [outlook.label for outlook in outlooks]
     assert len(set(labels)) == len(labels)
     json.dumps([outlook.as_dict() for outlook in outlooks], allow_nan=False)
@@ -41,7 +60,7 @@ def test_a_file_can_be_run_dry_at_every_scale(file, scale):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_what_the_report_names_is_a_setting_of_some_trial(file, scale):
     ablation = read(file)
-    fields = {key for entry in expand(ablation, scale) for key in entry.fields()}
+    fields = {key for entry in entries_of(file, scale) for key in entry.fields()}
     report, claim = ablation.spec.report, ablation.spec.claim
     named = {*report.rows, report.columns, *report.baseline}
     if claim is not None:
@@ -66,24 +85,66 @@ def test_baselines_are_the_same_trials_in_every_ablation(scale):
 
 
 def test_the_partitions_ablation_has_its_rows_at_mini():
-    entries = expand(read(ROOT / "ablations/partitions.yaml"), "mini", seeds=(0,))
+    partitions = read(ROOT / "ablations/partitions.yaml")
+    entries = expand(partitions, "mini", seeds=(0,), only=["image"])
     found = {(e.trial.method, e.trial.options.get("partitions"), e.trial.epochs) for e in entries}
     gap = {("c_gap", kappa, 32) for kappa in (1, 2, 4, 8)}
     assert found == {("dense", None, 32), ("rigl", None, 32)} | gap
-    assert len(expand(read(ROOT / "ablations/partitions.yaml"), "mini")) == 6 * len(entries)
+    assert len(expand(partitions, "mini", only=["image"])) == 6 * len(entries)
+
+
+def test_the_partitions_ablation_has_its_transformer_rows_at_mini(fairseq):
+    entries = expand(read(ROOT / "ablations/partitions.yaml"), "mini", only=["translation"])
+    assert {entry.trial.task for entry in entries} == {"docs_en_de"}
+    found = {(e.trial.method, e.trial.options.get("partitions"), e.trial.seed) for e in entries}
+    kappas = [("dense", None), *(("c_gap", kappa) for kappa in (1, 3, 6))]
+    assert found == {(*row, seed) for row in kappas for seed in (0, 1)}
+
+
+@pytest.mark.parametrize("name", ["main", "partitions", "strategy", "translation"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_transformer_rows_are_picked_by_their_kind(name, scale, fairseq):
+    file = read(ROOT / f"ablations/{name}.yaml")
+    rows = expand(file, scale, only=["translation"], seeds=(0,))
+    others = [] if name == "translation" else expand(file, scale, only=["image"], seeds=(0,))
+    task = "wmt14_en_de" if scale == "paper" else "docs_en_de"
+    assert {entry.trial.task for entry in rows} == {task}
+    assert len(expand(file, scale, seeds=(0,))) == len(rows) + len(others)
+
+
+def test_transformer_big_is_pruned_in_96_tensors_and_density_counts_the_whole_model(fairseq):
+    entries = expand(read(ROOT / "ablations/partitions.yaml"), "paper", only=["translation"])
+    outlooks = [outlook for outlook in dry_run(entries) if outlook.method == "c_gap"]
+    assert {outlook.partitions for outlook in outlooks} == {1, 3, 6}
+    for outlook in outlooks:
+        assert outlook.layers == 96
+        assert (outlook.prunable_parameters, outlook.parameters) == (176_160_768, 210_882_560)
+        assert outlook.prunable_density == pytest.approx(0.1, abs=1e-6)
+        kept = 1 - 0.9 * 176_160_768 / 210_882_560
+        assert outlook.model_density == pytest.approx(kept, abs=1e-6)
+
+
+def published_outlooks(task, rows_at_least):
+    with PUBLISHED.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == task]
+    assert len(rows) >= rows_at_least
+    kind = "image" if task == "imagenet" else "translation"
+    outlooks = {}
+    for file in ROOT.glob("ablations/*.yaml"):
+        with contextlib.suppress(UserError):  # some have rows of one kind alone
+            chosen = expand(read(file), "paper", seeds=(0,), only=[kind])
+            outlooks[file.stem] = dry_run(chosen)
+    everything = [outlook for some in outlooks.values() for outlook in some]
+    return [(row, outlooks.get(row["table"], everything)) for row in rows]
 
 
 def test_every_published_row_has_its_trials_at_the_papers_scale():
-    outlooks = {
-        file.stem: dry_run(expand(read(file), "paper", seeds=(0,)))
-        for file in ROOT.glob("ablations/*.yaml")
-    }
-    everything = [outlook for some in outlooks.values() for outlook in some]
-    with PUBLISHED.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["task"] == "imagenet"]
-    assert len(rows) > 30
-    for row in rows:
-        there = outlooks.get(row["table"], everything)
+    for row, there in published_outlooks("imagenet", 31):
+        assert any(_is(outlook, row) for outlook in there), row
+
+
+def test_every_published_row_of_the_transformer_has_its_trials(fairseq):
+    for row, there in published_outlooks("wmt14_en_de", 13):
         assert any(_is(outlook, row) for outlook in there), row
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
-from gapbench.errors import UserError
+from gapbench.errors import NotInstalled, UserError
 from gapbench.experiments.ablation import read
 from gapbench.experiments.dry_run import dry_run
 from gapbench.experiments.grid import expand
 from gapbench.experiments.loading import read_set
+from gapbench.tasks.digits import Digits
+from gapbench.tasks.task import task, tasks
 
 HEAD = """\
 name: grid
@@ -219,3 +222,94 @@ def test_ten_thousand_trials_are_expanded_in_seconds(tmp_path):
     found = grid(tmp_path, row, seeds=range(13))
     assert len(found) == 10_400
     assert time.process_time() - began < 10
+
+
+GROUPED = """\
+name: grouped
+question: q
+scales: {smoke: {task: digits, epochs: 8, sparsity: 0.9}, mini: {task: digits, epochs: 9}}
+trials:
+  - {method: dense}
+groups:
+  other:
+    scales: {smoke: {task: %s, epochs: 5, sparsity: 0.5, methods: {set: {every: 3}}}}
+    trials:
+      - {method: [dense, set]}
+"""
+
+
+@pytest.fixture
+def needy():
+    """A plug-in's task that needs a package which is not installed."""
+
+    class Needy(Digits):
+        kind = "needy"
+
+        @classmethod
+        def require(cls):
+            raise NotInstalled("a package is not installed; get it by: spell")
+
+    task("needy", version=1)(Needy)
+    yield
+    tasks._entries.pop("needy")
+
+
+def grouped(tmp_path, name, scale="smoke", **picks):
+    file = tmp_path / "grouped.yaml"
+    file.write_text(GROUPED % name)
+    return expand(read(file), scale, **picks)
+
+
+def test_a_group_has_scales_and_methods_of_its_own(tmp_path):
+    found = grouped(tmp_path, "fashion_mnist")
+    assert values(found, "task", "method", "epochs", "sparsity") == [
+        ("digits", "dense", 8, 0.0),
+        ("fashion_mnist", "dense", 5, 0.0),
+        ("fashion_mnist", "set", 5, 0.5),
+    ]
+    assert found[2].trial.options["every"] == 3
+
+
+def test_a_group_without_a_scale_has_no_rows_there(tmp_path):
+    assert values(grouped(tmp_path, "fashion_mnist", "mini"), "task") == [("digits",)]
+
+
+def test_trials_are_picked_by_their_task_or_its_kind(tmp_path):
+    for only, count in (("image", 3), ("digits", 1), ("fashion_mnist", 2), ("digits,set", 2)):
+        assert len(grouped(tmp_path, "fashion_mnist", only=[only])) == count, only
+
+
+def test_a_group_whose_task_needs_a_missing_package_is_left_out(tmp_path, needy):
+    assert values(grouped(tmp_path, "needy"), "task") == [("digits",)]
+    assert values(grouped(tmp_path, "needy", only=["dense"]), "task") == [("digits",)]
+    with pytest.raises(UserError, match="no trial matches --only den"):
+        grouped(tmp_path, "needy", only=["den"])
+
+
+@pytest.mark.parametrize("only", ["needy", "needy,fashion_mnist"])
+def test_who_asks_for_a_task_that_needs_a_missing_package_is_told(tmp_path, needy, only):
+    with pytest.raises(NotInstalled, match="get it by: spell"):
+        grouped(tmp_path, "needy", only=[only])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("{method: c_gap, partions: 2}", "groups.other.trials[0].partions: unknown key"),
+        ("{method: static, epochs: 0}", "groups.other.trials[0].epochs: 0 is not possible"),
+    ],
+)
+def test_a_mistake_in_a_group_is_named_with_its_place(tmp_path, wrong, message):
+    file = tmp_path / "grouped.yaml"
+    text = (GROUPED % "digits").replace("{method: [dense, set]}", wrong)
+    file.write_text(text)
+    with pytest.raises(UserError, match=re.escape(f"grouped.yaml:10: {message}")):
+        expand(read(file), "smoke")
+
+
+def test_an_unknown_key_of_a_group_is_refused_with_the_valid_ones(tmp_path):
+    file = tmp_path / "grouped.yaml"
+    file.write_text((GROUPED % "digits").replace("    trials:", "    trails:"))
+    expected = "unknown key 'trails': did you mean 'trials'? valid: base, include, scales, trials"
+    with pytest.raises(UserError, match=re.escape(expected)):
+        read(file)

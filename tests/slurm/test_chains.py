@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from gapbench.experiments.branches import branch_folder
+from gapbench.experiments.branches import RESULT, branch_folder
 from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
@@ -22,7 +22,7 @@ P_GAP = ["partitions=2", "epochs=10", "rounds=2", "step_epochs=2"]
 
 def work(results, only, sets):
     file = ABLATIONS / "main.yaml"
-    entries = expanded(file, "smoke", sets, only, "1")[2]
+    entries = expanded(file, "smoke", sets, ["image", *only], "1")[2]
     return [_job(results, "main", entry, 1) for entry in entries]
 
 
@@ -37,47 +37,33 @@ def attempts(folder):
     return (read_json(folder.status) or {}).get("attempt", 0)
 
 
-def test_rounds_of_p_gap_are_arrays_of_branches_and_merges(cluster, tmp_path, in_one_process):
+def test_rounds_of_p_gap_are_jobs_and_one_that_is_killed_is_made_up_for_alone(
+    cluster, tmp_path, in_one_process
+):
     (job,) = work(tmp_path, ["p_gap"], P_GAP)
     started = launch("slurm", [job], None)
     folder = RunFolder(job.folder)
     ids = jobs_of(folder)
-    bases = list(dict.fromkeys(name.partition("_")[0] for name in ids))
-    branches = read_json(folder.plan)["segments"][0]["branches"]
-    assert len(bases) == 5  # start, round, merge, round, merge
-    assert len(ids) == 3 + 2 * branches
-    seen = set()
-
-    def ended():
-        sight = look([folder], Queue(0))[0]
-        seen.add((sight.state, sight.job))
-        return not started.poll()
-
-    wait_until(ended, 200, "the chain to end")
-    assert folder.completed()
-    assert {state for state, _ in seen} <= {"queued", "running", "completed"}
-    assert {name for _, name in seen} & {i for i in ids if "_" in i}  # a branch's turn was seen
-    assert attempts(folder) == 3
+    assert [name.partition("_")[2] for name in ids] == ["", "0", "1", "", "0", "1", ""]
+    victim, other = (branch_folder(folder, 0, branch) for branch in (1, 0))
+    wait_until(lambda: victim.living_owner() is not None, 120, "branch 1 to begin")
+    assert look([folder], Queue(0))[0].state == "running"
+    os.kill(victim.living_owner()["pid"], signal.SIGKILL)
+    wait_until(lambda: (other.path / RESULT).exists(), 60, "branch 0 to be done")
+    done = (other.path / RESULT).stat().st_mtime_ns
+    wait_until(lambda: (victim.path / RESULT).exists(), 60, "branch 1 to be made up for")
+    assert (other.path / RESULT).stat().st_mtime_ns == done
+    wait_until(lambda: not started.poll(), 200, "the chain to end")
+    assert attempts(folder) == 3  # the start, and two merges
     assert_equal(folder, in_one_process)
 
     def states():
-        jobs = f"--jobs={','.join(bases)}"
-        return set(cluster.run("squeue", "-h", "--states=all", jobs, "--format=%T").split())
+        lines = cluster.run("squeue", "-h", "--array", "--states=all", "--format=%i|%T").split()
+        known = dict(line.split("|") for line in lines)
+        return [known[name] for name in ids]
 
-    wait_until(lambda: states() == {"COMPLETED"}, 30, "the last job's end")
-
-
-def test_a_killed_branch_is_made_up_for_and_the_others_are_kept(cluster, tmp_path, in_one_process):
-    (job,) = work(tmp_path, ["p_gap"], P_GAP)
-    started = launch("slurm", [job], None)
-    folder = RunFolder(job.folder)
-    place = branch_folder(folder, 0, 1)
-    wait_until(lambda: place.living_owner() is not None, 120, "branch 1 to begin")
-    os.kill(place.living_owner()["pid"], signal.SIGKILL)
-    wait_until(lambda: not started.poll(), 200, "the chain to end")
-    assert folder.completed()
-    assert attempts(folder) == 3
-    assert_equal(folder, in_one_process)
+    ends = ["COMPLETED", "COMPLETED", "FAILED", *["COMPLETED"] * 4]
+    wait_until(lambda: states() == ends, 30, "the last job's end")
 
 
 def test_a_requeued_branch_goes_on_and_a_cancelled_chain_is_resumed(
@@ -107,13 +93,43 @@ def test_a_requeued_branch_goes_on_and_a_cancelled_chain_is_resumed(
 
 def test_a_run_longer_than_the_limit_is_cut_at_its_steps(cluster, tmp_path):
     profile = tmp_path / "cluster.yaml"
-    profile.write_text("hours: 0.4\n")  # the task asks for one hour
-    (here,) = work(tmp_path / "one", ["partitions=2"], ["epochs=12"])
+    (here,) = work(tmp_path / "one", ["c_gap", "distribution=uniform"], ["epochs=12"])
     assert Attempt(here)() == "completed"
-    (job,) = work(tmp_path / "chain", ["partitions=2"], ["epochs=12"])
+    (job,) = work(tmp_path / "chain", ["c_gap", "distribution=uniform"], ["epochs=12"])
+    profile.write_text(f"hours: {0.4 * job.resources.hours}\n")
     started = launch("slurm", [job], None, profile=profile)
     folder = RunFolder(job.folder)
     assert len(jobs_of(folder)) == 3
     wait_until(lambda: not started.poll(), 200, "the chain to end")
     assert attempts(folder) == 3
     assert_equal(folder, RunFolder(here.folder))
+
+
+def test_a_trial_on_two_nodes_with_two_ranks_each(cluster, tmp_path):
+    profile = tmp_path / "cluster.yaml"
+    profile.write_text("nodes: 2\ntasks_per_node: 2\n")
+    (job,) = work(tmp_path, ["rigl", "distribution=erk", "multiplier=1"], ["epochs=6", "every=5"])
+    started = launch("slurm", [job], None, profile=profile)
+    folder = RunFolder(job.folder)
+    wait_until(lambda: not started.poll(), 200, "the trial to end")
+    result = folder.read_result()
+    assert result is not None, folder.error.read_text()
+    assert result["ranks"] == 4
+    # the masks' digests are compared over the ranks at each change; there were some
+    assert folder.history.read_text().count('"event":"update"') > 3
+
+
+def test_branches_of_several_ranks_give_the_bits_of_one_job_with_as_many(cluster, tmp_path):
+    folders = []
+    started = []
+    for name, chain in (("chain", "true"), ("one", "false")):
+        profile = tmp_path / f"{name}.yaml"
+        profile.write_text(f"tasks_per_node: 2\nchain: {chain}\n")
+        (job,) = work(tmp_path / name, ["p_gap"], [*P_GAP, "rounds=1", "epochs=5"])
+        started.append(launch("slurm", [job], None, profile=profile))
+        folders.append(RunFolder(job.folder))
+    assert [len(jobs_of(folder)) for folder in folders] == [4, 1]
+    for launched in started:
+        wait_until(lambda launched=launched: not launched.poll(), 250, "the trial to end")
+    assert all(folder.completed() for folder in folders), [f.state() for f in folders]
+    assert_equal(*folders)

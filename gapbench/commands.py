@@ -11,8 +11,18 @@ from typing import Annotated
 import typer
 
 from gapbench.errors import NotInstalled, UserError, choose
-from gapbench.run import RESULTS, expanded
-from gapbench.status import KeyArgument, ResultsOption, ScaleOption, find
+from gapbench.options import (
+    RESULTS,
+    KeyArgument,
+    OnlyOption,
+    ResultsOption,
+    ScaleOption,
+    SeedsOption,
+    SetOption,
+    is_selection,
+)
+from gapbench.run import expanded
+from gapbench.status import find
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -27,6 +37,9 @@ def add_to(app: typer.Typer) -> None:
 def report(
     files: Annotated[list[Path], typer.Argument(help="Ablations, such as ablations/*.yaml.")],
     scale: ScaleOption = "mini",
+    seeds: SeedsOption = None,
+    set_: SetOption = None,
+    only: OnlyOption = None,
     results: ResultsOption = RESULTS,
 ) -> int:
     """Make tables and figures from the run folders that are there; nothing is trained."""
@@ -37,11 +50,12 @@ def report(
     console = Console(highlight=False)
     for file in files:
         try:
-            ablation, chosen, entries = expanded(file, scale, [], [], None)
+            ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
         except NotInstalled as error:
             print(f"{file} is left out: {error}", file=sys.stderr)
             continue
-        made = build(ablation, chosen, entries, results)
+        selection = is_selection(set_, only, seeds)
+        made = build(ablation, chosen, entries, results, selection=selection)
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)
     return 0
@@ -73,9 +87,7 @@ def export(
 def prepare(
     file: Annotated[Path, typer.Argument(help="The ablation whose data are needed.")],
     scale: ScaleOption = "mini",
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only what trials that match need, as in run.")
-    ] = None,
+    only: OnlyOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder for the data.")] = None,
 ) -> int:
     """Get and check the data of an ablation, on a machine that has a network."""

@@ -89,7 +89,7 @@ def run(
     todo = _to_do(results, entries, force, retry_failed, attach=name == "slurm")
     _header(console, ablation, scale, entries, todo, f"{name} ({reason})")
     options = {"profile": profile} if name == "slurm" else {}
-    started = _start(results, ablation, todo, name, jobs, branches, force, options)
+    started = _start(results, ablation, todo, name, jobs, branches, options)
     if started is not None and detach:
         console.print("submitted; follow with `gapbench status --watch`")
         return 0
@@ -111,11 +111,16 @@ class Reported:
 
 @dataclass(frozen=True)
 class ToDo:
-    """What is left of an ablation: trials to run, those done, and those others run now."""
+    """What is left of an ablation: trials to run, those done, and those others run now.
+
+    Attributes:
+        forget: folders of those to run whose earlier attempts are to be forgotten.
+    """
 
     entries: list[Entry]
     done: int
     elsewhere: list[Entry]
+    forget: list[RunFolder]
 
 
 def expanded(
@@ -212,7 +217,7 @@ def _to_do(
 ) -> ToDo:
     """Sort trials into those to run, those completed, and those that others run.
 
-    With `only_failed` all but the failed are nobody's business.
+    With `only_failed` only those that have failed are to run or to wait for.
     With `attach` those that SLURM has already are to run too, which then means to follow them.
     """
     from gapbench.experiments.store import RunFolder
@@ -221,23 +226,26 @@ def _to_do(
 
     todo: list[Entry] = []
     elsewhere: list[Entry] = []
+    forget: list[RunFolder] = []
     done = 0
     folders = [RunFolder(results / "runs" / entry.trial.key) for entry in entries]
     for entry, folder, sight in zip(entries, folders, look(folders, Queue()), strict=True):
-        if only_failed and sight.state not in ("failed", "completed"):
-            continue
-        if sight.state in ("running", "queued"):
-            (todo if attach and sight.job else elsewhere).append(entry)
-        elif sight.state == "completed" and not force:
+        if sight.state == "completed" and (only_failed or not force):
             done += 1
-        elif sight.state == "failed" or not only_failed:
+        elif only_failed and sight.state != "failed":
+            continue
+        elif sight.state in ("running", "queued"):
+            (todo if attach and sight.job else elsewhere).append(entry)
+        else:
             todo.append(entry)
+            if force:
+                forget.append(folder)
     if elsewhere and not todo:
         raise UserError(
             f"{results}: all {len(elsewhere)} trials that are left are being run by another "
             f"process: {elsewhere[0].label}; follow them with `gapbench status --watch`"
         )
-    return ToDo(todo, done, elsewhere)
+    return ToDo(todo, done, elsewhere, forget)
 
 
 def _job(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
@@ -279,19 +287,16 @@ def _start(
     executor: str,
     parallel: int | None,
     branches: int,
-    force: bool,
     options: dict[str, Path | None],
 ) -> Launch | None:
     """Launch what is to do; what is forgotten comes back where the launcher refuses."""
-    from gapbench.experiments.store import RunFolder
     from gapbench.launch.jobs import launch
 
     if not todo.entries:
         return None
     with ExitStack() as stack:
-        if force:
-            for entry in todo.entries:
-                stack.enter_context(RunFolder(results / "runs" / entry.trial.key).forgotten())
+        for folder in todo.forget:
+            stack.enter_context(folder.forgotten())
         work = [_job(results, ablation.name, entry, branches) for entry in todo.entries]
         return launch(executor, work, parallel, **options)
 

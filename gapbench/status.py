@@ -9,14 +9,24 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gapbench.errors import UserError, choose
-from gapbench.run import RESULTS, expanded
+from gapbench.options import (
+    RESULTS,
+    JsonOption,
+    KeyArgument,
+    OnlyOption,
+    ResultsOption,
+    ScaleOption,
+    SeedsOption,
+    SetOption,
+)
+from gapbench.run import expanded
 
 if TYPE_CHECKING:
     from gapbench.experiments.store import RunFolder
@@ -27,10 +37,6 @@ LOG_SECONDS = 0.5
 SLURM_SECONDS = 10.0  # between two questions to SLURM
 LAST_LINES = 3
 
-ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs are kept.")]
-ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, mini, small or paper.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-KeyArgument = Annotated[str, typer.Argument(help="A trial's key, or how it begins.")]
 FileArgument = Annotated[
     Path | None, typer.Argument(help="An ablation; every run folder if none is given.")
 ]
@@ -45,6 +51,9 @@ def add_to(app: typer.Typer) -> None:
 def status(
     file: FileArgument = None,
     scale: ScaleOption = "mini",
+    seeds: SeedsOption = None,
+    set_: SetOption = None,
+    only: OnlyOption = None,
     results: ResultsOption = RESULTS,
     watch: Annotated[bool, typer.Option("--watch", help="Draw again until all ended.")] = False,
     as_json: JsonOption = False,
@@ -56,7 +65,8 @@ def status(
     from gapbench.launch.queue import Queue
     from gapbench.progress import View, table_of
 
-    labels, queue = _labels(file, scale, results), Queue(SLURM_SECONDS)
+    pick = Pick(scale, set_ or (), only or (), seeds)
+    labels, queue = _labels(file, pick, results), Queue(SLURM_SECONDS)
     views = View.all_of(labels, queue)
     if as_json:
         print(json.dumps([asdict(view) for view in views], indent=1))
@@ -131,13 +141,17 @@ def cancel(
         list[str] | None, typer.Argument(help="Keys or ablation files; everything if none.")
     ] = None,
     scale: ScaleOption = "mini",
+    seeds: SeedsOption = None,
+    set_: SetOption = None,
+    only: OnlyOption = None,
     results: ResultsOption = RESULTS,
 ) -> int:
     """Stop running and waiting trials, wherever they are; each goes on when it is run again."""
     from gapbench.launch import queue
     from gapbench.launch.submissions import look
 
-    folders = [folder for folder in _chosen(what, scale, results) if folder.path.exists()]
+    pick = Pick(scale, set_ or (), only or (), seeds)
+    folders = [folder for folder in _chosen(what, pick, results) if folder.path.exists()]
     jobs: list[str] = []
     told = 0
     for folder, sight in zip(folders, look(folders, queue.Queue()), strict=True):
@@ -175,15 +189,34 @@ def find(results: Path, key: str) -> RunFolder:
     return RunFolder(results / "runs" / found[0])
 
 
-def _labels(file: Path | None, scale: str, results: Path) -> dict[RunFolder, str]:
-    from gapbench.experiments.store import RunFolder
+@dataclass(frozen=True)
+class Pick:
+    """What picks trials out of an ablation file, as for `gapbench run`."""
 
-    if file is None:
-        return {folder: _label(folder) for folder in _all(results)}
-    return {
-        RunFolder(results / "runs" / entry.trial.key): entry.label
-        for entry in expanded(file, scale, [], [], None)[2]
-    }
+    scale: str
+    set_: Sequence[str]
+    only: Sequence[str]
+    seeds: str | None
+
+    def of(self, file: Path, results: Path) -> Iterator[tuple[RunFolder, str]]:
+        """Yield the run folder and the label of each trial of `file`."""
+        from gapbench.experiments.store import RunFolder
+
+        for entry in expanded(file, self.scale, self.set_, self.only, self.seeds)[2]:
+            yield RunFolder(results / "runs" / entry.trial.key), entry.label
+
+    def require_file(self) -> None:
+        """Refuse options that mean nothing without a file."""
+        given = {"--set": self.set_, "--only": self.only, "--seeds": self.seeds is not None}
+        for option in (name for name, value in given.items() if value):
+            raise UserError(f"{option}: name the ablation file that it picks trials of")
+
+
+def _labels(file: Path | None, pick: Pick, results: Path) -> dict[RunFolder, str]:
+    if file is not None:
+        return dict(pick.of(file, results))
+    pick.require_file()
+    return {folder: _label(folder) for folder in _all(results)}
 
 
 def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
@@ -221,7 +254,7 @@ def _all(results: Path) -> list[RunFolder]:
 
     if not results.is_dir():
         raise UserError(f"{results}: there is no such folder; name it with --results")
-    return [RunFolder(path.parent) for path in sorted((results / "runs").glob("*/trial.json"))]
+    return [RunFolder(path.parent) for path in sorted((results / "runs").glob("[!.]*/trial.json"))]
 
 
 def _label(folder: RunFolder) -> str:
@@ -248,15 +281,15 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", inner
 
 
-def _chosen(what: Sequence[str] | None, scale: str, results: Path) -> Iterator[RunFolder]:
-    from gapbench.experiments.store import RunFolder
-
+def _chosen(what: Sequence[str] | None, pick: Pick, results: Path) -> Iterator[RunFolder]:
+    files = [word for word in what or () if word.endswith((".yaml", ".yml"))]
+    if not files:
+        pick.require_file()
     if not what:
         yield from _all(results)
-    for word in what or []:
-        if word.endswith((".yaml", ".yml")):
-            for entry in expanded(Path(word), scale, [], [], None)[2]:
-                yield RunFolder(results / "runs" / entry.trial.key)
+    for word in what or ():
+        if word in files:
+            yield from (folder for folder, _ in pick.of(Path(word), results))
         else:
             yield find(results, word)
 

@@ -49,7 +49,8 @@ def test_a_run_trains_compares_and_reports(done):
     results, output = done
     assert "2 trials, 0 done, 2 to run" in output
     assert "C-GaP" in output
-    made = results / "smoke" / "partitions"
+    made = results / "smoke" / "partitions" / "selection"
+    assert f"report: {made}" in output
     for name in ("runs.csv", "table.md", "table.csv", "table.tex"):
         assert (made / name).stat().st_size > 0, name
     assert list((made / "figures").glob("*.png"))
@@ -208,6 +209,24 @@ def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
     assert folder.state() == "interrupted"
 
 
+def test_a_second_launcher_waits_for_the_trials_of_the_first_and_reports_them(tmp_path, capsys):
+    from gapbench.run import expanded
+
+    chosen = ["image", "dense,rigl"]
+    entries = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], chosen, "1")[2]
+    folder = prepared(tmp_path, entries[0])
+    child = in_child(_slow_trial, folder.path)
+    while not folder.owner.exists():
+        time.sleep(0.01)
+    command = [*SMOKE, "--set", "epochs=60", "--only", chosen[0], "--only", chosen[1]]
+    assert main([*command, "--results", str(tmp_path)]) == 0
+    child.join()
+    out = capsys.readouterr().out
+    assert f"left to the process or job that has it: {entries[0].label}" in out
+    assert all(RunFolder(tmp_path / "runs" / e.trial.key).completed() for e in entries)
+    assert "not run" not in out
+
+
 def test_ctrl_c_stops_trials_at_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "gapbench", *SMOKE, "--only", "dense", "--set", "epochs=40"]
     command[command.index("debug")] = "local"
@@ -225,3 +244,47 @@ def test_ctrl_c_stops_trials_at_a_checkpoint_and_the_same_command_goes_on(tmp_pa
     command[command.index("local")] = "debug"
     assert main(command[3:]) == 0
     assert folder.completed()
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [("--executor", "nonsense"), ("--executor", "slurm", "--profile", "/nonexistent")],
+)
+def test_force_forgets_nothing_where_the_launcher_refuses(tmp_path, mistake):
+    only = [*SMOKE, "--only", "image", "--only", "dense", "--results", str(tmp_path)]
+    assert main(only) == 0
+    runs = tmp_path / "runs"
+    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
+    assert main([*only, "--force", *mistake]) == 2
+    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
+
+
+def test_a_report_section_that_does_not_fit_is_told_before_anything_is_trained(tmp_path, capsys):
+    command = [*SMOKE, "--set", "recipe.lr=[0.1,0.05]", "--results", tmp_path / "results"]
+    err = refused(capsys, *command)
+    assert "partitions.yaml:" in err and "report.rows: the trials of row" in err
+    assert "differ in recipe.lr (0.1, 0.05): add it to rows" in err
+    assert refused(capsys, *command, "--dry-run") == err
+    assert not (tmp_path / "results").exists()
+
+
+def test_retrying_what_has_failed_is_no_failure_of_what_was_not_to_run(tmp_path, capsys):
+    chosen = [*SMOKE, "--only", "image", "--only", "dense,rigl", "--results", str(tmp_path)]
+    assert main([*chosen, "--retry-failed"]) == 0
+    out = capsys.readouterr().out
+    assert "0 done, 0 to run" in out and "planned:" not in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):
+    results, _ = done
+    at = ["--scale", "smoke", "--results", str(results)]
+    picked = ["--only", "image", "--only", "partitions=2", "--seeds", "1"]
+    assert main(["status", PARTITIONS, *at, "--json", *picked]) == 0
+    (view,) = json.loads(capsys.readouterr().out)
+    assert view["state"] == "completed"
+    assert main(["cancel", PARTITIONS, *at, *picked]) == 0
+    assert "nothing is running" in capsys.readouterr().out
+    for command in ("status", "cancel"):
+        err = refused(capsys, command, "--only", "dense", "--results", results)
+        assert "--only: name the ablation file" in err

@@ -63,6 +63,7 @@ class RunFolder:
         self.error = path / "error.txt"
         self.sacred = path / "sacred"
         self.rounds = path / "rounds"
+        self.exchange = path / "exchange.json"
         self.submitted = path / "submitted.json"
         self.owner = path / "owner.json"
         self.cancelled = path / "cancelled"
@@ -97,22 +98,35 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
 
-    def forget(self) -> None:
-        """Delete everything the trial has done.
+    @contextmanager
+    def forgotten(self) -> Iterator[None]:
+        """Set aside everything the trial has done; it is deleted after the block.
+
+        If the block fails, it is brought back.
 
         Raises:
             Owned: if a live process owns the folder.
-            UserError: if it cannot be deleted.
+            UserError: if it cannot be moved.
         """
         import shutil
 
         if not self.path.exists():
+            yield
             return
-        with self.owned():
-            try:
-                shutil.rmtree(self.path)
-            except OSError as error:
-                raise UserError(f"{self.path}: cannot be deleted: {error.strerror}") from None
+        aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with self.owned():
+                os.rename(self.path, aside)
+            (aside / self.owner.name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be moved: {error.strerror}") from None
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.rename(aside, self.path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
 
     # -- state -------------------------------------------------------------------------------
 

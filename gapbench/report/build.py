@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gapbench.errors import UserError
+from gapbench.errors import UserError, choose
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec, Scale
 from gapbench.report import render
-from gapbench.report.cells import Results, results_of
+from gapbench.report.cells import Results, SectionError, results_of
 from gapbench.report.collect import LeftOut, Scan, read_runs, runs_frame, scan, write_runs
 from gapbench.report.figures import draw, evidence_of, figures, save
 from gapbench.report.histories import Histories, read_histories
@@ -26,6 +26,7 @@ from gapbench.report.tables import Table, table_of, to_csv
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+SELECTION = "selection"
 RUNS = "runs.csv"
 STAMP = "made_from.sha256"
 
@@ -36,7 +37,7 @@ class ReportResult:
 
     Attributes:
         spec: the ablation.
-        folder: results/<scale>/<ablation>.
+        folder: results/<scale>/<ablation>, or `SELECTION` in it.
         frame: runs.csv.
         results: one a task.
         paths: every file of the report.
@@ -79,12 +80,31 @@ class ReportResult:
         }
 
 
+def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
+    """Check that a report of these trials can be made, before any of them has run.
+
+    Raises:
+        UserError: naming file, line and key of the report section or the claim.
+    """
+    try:
+        for name in ablation.spec.report.figures:
+            if name not in figures:
+                raise SectionError(
+                    ablation.spec, ("report", "figures"), choose("figure", name, figures)
+                )
+        results_of(runs_frame(entries, Scan({}, {}, ())), ablation.spec)
+    except SectionError as error:
+        raise ablation.document.problem(error.keys, error.reason) from None
+
+
 def report(
     ablation: Ablation,
     scale: Scale,
     entries: Sequence[Entry],
     results: Path,
     found: Scan | None = None,
+    *,
+    selection: bool = False,
 ) -> ReportResult:
     """Write runs.csv, tables and figures of an ablation from the run folders that are there.
 
@@ -94,20 +114,22 @@ def report(
         entries: the trials, run or not.
         results: the results folder.
         found: what `scan` returned, if it is known already.
+        selection: whether `entries` are not just those of the file: such a report has a folder of
+            its own, and leaves that of the whole ablation as it is.
 
     Raises:
         UserError: if the report section does not fit the trials, or a file cannot be written.
     """
     found = scan(results) if found is None else found
-    folder = results / scale / ablation.name
+    folder = results / scale / ablation.name / (SELECTION if selection else "")
     try:
+        _make(results, folder / "figures")
         return _write(ablation.spec, folder, entries, found)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
 
 def _write(spec: AblationSpec, folder: Path, entries: Sequence[Entry], found: Scan) -> ReportResult:
-    _make(folder / "figures")
     write_runs(runs_frame(entries, found), folder / RUNS)
     # from the file, as `check` does: what can be recomputed later is what is written now
     frame = read_runs(folder / RUNS)
@@ -157,9 +179,10 @@ def check(spec: AblationSpec, folder: Path) -> list[str]:
     return differing
 
 
-def _make(folder: Path) -> None:
+def _make(results: Path, folder: Path) -> None:
     """Make the report's folder; a link on the way would lead out of the results folder."""
-    for part in (folder, folder.parent, folder.parent.parent):
+    inside = len(folder.parts) - len(results.parts)
+    for part in (folder, *folder.parents[: inside - 1]):
         if part.is_symlink():
             raise UserError(f"{part}: is a link: a report is written to real folders only")
     folder.mkdir(parents=True, exist_ok=True)

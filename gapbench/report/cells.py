@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from gapbench.errors import UserError
+from gapbench.errors import UserError, choose
+from gapbench.experiments.loading import Keys, dotted
 from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
 from gapbench.report.collect import COMPLETED, NOTHING, is_given, text_of
 from gapbench.report.published import Published, published_for
 from gapbench.report.stats import Summary
-from gapbench.tasks.task import Metric, tasks
+from gapbench.tasks.task import Metric, Split, tasks
 
+SPLITS: tuple[Split, ...] = ("test", "val")
 WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
 # what a trial costs and is, averaged over the seeds of a cell: column of runs.csv, words
 COSTS = {
@@ -30,6 +32,20 @@ COSTS = {
     "exploration/coverage": "coverage",
     "run/seconds": "seconds",
 }
+
+
+class SectionError(UserError):
+    """The claim or the report section of an ablation does not fit its trials.
+
+    Attributes:
+        keys: place in the ablation's file.
+        reason: what is wrong there.
+    """
+
+    def __init__(self, spec: AblationSpec, keys: Keys, reason: str) -> None:
+        super().__init__(f"ablation {spec.name}: {dotted(keys)}: {reason}")
+        self.keys = keys
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -112,32 +128,48 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
         spec: the ablation; its report section says what the rows and columns are.
 
     Raises:
-        UserError: if a field is unknown, a cell would mix configurations, or the baseline does not
-            single out a row.
+        SectionError: if a field or the value is unknown, or a cell would mix configurations.
     """
     _check_fields(frame, spec)
     names = list(dict.fromkeys(frame["task"]))
+    for name in names:
+        _check_value(name, spec)
     return [_of_task(frame[frame["task"] == name], name, spec) for name in names]
 
 
 def _check_fields(frame: pd.DataFrame, spec: AblationSpec) -> None:
-    report = spec.report
-    for key, names in (
-        ("rows", report.rows), ("columns", (report.columns,)), ("baseline", report.baseline)
-    ):  # fmt: skip
+    report, claim = spec.report, spec.claim
+    used: list[tuple[Keys, Iterable[str]]] = [
+        (("report", "rows"), report.rows),
+        (("report", "columns"), (report.columns,)),
+        (("report", "baseline"), report.baseline),
+    ]
+    if claim is not None:
+        parts = {"better": claim.better, "than": claim.than, "at": claim.at}
+        used += [(("claim", name), fields) for name, fields in parts.items()]
+    settings = [name for name in frame.columns if "/" not in name]
+    for keys, names in used:
         for name in names:
             if name not in frame.columns:
-                settings = ", ".join(c for c in frame.columns if "/" not in c)
-                raise UserError(
-                    f"ablation {spec.name}: report.{key}: no trial has {name!r}: valid: {settings}"
-                )
+                raise SectionError(spec, keys, choose("field", name, settings))
+
+
+def _check_value(task: str, spec: AblationSpec) -> None:
+    """Check that a task can have the value; what its finished trials have is seen later."""
+    value = value_name(task, spec.report.value)
+    split, _, name = value.rpartition("/")
+    metrics = ("loss",) if task not in tasks else (tasks[task].metric.name, "loss")
+    # a task may measure more than its metric, under longer names: bleu_lowercase
+    if split not in SPLITS or not (name in metrics or name.startswith(f"{metrics[0]}_")):
+        valid = [f"{split}/{metric}" for split in SPLITS for metric in metrics]
+        raise SectionError(spec, ("report", "value"), choose("value", value, valid))
 
 
 def _of_task(frame: pd.DataFrame, task: str, spec: AblationSpec) -> Results:
     report = spec.report
     value, metric = value_name(task, report.value), metric_of(task, report.value)
     trials: list[dict[str, Any]] = frame.to_dict("records")
-    _check_value(trials, value, spec)
+    _check_measured(trials, value, spec)
     repeated = report.columns == "sparsity" and any(t["method"] != "dense" for t in trials)
     columns = _columns(trials, report.columns, repeated)
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -180,13 +212,12 @@ def _names(rows: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     return names
 
 
-def _check_value(trials: Sequence[Mapping[str, Any]], value: str, spec: AblationSpec) -> None:
+def _check_measured(trials: Sequence[Mapping[str, Any]], value: str, spec: AblationSpec) -> None:
     done = [trial for trial in trials if trial["state"] == COMPLETED]
     if done and not any(is_number(trial, value) for trial in done):
         metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
-        raise UserError(
-            f"ablation {spec.name}: report.value: no trial has {value!r}: valid: {metrics}"
-        )
+        reason = f"no trial has {value!r}: valid: {metrics}"
+        raise SectionError(spec, ("report", "value"), reason)
 
 
 def metric_of(task: str, value: str) -> Metric:
@@ -229,10 +260,11 @@ def _check_equal(
     for trial in trials[1:]:
         for name, value in settings_of(trial).items():
             if text_of(value) != text_of(first[name]):
-                raise UserError(
-                    f"ablation {spec.name}: report.rows: the trials of row {', '.join(fields)} "
-                    f"differ in {name} ({text_of(first[name])}, {text_of(value)}): add it to rows"
+                reason = (
+                    f"the trials of row {', '.join(fields)} differ in {name} "
+                    f"({text_of(first[name])}, {text_of(value)}): add it to rows"
                 )
+                raise SectionError(spec, ("report", "rows"), reason)
 
 
 def _varying(trials: Sequence[Mapping[str, Any]], method: str) -> tuple[str, ...]:

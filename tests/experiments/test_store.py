@@ -118,10 +118,22 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 def test_forgetting_deletes_everything_unless_somebody_is_running_it(folder):
     other = RunFolder(folder.path)
-    with folder.owned(), pytest.raises(UserError, match="being run"):
-        other.forget()
-    other.forget()
-    assert not folder.path.exists()
+    with folder.owned(), pytest.raises(UserError, match="being run"), other.forgotten():
+        pass
+    assert folder.trial.exists()
+    with other.forgotten():
+        assert not folder.path.exists()
+    assert list(folder.path.parent.iterdir()) == []
+
+
+def test_what_was_to_be_forgotten_comes_back_if_nothing_could_take_its_place(folder):
+    before = snapshot(folder)
+    with pytest.raises(UserError, match="refused"), folder.forgotten():
+        folder.prepare({"key": "new"}, {})
+        raise UserError("refused")
+    assert snapshot(folder) == before
+    assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]
+    assert folder.state() == "planned"
 
 
 def snapshot(folder):

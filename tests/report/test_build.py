@@ -10,7 +10,7 @@ from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.loading import Document
 from gapbench.report import build
-from gapbench.report.build import ReportResult, check, report
+from gapbench.report.build import ReportResult, check, report, require_section
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 TABLES = ["table.csv", "table.html", "table.md", "table.tex"]
@@ -146,3 +146,37 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> 
     (tmp_path / "mini").write_text("a file where the folder should be")
     with pytest.raises(UserError, match=r"mini.*cannot be written"):
         report(ablation(), "mini", entries, tmp_path)
+
+
+def test_the_report_of_a_selection_leaves_the_whole_report_as_it_is(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    before = contents(made.folder)
+    some = [entry_of(trial_of(seed=0, partitions=p)) for p in (4, 1)]
+    selected = report(ablation(), "mini", some, tmp_path, selection=True)
+    assert selected.folder == made.folder / "selection" and len(selected.frame) == 2
+    after = contents(made.folder)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize(
+    ("figures", "section", "message"),
+    [
+        (["mean"], {}, "report.figures: unknown figure 'mean': did you mean 'means'? valid: "),
+        (["means"], {"value": "test/acuracy"}, "report.value: unknown value 'test/acuracy': did"),
+        (["means"], {"value": "accuracy"}, "valid: test/accuracy, test/loss, val/accuracy, val/lo"),
+        (["means"], {"claim": {"source": "x", "better": {"partitons": 4}, "than": {}}},
+         "claim.better: unknown field 'partitons': did you mean 'partitions'?"),
+    ],
+)  # fmt: skip
+def test_a_section_that_does_not_fit_is_found_before_any_trial_has_run(
+    tmp_path: Path, figures: list[str], section: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=r"^partitions\.yaml: ") as error:
+        require_section(ablation(tuple(figures), **section), entries_of(tmp_path, run=0))
+    assert message in str(error.value)
+
+
+def test_a_setting_that_differs_within_a_cell_is_found_before_any_trial_has_run() -> None:
+    entries = [entry_of(trial_of(partitions=4, epochs=epochs)) for epochs in (60, 61)]
+    with pytest.raises(UserError, match=r"report\.rows: .* differ in epochs \(60, 61\): add it"):
+        require_section(ablation(), entries)

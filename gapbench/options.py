@@ -1,0 +1,31 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RESULTS = Path("results")
+
+ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, mini, small or paper.")]
+SeedsOption = Annotated[
+    str | None, typer.Option("--seeds", help="6 (that many), 0-4 or 0,3; else the file's.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE, before everything in the file.")
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Only trials that match: c_gap,rigl, image or partitions=4."),
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs and reports are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+KeyArgument = Annotated[str, typer.Argument(help="A trial's key, or how it begins.")]
+
+
+def is_selection(set_: Sequence[str] | None, only: Sequence[str] | None, seeds: str | None) -> bool:
+    """Say whether trials are not just those of the file; their report has a folder of its own."""
+    return bool(set_ or only or seeds is not None)

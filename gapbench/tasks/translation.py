@@ -108,9 +108,8 @@ class Translation(Task):
         fairseq.models.ARCH_CONFIG_REGISTRY[self.architecture](arguments)
         transformer = fairseq.models.transformer.TransformerModel
         model: nn.Module = transformer.build_model(arguments, self._fairseq_task())
-        for name, buffer in model.named_buffers():
-            if name.endswith("_float_tensor"):  # left uninitialised by fairseq, never read
-                buffer.zero_()
+        _clear_scratch(model)
+        model.register_load_state_dict_post_hook(_clear_scratch)
         return model.to(torch.empty(0).device)  # buffers made on the CPU under a device context
 
     def checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -235,6 +234,16 @@ class Translation(Task):
         translation = load_fairseq().tasks.translation
         dictionary = self._dictionary or numbered_dictionary(self.vocabulary)
         return translation.TranslationTask(translation.TranslationConfig(), dictionary, dictionary)
+
+
+def _clear_scratch(model: nn.Module, keys: object = None) -> None:
+    """Zero the buffers that fairseq leaves uninitialised, when built and when loaded.
+
+    Only their type and device are ever read, but equal models are to have equal states.
+    """
+    for name, buffer in model.named_buffers():
+        if name.endswith("_float_tensor"):
+            buffer.zero_()
 
 
 def numbered_dictionary(size: int) -> Any:

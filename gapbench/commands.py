@@ -19,9 +19,8 @@ from gapbench.options import (
     ScaleOption,
     SeedsOption,
     SetOption,
-    is_selection,
 )
-from gapbench.run import expanded
+from gapbench.selection import expanded, is_selection, tell_left_out
 from gapbench.status import find
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
@@ -54,7 +53,8 @@ def report(
         except NotInstalled as error:
             print(f"{file} is left out: {error}", file=sys.stderr)
             continue
-        selection = is_selection(set_, only, seeds)
+        tell_left_out(ablation, chosen, only or ())
+        selection = is_selection(ablation, chosen, set_, only, seeds)
         made = build(ablation, chosen, entries, results, selection=selection)
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +23,3 @@ OnlyOption = Annotated[
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs and reports are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeyArgument = Annotated[str, typer.Argument(help="A trial's key, or how it begins.")]
-
-
-def is_selection(set_: Sequence[str] | None, only: Sequence[str] | None, seeds: str | None) -> bool:
-    """Say whether trials are not just those of the file; their report has a folder of its own."""
-    return bool(set_ or only or seeds is not None)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gapbench.errors import UserError, choose
+from gapbench.errors import UserError
 from gapbench.options import (
     RESULTS,
     OnlyOption,
@@ -22,8 +22,8 @@ from gapbench.options import (
     ScaleOption,
     SeedsOption,
     SetOption,
-    is_selection,
 )
+from gapbench.selection import expanded, is_selection, tell_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +78,7 @@ def run(
 ) -> int:
     """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
     ablation, chosen, entries = expanded(file, scale, set_ or [], only or [], seeds)
-    _tell_left_out(ablation, chosen, only or [])
+    tell_left_out(ablation, chosen, only or [])
     _require_report(ablation, entries)
     if dry_run:
         return show_plan(entries, as_json)
@@ -95,8 +95,9 @@ def run(
         return 0
     if started is not None and not _follow(console, results, todo, started):
         return 130
-    chosen_report = Reported(ablation, chosen, entries, is_selection(set_, only, seeds))
-    return _conclude(console, chosen_report, [*todo.entries, *todo.elsewhere], results, as_json)
+    selection = is_selection(ablation, chosen, set_, only, seeds)
+    reported = Reported(ablation, chosen, entries, selection)
+    return _conclude(console, reported, [*todo.entries, *todo.elsewhere], results, as_json)
 
 
 @dataclass(frozen=True)
@@ -121,41 +122,6 @@ class ToDo:
     done: int
     elsewhere: list[Entry]
     forget: list[RunFolder]
-
-
-def expanded(
-    file: Path, scale: str, set_: Sequence[str], only: Sequence[str], seeds: str | None
-) -> tuple[Ablation, Scale, list[Entry]]:
-    """Read an ablation and return it with its scale and trials.
-
-    Raises:
-        UserError: about whatever does not fit.
-    """
-    from gapbench.experiments.ablation import read
-    from gapbench.experiments.grid import expand
-    from gapbench.experiments.loading import read_seeds, read_set
-
-    ablation = read(file)
-    found = next((name for name in ablation.scales if name == scale), None)
-    if found is None:
-        raise UserError(f"{file}: {choose('scale', scale, ablation.scales)}")
-    entries = expand(
-        ablation,
-        found,
-        overrides=read_set(set_) if set_ else None,
-        only=only,
-        seeds=None if seeds is None else read_seeds(seeds),
-    )
-    return ablation, found, entries
-
-
-def _tell_left_out(ablation: Ablation, scale: Scale, only: Sequence[str]) -> None:
-    from gapbench.experiments.grid import left_out
-    from gapbench.experiments.select import asked_for
-
-    for group, (task, reason) in left_out(ablation, scale).items():
-        if asked_for(task, only) is not False:
-            print(f"rows of the group {group} are left out: {reason}", file=sys.stderr)
 
 
 def show_plan(entries: Sequence[Entry], as_json: bool) -> int:

@@ -26,7 +26,7 @@ from gapbench.options import (
     SeedsOption,
     SetOption,
 )
-from gapbench.run import expanded
+from gapbench.selection import expanded
 
 if TYPE_CHECKING:
     from gapbench.experiments.store import RunFolder

@@ -20,7 +20,7 @@ ORDER = [  # from the bottom up; a module may import from its own layer and from
     {"experiments"},
     {"launch"},
     {"report"},
-    {"progress", "doctor", "export"},
+    {"progress", "doctor", "export", "selection"},
     {"run", "status", "commands", "__main__", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

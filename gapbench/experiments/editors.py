@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from gapbench.experiments.schema import AXES, RECIPE_KEYS, AblationSpec
@@ -73,7 +72,3 @@ def _without_titles(node: Any) -> Any:
         named = {k: v for k, v in node.items() if k != "title" or not isinstance(v, str)}
         return {key: _without_titles(value) for key, value in named.items()}
     return [_without_titles(item) for item in node] if isinstance(node, list) else node
-
-
-if __name__ == "__main__":  # python -m gapbench.experiments.editors > ablations/schema.json
-    print(json.dumps(json_schema(), indent=1))

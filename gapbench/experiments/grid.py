@@ -70,7 +70,7 @@ def expand(
     Raises:
         UserError: about the first setting that is not possible, or if no trial is left.
     """
-    here = _scale(ablation, scale)
+    here = scale_of(ablation, scale)
     if overrides is not None:
         _check_overrides(ablation, overrides)
     missing = left_out(ablation, here, overrides)
@@ -116,7 +116,12 @@ def left_out(
     return missing
 
 
-def _scale(ablation: Ablation, name: str) -> Scale:
+def scale_of(ablation: Ablation, name: str) -> Scale:
+    """Return a scale of an ablation by its name.
+
+    Raises:
+        UserError: if the ablation does not have it; it names those there are.
+    """
     for scale in ablation.scales:
         if scale == name:
             return scale

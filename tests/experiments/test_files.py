@@ -156,7 +156,7 @@ def _is(outlook, row):
 
 def test_the_schema_for_editors_is_up_to_date():
     file = ROOT / "ablations/schema.json"
-    told = "run: python -m gapbench.experiments.editors > ablations/schema.json"
+    told = "run: gapbench schema > ablations/schema.json"
     assert json.loads(file.read_text()) == json_schema(), told
 
 

@@ -1,0 +1,63 @@
+"""The trials that a command is about: those of an ablation at a scale, or some of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gapbench.experiments.ablation import Ablation
+    from gapbench.experiments.grid import Entry
+    from gapbench.experiments.schema import Scale
+
+
+def expanded(
+    file: Path, scale: str, set_: Sequence[str], only: Sequence[str], seeds: str | None
+) -> tuple[Ablation, Scale, list[Entry]]:
+    """Read an ablation and return it with its scale and trials.
+
+    Raises:
+        UserError: about whatever does not fit.
+    """
+    from gapbench.experiments.ablation import read
+    from gapbench.experiments.grid import expand, scale_of
+    from gapbench.experiments.loading import read_seeds, read_set
+
+    ablation = read(file)
+    found = scale_of(ablation, scale)
+    entries = expand(
+        ablation,
+        found,
+        overrides=read_set(set_) if set_ else None,
+        only=only,
+        seeds=None if seeds is None else read_seeds(seeds),
+    )
+    return ablation, found, entries
+
+
+def is_selection(
+    ablation: Ablation,
+    scale: Scale,
+    set_: Sequence[str] | None,
+    only: Sequence[str] | None,
+    seeds: str | None,
+) -> bool:
+    """Say whether trials are others than those of the file, by options or for want of packages.
+
+    A report of such trials has a folder of its own.
+    """
+    from gapbench.experiments.grid import left_out
+
+    return bool(set_ or only or seeds is not None or left_out(ablation, scale))
+
+
+def tell_left_out(ablation: Ablation, scale: Scale, only: Sequence[str]) -> None:
+    """Say on the error stream which groups of rows are left out, and why."""
+    from gapbench.experiments.grid import left_out
+    from gapbench.experiments.select import asked_for
+
+    for group, (task, reason) in left_out(ablation, scale).items():
+        if asked_for(task, only) is not False:
+            print(f"rows of the group {group} are left out: {reason}", file=sys.stderr)

@@ -11,10 +11,10 @@ from typing import Any
 from gapbench.errors import choose
 from gapbench.experiments.loading import Document, Keys, load
 from gapbench.experiments.schema import (
-    AXES,
     RECIPE_KEYS,
     SCALES,
     AblationSpec,
+    Axes,
     BaseSpec,
     Group,
     MethodSettings,
@@ -174,9 +174,9 @@ def _check_settings(
     for key in settings.options:
         _check_option(key, names, fields, document, (*place, key))
     _check_recipe(settings.recipe, document, (*place, "recipe"))
-    zipped = settings.zip if isinstance(settings, Override) else None
-    if zipped is None:
+    if not isinstance(settings, Override) or settings.zip is None:
         return
+    zipped = settings.zip.axes()
     at = (*place, "zip")
     if len({len(values) for values in zipped.values()}) != 1:
         raise document.problem(at, "needs one list or more, all of the same length")
@@ -184,8 +184,8 @@ def _check_settings(
         outer, _, inner = key.partition(".")
         if outer == "recipe":
             _check_recipe({inner: None}, document, at)
-        elif key not in AXES and outer != "task_options":
-            _check_option(key, names, AXES, document, (*at, key))
+        elif key not in Axes.model_fields and outer != "task_options":
+            _check_option(key, names, tuple(Axes.model_fields), document, (*at, key))
 
 
 def _check_option(

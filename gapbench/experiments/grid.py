@@ -207,7 +207,7 @@ def _given(settings: Settings, method: str, document: Document, place: Keys) -> 
             found[key] = Given(_values(method, key, value), document, (*place, key))
     if isinstance(settings, Override) and settings.zip is not None:
         group = (document.name, *place, "zip")
-        for key, values in settings.zip.items():
+        for key, values in settings.zip.axes().items():
             found[key] = Given(values, document, (*place, "zip", key), group)
     return found
 
@@ -230,6 +230,8 @@ def _product(given: Mapping[str, Given]) -> Iterator[dict[str, Given]]:
     """Yield every combination, one value a key; keys of one zip move together."""
     groups: dict[object, list[str]] = {}
     for key, setting in given.items():
+        if not setting.values:
+            raise setting.problem(key, "[] is not possible: give at least one value")
         groups.setdefault(setting.group or key, []).append(key)
     lengths = [range(len(given[keys[0]].values)) for keys in groups.values()]
     for places in itertools.product(*lengths):

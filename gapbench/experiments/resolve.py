@@ -109,6 +109,9 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
     except UserError as error:
         point.refuse(error, "task_options.")
     recipe = _recipe(point, model)
+    if model.task.steps_per_epoch(recipe.batch_size) == 0:
+        examples = f"the {model.task.train_examples} training examples make no such batch"
+        point.fail("recipe.batch_size", f"{recipe.batch_size} is too large: {examples}")
     shared = {
         "task": task_name,
         "task_version": model.task.version,
@@ -206,7 +209,8 @@ def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed:
     """Return the machine-epochs: as given, bought by `train_flops`, or the task's own."""
     recipe: Recipe = shared["recipe"]
     if "train_flops" not in point.given:
-        return int(point.value("epochs", recipe.epochs))
+        epochs: int = point.value("epochs", recipe.epochs)
+        return epochs
     if shared["distribution"] != "dense" and distributions[shared["distribution"]].by_magnitude:
         point.fail(
             "train_flops",

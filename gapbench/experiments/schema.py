@@ -96,17 +96,33 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Settings(Strict):
-    """Settings of trials; a list is an axis of the grid. What is absent comes from further out."""
+class Axes(Strict):
+    """Settings that every method has; a list is an axis of the grid."""
 
     task: Axis[str] | None = None
-    task_options: dict[str, Any] = Field(default_factory=dict)
-    recipe: dict[str, Any] = Field(default_factory=dict)
     distribution: Axis[str] | None = None
     first_layer: Axis[Literal["dense", "sparse"]] | None = None
     sparsity: Axis[Sparsity] | None = None
     epochs: Axis[Count] | None = None
     train_flops: Axis[Annotated[float, Field(gt=0)]] | None = None
+
+
+class Zip(Axes):
+    """Lists that move together, options of methods and `recipe.x` among them."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Axis[Any]]
+
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Return the lists that are given, by key."""
+        return {key: values for key, values in self if values is not None}
+
+
+class Settings(Axes):
+    """Settings of trials. What is absent comes from further out."""
+
+    task_options: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict)
     seeds: Seeds | None = None
 
 
@@ -132,7 +148,7 @@ class MethodSettings(Settings):
 class Override(MethodSettings):
     """What one scale changes in a row; a list replaces the row's list."""
 
-    zip: dict[str, Axis[Any]] | None = None
+    zip: Zip | None = None
 
 
 class Row(Override):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from gapbench.registry import Registry
 
@@ -53,6 +54,21 @@ class Recipe(BaseModel):
     bf16: bool = False
     channels_last: bool = False
     cpu_threads: int = Field(default=1, ge=1)
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError("give two numbers in [0, 1)")
+        return betas
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, milestones: tuple[float, ...]) -> tuple[float, ...]:
+        ends = (0.0, *milestones, 1.0)
+        if not all(earlier < later for earlier, later in pairwise(ends)):
+            raise ValueError("give increasing fractions between 0 and 1")
+        return milestones
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class FolderKeeper:
             epoch=sparsifier.steps / training.per_epoch,
             epochs=sparsifier.plan.epochs,
             phase=sparsifier.segment.phase.label,
-            metric=dict(self.metrics.items()),
+            metric=dict(self.metrics),
             density=sum(sparsifier.weights.active().values())
             / sum(layer.numel for layer in sparsifier.layers),
             seconds_left=None if per_step is None else per_step * rest,

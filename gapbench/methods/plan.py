@@ -80,6 +80,11 @@ class Gradual:
         t0, t1 = self._span(steps)
         return (t0 <= step < t1 and (step - t0) % self.every == 0) or step == t1
 
+    def prunes(self, steps: int) -> list[int]:
+        """Return the steps of a phase of `steps` steps that are due, in order."""
+        t0, t1 = self._span(steps)
+        return [*range(t0, t1, self.every), t1]
+
     def progress(self, step: int, steps: int) -> float:
         """Return s(t) / s_final = 1 - (1 - (t - t0) / (t1 - t0))^3, clipped to [0, 1]."""
         t0, t1 = self._span(steps)
@@ -215,13 +220,6 @@ class Plan:
                 for segment in self.segments
             ],
         }
-
-    def segment_at(self, epoch: int) -> Segment:
-        """Return the segment that machine-epoch `epoch` belongs to."""
-        for segment in self.segments:
-            if segment.start <= epoch < segment.stop:
-                return segment
-        raise IndexError(f"epoch {epoch} is outside the plan's {self.epochs}")
 
 
 def _checked(phase: Phase) -> Phase:

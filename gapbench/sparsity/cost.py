@@ -151,7 +151,7 @@ def _gradual_stretches(
 ) -> Iterator[_Stretch]:
     """Yield the steps up to each prune, which follows the optimiser step that it is due at."""
     progress, start = 0.0, 0
-    for stop in [*(step + 1 for step in range(steps) if update.due(step, steps)), steps]:
+    for stop in [*(step + 1 for step in update.prunes(steps)), steps]:
         if stop > start:
             yield _Stretch(_active(numel, densities, progress), stop - start)
         progress, start = update.progress(stop - 1, steps), stop

@@ -36,10 +36,11 @@ class Ranks:
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """Return the mean of a tensor over all ranks."""
-        if self.world > 1:
-            dist.all_reduce(value)
-            value = value / self.world
-        return value
+        if self.world == 1:
+            return value
+        total = value.clone()
+        dist.all_reduce(total)
+        return total / self.world
 
 
 def replicated(model: nn.Module, ranks: Ranks) -> nn.Module:

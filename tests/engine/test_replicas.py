@@ -11,6 +11,7 @@ from torch import nn
 from gapbench.engine.replicas import check_equal
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.sparsity.growth import drop_grow
+from gapbench.training.distributed import Ranks
 from tests.runs import free_port, in_child
 
 
@@ -72,3 +73,14 @@ def _masks_that_differ(rank):
 
 def test_a_rank_whose_masks_differ_is_named(tmp_path):
     on_two_ranks(_masks_that_differ, tmp_path)
+
+
+def _mean_of_ranks(rank):
+    own = torch.tensor([float(rank)])
+    return {"mean": Ranks.current().mean(own), "own": own}
+
+
+def test_the_mean_over_ranks_leaves_each_ranks_own_value_alone(tmp_path):
+    first, second = on_two_ranks(_mean_of_ranks, tmp_path)
+    assert first["mean"] == second["mean"] == 0.5
+    assert (first["own"], second["own"]) == (0.0, 1.0)

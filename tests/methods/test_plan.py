@@ -41,6 +41,7 @@ def test_reference_rigl_cosine(step, fraction):
 def test_gradual_pruning_ends_at_exactly_its_target_and_never_goes_back(steps, every):
     cubic = Gradual(every, 0.3125, 0.78125)
     due = [step for step in range(steps) if cubic.due(step, steps)]
+    assert due == cubic.prunes(steps)
     progress = [cubic.progress(step, steps) for step in due]
     assert due[-1] == int(0.78125 * steps)
     assert progress[-1] == 1
@@ -75,21 +76,6 @@ def test_a_plan_lays_its_parts_out_one_after_the_other():
     ]
     assert plan.epochs == 10
     assert plan.wall_epochs == 4 + 3 + 1
-    assert [plan.segment_at(epoch).start for epoch in (0, 3, 4, 5, 6, 8, 9)] == [
-        0,
-        0,
-        4,
-        4,
-        6,
-        6,
-        9,
-    ]
-
-
-@pytest.mark.parametrize("epoch", [-1, 3])
-def test_no_segment_lies_outside_the_plan(epoch):
-    with pytest.raises(IndexError, match="outside"):
-        Plan((Phase(3),)).segment_at(epoch)
 
 
 def test_only_what_the_last_phase_grows_without_pruning_stays_dense():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,3 +38,27 @@ def decode(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> B
         layers[name][mask] = values
         masks[name] = pack(mask)
     return BranchResult(**{**state, "layers": layers, "masks": masks})
+
+
+def sizes(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Return how many bytes the layers take in what `encode` has returned.
+
+    Returns:
+        "sent": of the coded masks and the weights inside them; "dense": of the whole layers;
+        "bound": of the weights and the entropy of a mask of which only the count is known.
+    """
+    sent = dense = 0
+    bound = 0.0
+    for name, values in state["layers"].items():
+        numel, active = math.prod(shapes[name]), values.numel()
+        width = values.element_size()
+        sent += active * width + state["masks"][name].numel()
+        dense += numel * width
+        bound += active * width + numel * _entropy(active / numel) / 8
+    return {"sent": sent, "dense": dense, "bound": math.ceil(bound)}
+
+
+def _entropy(density: float) -> float:
+    """Return the bits an entry of a random mask of this density carries."""
+    shares = (density, 1 - density)
+    return -sum(share * math.log2(share) for share in shares if share > 0)

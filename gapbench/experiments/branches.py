@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gapbench.engine.exchange import decode, encode
+from gapbench.engine.exchange import decode, encode, sizes
 from gapbench.errors import UserError
 from gapbench.experiments.keeper import FolderKeeper, read_history
+from gapbench.experiments.marks import read_json, write_json
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.training import loop, state
@@ -60,13 +61,29 @@ def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, proce
         training.ranks.agree(None)  # rank 0 has written the last result
     shapes = {layer.name: layer.shape for layer in training.sparsifier.layers}
     results = []
-    for place in places:
+    sent = []
+    for branch, place in enumerate(places):
         handed = state.load(place.path / RESULT, training.device)
+        file = {
+            "part": segment.part,
+            "branch": branch,
+            "file": (place.path / RESULT).stat().st_size,
+        }
+        sent.append({**file, **sizes(handed["result"], shapes)})
         results.append(decode(handed["result"], shapes))
         for line in read_history(place.history):
             keeper.line(line)
+    if keeper.writes:
+        _record_exchange(folder, segment.part, sent)
     training.sparsifier.finish_round(results)
     training.epoch = training.sparsifier.segment.start
+
+
+def _record_exchange(folder: RunFolder, part: int, sent: list[dict[str, int]]) -> None:
+    """Keep what the branches of a round have handed back, in bytes; see `exchange.sizes`."""
+    before = (read_json(folder.exchange) or {}).get("branches", [])
+    kept = [entry for entry in before if entry["part"] < part]
+    write_json(folder.exchange, {"branches": [*kept, *sent]})
 
 
 def _train_side_by_side(

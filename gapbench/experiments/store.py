@@ -27,6 +27,19 @@ State = Literal["planned", "queued", "running", "lost", "interrupted", "failed",
 # model beats no heart
 LOST_AFTER = 300.0
 
+# what a heartbeat may hold, beside nothing
+KINDS: dict[str, Any] = {
+    "state": str,
+    "attempt": int,
+    "epoch": int | float,
+    "epochs": int,
+    "phase": str,
+    "metric": dict,
+    "density": int | float,
+    "seconds_left": int | float,
+    "error": str,
+}
+
 
 class TakenOver(Exception):
     """Another copy of this attempt owns the run folder now; this one has to leave it alone."""
@@ -135,6 +148,13 @@ class RunFolder:
         result = read_json(self.result)
         return result if result is not None and result.get("key") == self.path.name else None
 
+    def read_status(self) -> dict[str, Any]:
+        """Return the last heartbeat; a damaged one counts as absent, which is an empty mapping."""
+        status = read_json(self.status) or {}
+        fits = all(isinstance(status[k], kind) for k, kind in KINDS.items() if status.get(k))
+        metrics = (status.get("metric") or {}).values() if fits else ()
+        return status if fits and all(isinstance(m, int | float) for m in metrics) else {}
+
     def completed(self) -> bool:
         """Say whether the trial's result is there."""
         return self.read_result() is not None
@@ -144,9 +164,9 @@ class RunFolder:
         if self.completed():
             return "completed"
         owner = read_json(self.owner)
-        if owner is not None:
+        if marks.is_mark(owner):
             return "running" if self._lives(owner) else "lost"
-        written = (read_json(self.status) or {}).get("state")
+        written = self.read_status().get("state")
         if written in ("failed", "interrupted"):
             return "failed" if written == "failed" else "interrupted"
         if written == "running":
@@ -192,7 +212,7 @@ class RunFolder:
     def living_owner(self) -> dict[str, Any] | None:
         """Return the mark of the process that owns the folder, or None: free, or it is dead."""
         owner = read_json(self.owner)
-        return owner if owner is not None and self._lives(owner) else None
+        return owner if marks.is_mark(owner) and self._lives(owner) else None
 
     def _lives(self, owner: Mapping[str, Any]) -> bool:
         """Judge an owner by its process on this host, else by its last sign of life."""
@@ -206,7 +226,7 @@ class RunFolder:
         token = uuid.uuid4().hex
         while not marks.create(self.owner, {"token": token, **marks.this_process()}):
             owner = read_json(self.owner)
-            if owner is not None and self._lives(owner):
+            if marks.is_mark(owner) and self._lives(owner):
                 raise Owned(self.path.name, owner)
             marks.remove(self.owner, owner)
         self._token = token
@@ -251,7 +271,7 @@ class RunFolder:
             TakenOver: if another process has taken over.
         """
         self.require_owner()
-        status = read_json(self.status) or {}
+        status = self.read_status()
         write_json(self.status, {**status, **fields, "updated": time.time()})
 
     def end_attempt(self, state: State, error: str | None = None) -> None:
@@ -281,7 +301,7 @@ class RunFolder:
         import shutil
 
         self.require_owner()
-        status = read_json(self.status) or {}
+        status = self.read_status()
         write_json(self.result, {**result, "attempts": status.get("attempt", 1)})
         self.checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.rounds, ignore_errors=True)

@@ -7,17 +7,21 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from gapbench.errors import UserError
+from gapbench.experiments.branches import branch_folder
+from gapbench.experiments.marks import read_json
 from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
 from tests.runs import assert_equal, attempt, entry, free_port, in_child, prepared
+from tests.slurm.cluster import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,42 @@ def test_branches_in_two_processes_give_the_same_bits_as_one_after_another(tmp_p
     assert attempt(parallel, branches=2) == "completed"
     assert_equal(serial, parallel)
     assert not parallel.rounds.exists()
+    sent = read_json(parallel.exchange)["branches"]
+    plan = chosen.trial.plan()
+    assert len(sent) == sum(1 for segment in plan.segments if segment.branch is not None)
+    layers = read_json(parallel.result)["density"]["layers"].values()
+    assert sum(e["dense"] for e in sent) == 4 * sum(layer["numel"] for layer in layers)
+    for entry_ in sent:
+        assert entry_["bound"] <= entry_["sent"] < entry_["dense"] < entry_["file"] * 50
+        assert entry_["sent"] < 1.05 * entry_["bound"] + 200  # heads of small masks
+
+
+def test_branches_end_with_a_trial_that_is_killed_and_the_next_attempt_goes_on(tmp_path):
+    chosen = entry("main", "partitions=2", "epochs=21", "rounds=1", "step_epochs=5", only="p_gap")
+    undisturbed = prepared(tmp_path / "a", chosen)
+    assert attempt(undisturbed) == "completed"
+    folder = prepared(tmp_path / "b", chosen)
+    child = in_child(run_attempt, folder.path, "tests", Execution(2, 0.1))
+    started = [branch_folder(folder, 0, branch).checkpoint for branch in (0, 1)]
+    wait_until(lambda: all(path.exists() for path in started), 60, "both branches to train")
+    branches = branch_processes(folder)
+    assert len(branches) == 2
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    wait_until(lambda: not branch_processes(folder), 30, "the branches to end")
+    assert attempt(folder, branches=2) == "completed"
+    assert_equal(folder, undisturbed)
+
+
+def branch_processes(folder):
+    """Return the processes that train branches of a trial."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"gapbench.experiments.branches" in words and str(folder.path).encode() in words:
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_a_completed_trial_is_not_run_again(c_gap):

@@ -126,9 +126,11 @@ def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturb
     wait_until(lambda: not cluster.run("squeue", "-h").strip(), 240, "all jobs to end")
 
     assert main([*COMMAND, "--results", str(tmp_path)]) == 0
+    attempts = 0
     for calm in undisturbed:
         folder = RunFolder(tmp_path / "runs" / calm.path.name)
         assert_equal(folder, calm)
         runs = [read_json(path) or {} for path in folder.sacred.glob("*/run.json")]
-        assert len(runs) > 1  # it was hit
+        attempts += len(runs)
         assert [run["status"] for run in runs].count("COMPLETED") == 1
+    assert attempts > 4  # more than it takes undisturbed

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,9 @@ import torch
 
 from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trial_run import Execution, build_training, run_trial
+from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
 from gapbench.run import expanded
-from gapbench.training.loop import train_step
 from tests.jpegs import plant, truncate
 from tests.runs import assert_equal, attempt, free_port, in_child, prepared
 
@@ -39,8 +37,6 @@ ROWS = {  # 4 steps an epoch; partitions by stage, as the paper's scale has it
     "c_gap, short": "{method: c_gap, epochs: 2, step_epochs: 1, steps: 1}",
     "rigl": "{method: rigl, distribution: erk, epochs: 3, every: 4}",
     "rigl, short": "{method: rigl, distribution: erk, epochs: 1, every: 2}",
-    "rigl, compiled": "{method: rigl, distribution: erk, epochs: 1, every: 2, "
-    "task_options: {compile: true}}",
     "dense": "{method: dense, epochs: 2}",
 }
 
@@ -111,17 +107,17 @@ def test_the_other_rows_train(place, method, epochs):
         assert folder.read_result()["sparsity"]["prunable"] == pytest.approx(0.9, abs=1e-4)
 
 
-def test_killed_twice_it_ends_bitwise_the_same(c_gap, place):
+def test_killed_in_the_middle_it_ends_bitwise_the_same(c_gap, place):
     folder = folder_of(place, "c_gap")
-    for phases in (1, 4):
-        child = in_child(run_attempt, folder.path, "tests", Execution(1, 0.5))
-        while not folder.history.exists() or len(lines_of(folder, "change")) < phases:
-            time.sleep(0.02)
-            assert child.is_alive()
-        time.sleep(0.4)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert folder.state() == "lost"
+    child = in_child(run_attempt, folder.path, "tests", Execution(1, 0.5))
+    while not folder.history.exists() or len(lines_of(folder, "change")) < 3:
+        time.sleep(0.02)
+        assert child.is_alive()
+    time.sleep(0.8)
+    assert folder.checkpoint.exists()
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert folder.state() == "lost"
     assert attempt(folder) == "completed"
     assert_equal(folder, c_gap)
 
@@ -140,7 +136,7 @@ def test_two_ranks_train_one_model(place, row, epochs):
     port = free_port()
     ranks = [in_child(_rank, rank, 2, folder.path, port) for rank in range(2)]
     for rank in ranks:
-        rank.join(60)
+        rank.join(150)
     assert [rank.exitcode for rank in ranks] == [0, 0]
     check(folder, epochs)
     assert folder.read_result()["ranks"] == 2
@@ -154,20 +150,3 @@ def test_a_bad_file_fails_the_trial_by_its_path(place, monkeypatch):
     error = json.loads(folder.status.read_text())["error"]
     assert error.startswith(f"{file}: cannot be decoded: image file is truncated")
     assert not folder.completed()
-
-
-def test_compiled_training_changes_masks_and_weights_alike(place, monkeypatch):
-    """With the compiler's back end that generates no code, even the bits are the same."""
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    states = []
-    for row in ("rigl, short", "rigl, compiled"):
-        training = build_training(Trial.read(folder_of(place, row).trial))
-        batches = training.task.batches(0, batch_size=8)
-        for _ in range(3):
-            train_step(training, next(batches))
-        assert "update" in [change.event for change in training.sparsifier.changes()]
-        states.append(training.state_dict()["model"])
-    plain, compiled = states
-    assert isinstance(training.replica, torch._dynamo.OptimizedModule)
-    assert plain.keys() == compiled.keys()
-    assert all(torch.equal(plain[name], compiled[name]) for name in plain)

@@ -44,7 +44,7 @@ methods: Registry[Method] = Registry("method", "gapbench.methods")
 
 
 def method(name: str, *, version: int, label: str) -> Callable[[Build], Build]:
-    """Register a function as a method; raise `version` when its plans change.
+    """Register a function as a method; raise `version` when its plans or numbers change.
 
     The function takes (layers, epochs, rng) and its options as keyword-only arguments with types
     and defaults. `rng` is the trial's partition stream.

@@ -13,7 +13,8 @@ def learning_rate(recipe: Recipe, plan: Plan, segment: Segment, step: int, per_e
     """Return the rate of optimiser step `step` (0-based, over the whole run) inside `segment`.
 
     The schedule spans the phase where the phase restarts it, else the stretch since the last
-    restart. Under `lr="constant"` a phase stays at the peak rate.
+    restart. Under `lr="constant"` a phase stays at the peak rate; a stretch that begins with such
+    phases has its schedule behind them, so that nothing of it passes unused.
     """
     if segment.phase.lr == "constant":
         return recipe.lr
@@ -50,6 +51,8 @@ def _span(plan: Plan, segment: Segment) -> tuple[int, int]:
     start = index
     while start > 0 and not plan.segments[start].phase.restart:
         start -= 1
+    while plan.segments[start].phase.lr == "constant":  # ends at `segment`, which is not
+        start += 1
     stop = index + 1
     while stop < len(plan.segments) and not plan.segments[stop].phase.restart:
         stop += 1

@@ -76,6 +76,15 @@ def test_a_constant_phase_stays_at_the_peak():
     assert learning_rate(recipe(), plan, plan.segments[0], 19, 10) == 0.8
 
 
+@pytest.mark.parametrize("restart", [True, False])
+def test_restarting_or_not_a_fine_tune_after_constant_phases_has_the_whole_schedule(restart):
+    steps = [Phase(2, restart=restart, lr="constant"), Phase(2, restart=restart, lr="constant")]
+    rates = all_rates(Plan((*steps, Phase(4, restart=restart))))
+    assert rates[:41] == [0.8] * 41
+    assert rates[60] == pytest.approx(0.4)
+    assert rates[79] < 0.01
+
+
 def test_every_branch_of_a_round_has_the_same_schedule():
     plan = Plan((Parallel((Phase(2), Phase(2))), Phase(1)))
     a, b, _ = plan.segments

@@ -18,7 +18,7 @@ run: $(VENV)/installed
 test: $(VENV)/installed-dev
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
 		echo "fairseq could not be built here: the tests that need it are skipped"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

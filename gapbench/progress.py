@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder, State
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import look
@@ -43,7 +42,7 @@ class View:
     @classmethod
     def of(cls, folder: RunFolder, label: str) -> View:
         """Read a trial's state and heartbeat."""
-        return cls(label, folder.path.name, folder.state(), read_json(folder.status) or {})
+        return cls(label, folder.path.name, folder.state(), folder.read_status())
 
     @classmethod
     def all_of(cls, labels: Mapping[RunFolder, str], queue: Queue) -> list[View]:
@@ -57,7 +56,7 @@ class View:
     @property
     def situation(self) -> str:
         """The state, and how often the trial had to begin again before."""
-        resumed = self.status.get("attempt", 1) - 1
+        resumed = (self.status.get("attempt") or 1) - 1
         return f"{self.state}, resumed {resumed}x" if resumed else self.state
 
     @property
@@ -71,7 +70,7 @@ class View:
         """Epochs done and planned."""
         if not self.status.get("epochs"):
             return ""
-        return f"{self.status['epoch']:.1f}/{self.status['epochs']}"
+        return f"{self.status.get('epoch') or 0:.1f}/{self.status['epochs']}"
 
 
 def table_of(views: Sequence[View], title: str = "") -> Table:

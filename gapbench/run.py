@@ -311,7 +311,6 @@ def _conclude(
     console: Console, reported: Reported, asked: Sequence[Entry], results: Path, as_json: bool
 ) -> int:
     """Report, say what was asked for and has not completed, and return the exit code."""
-    from gapbench.experiments.marks import read_json
     from gapbench.experiments.store import RunFolder
     from gapbench.report.build import report
 
@@ -333,7 +332,7 @@ def _conclude(
         state = folder.state()
         if state != "completed":
             missing += 1
-            error = (read_json(folder.status) or {}).get("error") or "no error was recorded"
+            error = folder.read_status().get("error") or "no error was recorded"
             log = f"gapbench logs {entry.trial.key}"
             console.print(f"{state}: {entry.label}: {error} ({log})", soft_wrap=True, markup=False)
     return 1 if missing else 0

@@ -262,7 +262,8 @@ def _label(folder: RunFolder) -> str:
     from gapbench.experiments.marks import read_json
 
     trial = read_json(folder.trial) or {}
-    options = trial.get("options") or {}
+    options = trial.get("options")
+    options = options if isinstance(options, dict) else {}
     told = [str(trial.get(name, "?")) for name in ("task", "method", "distribution", "sparsity")]
     told += [f"{name}={options[name]}" for name in ("partitions", "strategy") if name in options]
     return f"{folder.path.name} {' '.join(told)} seed {trial.get('seed', '?')}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -275,6 +277,22 @@ def test_retrying_what_has_failed_is_no_failure_of_what_was_not_to_run(tmp_path,
     out = capsys.readouterr().out
     assert "0 done, 0 to run" in out and "planned:" not in out
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_damaged_run_folder_takes_no_other_down(done, tmp_path, capsys):
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    broken, whole = sorted((tmp_path / "runs").iterdir())
+    (broken / "result.json").unlink()
+    damage = {"state": "interrupted", "epochs": 6}, {"state": 5}, {"metric": [1], "epochs": "6"}
+    for status in damage:
+        (broken / "status.json").write_text(json.dumps(status))
+        (broken / "owner.json").write_text(json.dumps({"pid": "x", "host": socket.gethostname()}))
+        assert main(["status", "--json", "--results", str(tmp_path)]) == 0
+        views = {view["key"]: view["state"] for view in json.loads(capsys.readouterr().out)}
+        assert views.pop(whole.name) == "completed" and views.keys() == {broken.name}
+        for command in ("status", "cancel"):
+            assert main([command, "--results", str(tmp_path)]) == 0
+        assert "nothing is running" in capsys.readouterr().out
 
 
 def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):

@@ -8,7 +8,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 
 def write_json(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
@@ -59,6 +59,14 @@ def slurm_job() -> str | None:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
+def is_mark(value: object) -> TypeGuard[dict[str, Any]]:
+    """Say whether a document names a process; a damaged mark is none."""
+    if not isinstance(value, dict):
+        return False
+    host, pid, restarts = value.get("host"), value.get("pid"), value.get("restarts", 0)
+    return isinstance(host, str) and isinstance(pid, int) and isinstance(restarts, int)
+
+
 def is_here(mark: Mapping[str, Any]) -> bool:
     """Say whether the author of a mark is a process of this host."""
     return mark.get("host") == socket.gethostname()
@@ -66,7 +74,7 @@ def is_here(mark: Mapping[str, Any]) -> bool:
 
 def runs_here(mark: Mapping[str, Any]) -> bool:
     """Say whether the author of a mark is a process of this host that still runs."""
-    return is_here(mark) and _process_start(int(mark["pid"])) == mark.get("began")
+    return is_mark(mark) and is_here(mark) and _process_start(mark["pid"]) == mark.get("began")
 
 
 def outlived(mark: Mapping[str, Any]) -> bool:

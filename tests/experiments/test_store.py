@@ -15,6 +15,8 @@ from gapbench.experiments.marks import read_json, write_json
 from gapbench.experiments.store import LOST_AFTER, Owned, RunFolder, TakenOver
 from tests.runs import FORK, in_child
 
+HOST = socket.gethostname()
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -124,6 +126,30 @@ def test_forgetting_deletes_everything_unless_somebody_is_running_it(folder):
     with other.forgotten():
         assert not folder.path.exists()
     assert list(folder.path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "mark", [{}, {"pid": "x"}, {"pid": 1, "host": 3}, {"pid": 1, "restarts": "x"}]
+)
+def test_a_damaged_mark_of_an_owner_counts_as_absent(folder, mark):
+    write_json(folder.owner, {"token": "t", "host": HOST, **mark})
+    assert folder.state() == "planned"
+    assert folder.living_owner() is None
+    assert not marks.runs_here(mark)
+    with folder.owned():
+        assert folder.state() == "running"
+
+
+@pytest.mark.parametrize(
+    "damage", [{"attempt": "1"}, {"metric": 3}, {"metric": {"val/loss": "x"}}, {"epochs": [5]}]
+)
+def test_a_damaged_heartbeat_counts_as_absent(folder, damage):
+    with folder.owned():
+        folder.begin_attempt()
+        assert folder.read_status()["attempt"] == 1
+        write_json(folder.status, {**folder.read_status(), **damage})
+        assert folder.read_status() == {}
+    assert folder.state() == "planned"
 
 
 def test_what_was_to_be_forgotten_comes_back_if_nothing_could_take_its_place(folder):

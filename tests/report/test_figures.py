@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from gapbench.errors import UserError
+from gapbench.experiments.trials import Trial
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.figures import COLOURS, Evidence, draw, evidence_of, figures, looks
@@ -16,15 +18,15 @@ from gapbench.report.plots.training import _phases
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 
-def evidence(tmp_path: Path, run: bool = True) -> Evidence:
+TRIALS = [trial_of("dense"), trial_of(), trial_of(sparsity=0.8), trial_of("rigl")]
+
+
+def evidence(
+    tmp_path: Path, run: bool = True, trials: Sequence[Trial] = TRIALS, seeds: int = 2
+) -> Evidence:
     entries = []
-    for seed in range(2):
-        for trial in (
-            trial_of("dense", seed=seed),
-            trial_of(seed=seed),
-            trial_of(seed=seed, sparsity=0.8),
-            trial_of("rigl", seed=seed),
-        ):
+    for seed in range(seeds):
+        for trial in (trial.model_copy(update={"seed": seed}) for trial in trials):
             entries.append(entry_of(trial))
             if run:
                 write_run(tmp_path, trial, 88.0 + seed + trial.sparsity)
@@ -53,6 +55,15 @@ def test_every_figure_is_the_same_to_the_byte_when_drawn_again(tmp_path: Path, n
 @pytest.mark.parametrize("name", list(figures))
 def test_a_figure_without_runs_is_not_drawn(tmp_path: Path, name: str) -> None:
     assert draw(name, evidence(tmp_path, run=False)) is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", list(figures))
+@pytest.mark.parametrize("method", ["dense", "c_gap"])
+def test_a_figure_of_one_trial_is_drawn_without_a_warning(
+    tmp_path: Path, name: str, method: str
+) -> None:
+    draw(name, evidence(tmp_path, trials=[trial_of(method)], seeds=1))
 
 
 def test_an_unknown_figure_is_named_with_the_valid_ones(tmp_path: Path) -> None:

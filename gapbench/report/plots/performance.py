@@ -71,6 +71,7 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
         return None
     made = Figure(figsize=(6.4, 3.9))
     ax = made.add_subplot()
+    _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
     look = looks(results.rows)
     rows = [row for row in results.rows if row.name in set(frame["row"])]
     sparse = [row.name for row in rows if row.method != "dense"]
@@ -88,7 +89,6 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
         ax.plot(1 - known["column"].astype(float), known["published"], linestyle="none",
                 marker=look[row.name].marker, markerfacecolor="none",
                 color=look[row.name].colour)  # fmt: skip
-    _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
     ax.set_ylabel(value_label(results))
     legend_below(made, [ax])
     return made, frame

@@ -109,7 +109,7 @@ class Translation(Task):
         transformer = fairseq.models.transformer.TransformerModel
         model: nn.Module = transformer.build_model(arguments, self._fairseq_task())
         _clear_scratch(model)
-        model.register_load_state_dict_post_hook(_clear_scratch)
+        model.register_load_state_dict_post_hook(_clear_scratch)  # type: ignore[no-untyped-call]
         return model.to(torch.empty(0).device)  # buffers made on the CPU under a device context
 
     def checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -65,15 +65,14 @@ def prepare(
         workers: processes that binarise.
 
     Raises:
-        UserError: if files cannot be had, are damaged, or the disk is full.
+        UserError: if files cannot be had, are damaged, or cannot be written.
     """
     if (folder / MANIFEST).exists():
         return
     try:
         for name in ("downloads", "text", "pieces"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        downloaded = fetch_all(archives, folder / "downloads")
-        _held_out_text(held_out, folder / "text")
+        downloaded = _fetched(archives, held_out, folder)
         _training_text(archives, downloaded, folder / "text")
         _learn_pieces(folder, vocabulary)
         for split in ("train", *held_out):
@@ -81,13 +80,32 @@ def prepare(
         _binarise(folder, tuple(held_out), workers)
         _write_manifest(folder, tuple(held_out))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        free = shutil.disk_usage(folder).free
-        raise UserError(
-            f"{folder}: the disk is full ({free >> 20} MB free); make room and prepare again, "
-            "finished steps are kept"
-        ) from None
+        words = f"cannot be written: {error.strerror}"
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(folder).free
+            words = f"the disk is full ({free >> 20} MB free); make room and prepare again, "
+            words += "finished steps are kept"
+        raise UserError(f"{folder}: {words}") from None
+
+
+def _fetched(
+    archives: Sequence[Archive], held_out: Mapping[str, HeldOut], folder: Path
+) -> list[Path]:
+    """Return the archives' paths; what is lacking is told all at once, held-out text included."""
+    downloaded: list[Path] = []
+    lacking = []
+    try:
+        downloaded = fetch_all(archives, folder / "downloads")
+    except UserError as error:
+        lacking.append(str(error))
+    for split, read in held_out.items():
+        try:
+            _held_out_text(split, read, folder / "text")
+        except UserError as error:
+            lacking.append(str(error))
+    if lacking:
+        raise UserError("; ".join(lacking))
+    return downloaded
 
 
 def fetch_all(archives: Sequence[Archive], folder: Path) -> list[Path]:
@@ -169,14 +187,13 @@ def appearing(*paths: Path) -> Iterator[list[Path]]:
             part.unlink(missing_ok=True)
 
 
-def _held_out_text(held_out: Mapping[str, HeldOut], folder: Path) -> None:
-    for split, read in held_out.items():
-        paths = [folder / f"{split}.{side}" for side in ("en", "de")]
-        if all(path.exists() for path in paths):
-            continue
-        with appearing(*paths) as parts:
-            for part, lines in zip(parts, read(), strict=True):
-                part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _held_out_text(split: str, read: HeldOut, folder: Path) -> None:
+    paths = [folder / f"{split}.{side}" for side in ("en", "de")]
+    if all(path.exists() for path in paths):
+        return
+    with appearing(*paths) as parts:
+        for part, lines in zip(parts, read(), strict=True):
+            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _training_text(archives: Sequence[Archive], downloaded: Sequence[Path], folder: Path) -> None:
@@ -267,8 +284,9 @@ def _binarise(folder: Path, held_out: tuple[str, ...], workers: int) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         shutil.rmtree(part, ignore_errors=True)
-        if "No space left on device" in done.stderr:
-            raise OSError(errno.ENOSPC, "No space left on device")
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(number) in done.stderr:
+                raise OSError(number, os.strerror(number))
         raise UserError(f"fairseq-preprocess failed: {done.stderr.strip().splitlines()[-1]}")
     part.rename(target)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
+from gapbench.errors import UserError
 from gapbench.sparsity.cost import ForwardCost, forward_macs
 from gapbench.streams import stream_seed
 from gapbench.tasks.task import Recipe, Task
@@ -71,10 +72,20 @@ class Training:
             "epoch": self.epoch,
             "batch": self.batch,
             "loss_sum": self.loss_sum,
+            "data": self.task.data_digest(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            UserError: if the data are not those that the state was trained on.
+        """
+        if state["data"] != self.task.data_digest():
+            raise UserError(
+                f"task {self.task.name}: the data are not those that the checkpoint was trained "
+                "on: restore them, or start over with --force"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.sparsifier.load_state_dict(state["sparsifier"])

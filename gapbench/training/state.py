@@ -14,7 +14,7 @@ import torch
 
 from gapbench.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def save(path: Path, state: dict[str, Any], allow: Callable[[], None] | None = None) -> None:

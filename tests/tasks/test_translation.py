@@ -10,6 +10,7 @@ from gapbench.errors import UserError
 from gapbench.sparsity.cost import forward_macs
 from gapbench.tasks.docs_en_de import DocsEnDe
 from gapbench.tasks.wmt14_en_de import Wmt14EnDe
+from gapbench.training.setup import Settings, build
 
 try:
     load_fairseq()
@@ -209,3 +210,12 @@ def test_a_dictionary_that_does_not_fit_the_model_is_told():
     task.vocabulary = 1992
     with pytest.raises(UserError, match="dictionary has 2000 symbols, but the model is built for"):
         task.load(torch.device("cpu"))
+
+
+def test_a_checkpoint_is_not_continued_with_other_data(docs):
+    settings = Settings(docs.recipe, "dense", {}, "dense", "sparse", 0.0, 2, 0)
+    training = build(docs, settings, torch.device("cpu"))
+    state = training.state_dict()
+    training.load_state_dict(state)
+    with pytest.raises(UserError, match="task docs_en_de: the data are not those"):
+        training.load_state_dict({**state, "data": DocsEnDe(pairs=100).data_digest()})

@@ -4,20 +4,27 @@ import errno
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
+from dataclasses import asdict
 from itertools import islice
 
 import pytest
 import torch
 
 import gapbench.tasks.translation_prepare as steps
+from gapbench.__main__ import main
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
 from gapbench.tasks.docs_en_de import _corpus
 from gapbench.tasks.translation_prepare import Archive, appearing, digest, fetch_all, prepare
 from gapbench.tasks.wmt14_en_de import Wmt14EnDe
+from tests.runs import ABLATIONS
 
 VOCABULARY = 400
+ROOT = ABLATIONS.parent
+PREPARE = ["prepare", str(ABLATIONS / "translation.yaml"), "--scale", "paper"]
 
 
 def make_archive(folder, name, pairs):
@@ -143,6 +150,61 @@ def test_every_file_that_cannot_be_downloaded_is_named_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"x\.tgz \(7 bytes, sha256 abab.*y\.tgz") as error:
         fetch_all(absent, tmp_path / "downloads")
     assert "\n" not in str(error.value)
+
+
+def test_without_a_network_one_line_names_all_that_is_lacking(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("fairseq")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
+    monkeypatch.setattr("sacrebleu.dataset.base.SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
+    assert main([*PREPARE, "--data", str(tmp_path / "data")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    lacking = ("europarl-v7.tgz (657632379 bytes", "commoncrawl.tgz", "nc-v9.tgz")
+    assert all(name in err for name in (*lacking, "test set wmt13", "test set wmt14/full"))
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    pytest.importorskip("fairseq")
+    (tmp_path / "file").write_text("")
+    assert main([*PREPARE, "--data", str(tmp_path / "file")]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "file/wmt14_en_de: cannot be written: Not a directory" in err
+
+
+LIMITED = """
+import json, resource, signal, sys
+from pathlib import Path
+from gapbench.__main__ import guarded
+from gapbench.tasks import wmt14_en_de
+from gapbench.tasks.translation_prepare import Archive
+import typer
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+app = typer.Typer()
+archives = [Archive(**each) for each in json.loads(sys.argv[3])]
+one = {"valid": lambda: (["one"], ["eins"])}
+app.command()(lambda: wmt14_en_de.prepare(Path(sys.argv[2]), archives, one, 400))
+sys.exit(guarded(app, []))
+"""
+
+
+@pytest.mark.parametrize("limit", [10_000, 16_000])
+def test_a_write_that_fails_is_one_line_and_leaves_nothing_half_written(archives, tmp_path, limit):
+    """A limit on the size of files stops a download, then the text that is cut out of it."""
+    told = json.dumps([asdict(archive) for archive in archives])
+    command = [sys.executable, "-c", LIMITED, str(limit), str(tmp_path), told]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "cannot be written: File too large" in done.stderr
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert not {name for name in names if name.startswith(("train", "model", "."))}
 
 
 def test_a_damaged_download_is_refused(archives, tmp_path):

@@ -17,7 +17,6 @@ from gapbench.report.plots.performance import pareto
 from gapbench.report.plots.training import _phases
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
-
 TRIALS = [trial_of("dense"), trial_of(), trial_of(sparsity=0.8), trial_of("rigl")]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,31 +34,75 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Ablations, such as ablations/*.yaml.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Ablations; all of ablations/ if none is given.")
+    ] = None,
     scale: ScaleOption = "mini",
     seeds: SeedsOption = None,
     set_: SetOption = None,
     only: OnlyOption = None,
     results: ResultsOption = RESULTS,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Write nothing; compare the tables with their runs.csv."),
+    ] = False,
 ) -> int:
-    """Make tables and figures from the run folders that are there; nothing is trained."""
+    """Make tables, figures and a page from the run folders that are there; nothing is trained."""
     from rich.console import Console
 
     from gapbench.report.build import report as build
+    from gapbench.report.collect import scan
+    from gapbench.report.page import PAGE, write_page
 
-    console = Console(highlight=False)
-    for file in files:
+    given = files or sorted(Path("ablations").glob("*.yaml"))
+    if not given:
+        raise UserError("ablations/*.yaml: there is no ablation here: name the file of one")
+    if check:
+        if set_ or only or seeds is not None:
+            raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
+        return _check(given, scale, results, every=bool(files))
+    console, found, whole = Console(highlight=False), scan(results), not files
+    made = []
+    for file in given:
         try:
             ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
         except NotInstalled as error:
             print(f"{file} is left out: {error}", file=sys.stderr)
+            whole = False
             continue
         tell_left_out(ablation, chosen, only or ())
         selection = is_selection(ablation, chosen, set_, only, seeds)
-        made = build(ablation, chosen, entries, results, selection=selection)
-        console.print(made.renderable())
-        console.print(f"report: {made.folder}", soft_wrap=True)
+        whole = whole and not selection
+        made.append(build(ablation, chosen, entries, results, found, selection=selection))
+        console.print(made[-1].renderable())
+        console.print(f"report: {made[-1].folder}", soft_wrap=True)
+    pages = [made] if whole else [[one] for one in made]
+    for shown in pages:
+        folder = results / scale if whole else shown[0].folder
+        title = f"gapbench, scale {scale}" if whole else f"{shown[0].spec.name}, scale {scale}"
+        page = write_page(shown, title, found, folder / PAGE)
+        console.print(f"page: {page}", soft_wrap=True)
     return 0
+
+
+def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
+    """Compare reports with their runs.csv; unless `every` has to be there, those that are."""
+    from gapbench.experiments.ablation import read
+    from gapbench.experiments.grid import scale_of
+    from gapbench.report.build import RUNS, check
+
+    failed = 0
+    for file in files:
+        ablation = read(file)
+        folder = results / scale_of(ablation, scale) / ablation.name
+        if not every and not (folder / RUNS).exists():
+            print(f"{folder}: there is no report")
+            continue
+        differing = check(ablation.spec, folder)
+        failed += bool(differing)
+        told = f"not what {RUNS} gives: {', '.join(differing)}" if differing else "as from runs.csv"
+        print(f"{folder}: {told}")
+    return 1 if failed else 0
 
 
 def export(

@@ -307,3 +307,37 @@ def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):
     for command in ("status", "cancel"):
         err = refused(capsys, command, "--only", "dense", "--results", results)
         assert "--only: name the ablation file" in err
+
+
+def test_a_report_can_be_checked_and_has_a_page(done, tmp_path, capsys):
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    at = ["--scale", "smoke", "--results", str(tmp_path)]
+    restart = str(ABLATIONS / "restart.yaml")
+    assert main(["report", restart, *at]) == 0
+    folder = tmp_path / "smoke" / "restart"
+    assert f"page: {folder / 'index.html'}" in capsys.readouterr().out
+    assert main(["report", restart, *at, "--check"]) == 0
+    (folder / "table.md").write_text("mended by hand")
+    assert main(["report", restart, *at, "--check"]) == 1
+    assert f"{folder}: not what runs.csv gives: table.md" in capsys.readouterr().out
+    assert "--check: compares whole" in refused(capsys, "report", *at, "--check", "--seeds", "1")
+
+
+def test_a_page_of_every_ablation_is_made_where_none_is_named(done, tmp_path, capsys, monkeypatch):
+    shutil.copytree(done[0], tmp_path / "results", dirs_exist_ok=True)
+    shutil.copytree(ABLATIONS.parent / "baselines", tmp_path / "baselines")
+    shutil.copy(ABLATIONS.parent / "scales.yaml", tmp_path)
+    (tmp_path / "ablations").mkdir()
+    for name in ("restart", "distribution"):
+        shutil.copy(ABLATIONS / f"{name}.yaml", tmp_path / "ablations")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--scale", "smoke"]) == 0
+    page = Path("results/smoke/index.html")
+    assert f"page: {page}" in capsys.readouterr().out
+    assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()
+    before = page.read_bytes()
+    assert main(["report", "--scale", "smoke", "--seeds", "1"]) == 0
+    assert page.read_bytes() == before
+    assert main(["report", "--scale", "smoke", "--check"]) == 0
+    monkeypatch.chdir(tmp_path / "results")
+    assert "there is no ablation here" in refused(capsys, "report")

@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 import gapbench
+from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.build import ReportResult
 from gapbench.report.cells import value_name
@@ -38,7 +39,12 @@ def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: P
         title: of the page.
         found: the run folders that they were made from.
         path: where to write.
+
+    Raises:
+        UserError: if it cannot be written, or is a link, which could lead anywhere.
     """
+    if path.is_symlink():
+        raise UserError(f"{path}: is a link: a page is written to a real file only")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gapbench.report", ""),
         autoescape=True,
@@ -55,7 +61,10 @@ def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: P
         completed=len(runs),
         left_out=list(left_out),
     )
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     return path
 
 

@@ -96,6 +96,7 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
         seeds: in place of the files' seeds.
 
     Raises:
+        NotInstalled: if the task needs a package that is not installed.
         UserError: naming file, line, key and the valid choices.
     """
     task_name = point.value("task")
@@ -103,6 +104,7 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
         point.fail("task", f"is missing: valid: {', '.join(tasks)}")
     if task_name not in tasks:
         point.fail("task", choose("task", task_name, tasks))
+    tasks[task_name].require()
     task_options = _model(point, task_options_model(task_name), "task_options")
     try:
         model = proxy(task_name, task_options.model_dump())

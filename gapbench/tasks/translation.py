@@ -91,6 +91,7 @@ class Translation(Task):
         Raises:
             UserError: where data is missing, damaged, or does not fit the model's vocabulary.
         """
+        self.require()
         texts, dictionary = self.read()
         if len(dictionary) != self.vocabulary:
             raise UserError(

@@ -313,3 +313,8 @@ def test_an_unknown_key_of_a_group_is_refused_with_the_valid_ones(tmp_path):
     expected = "unknown key 'trails': did you mean 'trials'? valid: base, include, scales, trials"
     with pytest.raises(UserError, match=re.escape(expected)):
         read(file)
+
+
+def test_rows_outside_of_groups_are_never_left_out(tmp_path, needy):
+    with pytest.raises(NotInstalled, match="get it by: spell"):
+        grid(tmp_path, "{method: dense}", "{method: dense, task: needy}")

@@ -136,10 +136,11 @@ def prepare(
 ) -> int:
     """Get and check the data of an ablation, on a machine that has a network."""
     entries = expanded(file, scale, [], only or [], None)[2]
-    tasks = {entry.trial.task: entry.trial.make_task() for entry in entries}
-    for name, task in sorted(tasks.items()):
-        task.prepare(data)
-        print(f"{name}: the data are there")
+    needed = {entry.trial.proxy: entry.trial for entry in entries}  # one for each task's options
+    for trial in needed.values():
+        trial.make_task().prepare(data)
+        options = ", ".join(f"{key}={value}" for key, value in trial.task_options.items())
+        print(f"{trial.task}{f' ({options})' if options else ''}: the data are there")
     return 0
 
 

@@ -78,14 +78,11 @@ def _fairseq() -> Check:
 
 
 def _data() -> Check:
-    from gapbench.errors import UserError
-    from gapbench.tasks.task import tasks
+    from gapbench.tasks.data import FASHION_MNIST, is_here
 
-    try:
-        tasks["fashion_mnist"]().prepare(None)
-    except UserError as error:
-        return Check("fashion_mnist", "missing", str(error))
-    return Check("fashion_mnist", "fine", "data found and verified")
+    if is_here(FASHION_MNIST):
+        return Check("fashion_mnist", "fine", "data found and verified")
+    return Check("fashion_mnist", "optional", "no data here yet: the first run will fetch them")
 
 
 def _gpu() -> Check:

@@ -135,7 +135,8 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("trial", "epochs", "wall", "train FLOPs", "inference", "density", "model"):
+    headings = ("epochs", "wall", "train FLOPs", "inference", "density", "model", "coverage")
+    for heading in ("trial", *headings):
         table.add_column(heading, justify="left" if heading == "trial" else "right")
     for outlook in outlooks:
         table.add_row(
@@ -146,6 +147,7 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
             _ratio(outlook.inference_flops_ratio),
             f"{outlook.prunable_density:.3f}",
             f"{outlook.model_density:.3f}",
+            "*" if outlook.coverage is None else f"{outlook.coverage:.3f}",
         )
     console = _console(False)
     console.print(table)

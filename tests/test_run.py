@@ -341,3 +341,29 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(done, tmp_path, ca
     assert main(["report", "--scale", "smoke", "--check"]) == 0
     monkeypatch.chdir(tmp_path / "results")
     assert "there is no ablation here" in refused(capsys, "report")
+
+
+def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):
+    if Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("the system has the data")
+    for name in ("GAPBENCH_DATA", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    main(["doctor", "--results", str(tmp_path / "results")])
+    assert "optional fashion_mnist: no data here yet" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_are_prepared_for_all_options_of_a_task(tmp_path, capsys, monkeypatch):
+    from gapbench.tasks.task import tasks
+
+    prepared = []
+    monkeypatch.setattr(
+        tasks["fashion_mnist"], "prepare", lambda task, data: prepared.append(task.train_examples)
+    )
+    file = tmp_path / "ablation.yaml"
+    rows = "[{method: dense, task: fashion_mnist, task_options: {train_examples: [500, 600]}}]"
+    file.write_text(f"name: mine\nquestion: why?\nscales: {{mini: }}\ntrials: {rows}\n")
+    assert main(["prepare", str(file)]) == 0
+    assert prepared == [500, 600]
+    told = capsys.readouterr().out.splitlines()
+    assert "train_examples=600" in told[1] and told[1].endswith(": the data are there")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ class Outlook:
         inference_flops_ratio: multiply-accumulates over those of the dense model.
         prunable_density: kept over all weights of the layers that are pruned.
         model_density: kept over all parameters, of the whole model.
+        coverage: prunable weights that will have been active at least once, over all of them; None
+            where masks move, or magnitudes decide them: there it is measured.
     """
 
     key: str
@@ -44,6 +46,7 @@ class Outlook:
     mean_density: float | None
     prunable_density: float
     model_density: float
+    coverage: float | None
     prunable_parameters: int
     parameters: int
     layers: int
@@ -99,6 +102,7 @@ def _outlook(entry: Entry) -> Outlook:
         mean_density=None if cost is None else cost.mean_density,
         prunable_density=total / prunable,
         model_density=(parameters - prunable + total) / parameters,
+        coverage=_coverage(trial, plan, targets),
         prunable_parameters=prunable,
         parameters=parameters,
         layers=len(numel),
@@ -108,7 +112,17 @@ def _outlook(entry: Entry) -> Outlook:
     )
 
 
-def _kept(trial: Trial, targets: Any) -> dict[str, int]:
+def _coverage(trial: Trial, plan: Plan, targets: Mapping[str, float] | None) -> float | None:
+    from gapbench.sparsity.exploration import planned_coverage
+
+    least = dict.fromkeys((layer.name for layer in trial.layers), 0.0)
+    curve = planned_coverage(plan, trial.layers, least if targets is None else targets)
+    if curve is None or (targets is None and curve[-1] < 1):
+        return None
+    return curve[-1]
+
+
+def _kept(trial: Trial, targets: Mapping[str, float] | None) -> dict[str, int]:
     """Return the weights that each layer keeps; of all together where magnitudes decide."""
     from gapbench.sparsity.masks import zeros_of
 

@@ -15,8 +15,8 @@ import tempfile
 import urllib.request
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,11 +100,10 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
     Raises:
         UserError: if no source has it, with each source's reason.
     """
-    named = [place for place in (folder, _from_environment()) if place is not None]
+    named = _named(folder)
     home = named[0] if named else _cache()
     failures = []
-    places = [place for name in named for place in _below(dataset, name)]
-    for place in (*places, dataset.system, _cache() / dataset.name):
+    for place in _places(dataset, named):
         try:
             contents = _read(dataset, place)
         except _Unavailable as error:
@@ -123,6 +122,15 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
     )
 
 
+def is_here(dataset: DataSet) -> bool:
+    """Say whether some place on this machine has all of `dataset`; nothing is fetched."""
+    for place in _places(dataset, _named(None)):
+        with suppress(_Unavailable):
+            _read(dataset, place)
+            return True
+    return False
+
+
 def read_idx(content: bytes) -> Tensor:
     """Return the array of unsigned bytes in an IDX file as a uint8 tensor of its shape."""
     import torch
@@ -131,6 +139,17 @@ def read_idx(content: bytes) -> Tensor:
     start = 4 + 4 * dimensions
     shape = [int.from_bytes(content[at : at + 4], "big") for at in range(4, start, 4)]
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).view(shape)
+
+
+def _named(folder: Path | None) -> list[Path]:
+    """Return the folders that the user names."""
+    return [place for place in (folder, _from_environment()) if place is not None]
+
+
+def _places(dataset: DataSet, named: Sequence[Path]) -> list[Path]:
+    """Return where this machine may have the files, in order."""
+    below = [place for name in named for place in _below(dataset, name)]
+    return [*below, dataset.system, _cache() / dataset.name]
 
 
 def _from_environment() -> Path | None:

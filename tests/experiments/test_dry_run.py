@@ -18,8 +18,12 @@ def paper():
 
 
 def one(outlooks, **wanted):
+    """Return the outlook of these settings among those of the task's own recipe."""
     found = [
-        o for o in outlooks if all(getattr(o, k, o.options.get(k)) == v for k, v in wanted.items())
+        o
+        for o in outlooks
+        if all(getattr(o, k, o.options.get(k)) == v for k, v in wanted.items())
+        and "own recipe" not in o.label  # RigL's own
     ]
     assert len(found) == 1, [o.label for o in found]
     return found[0]
@@ -101,6 +105,20 @@ def test_both_densities_are_given(paper):
     assert uniform.model_density == pytest.approx((dense + kept) / uniform.parameters)
     erk = one(paper, method="rigl", distribution="erk", sparsity=0.8, multiplier=1)
     assert round(erk.prunable_density * erk.prunable_parameters) == 5_100_630
+
+
+def test_coverage_is_told_where_the_plan_decides_it(paper):
+    uniform = [o for o in paper if (o.distribution, o.sparsity) in (("uniform", 0.9), ("dense", 0))]
+    found = {o.method: o.coverage for o in uniform}
+    everything = dict.fromkeys(("dense", "c_gap", "p_gap", "gradual", "prune_from_dense"), 1)
+    assert found == {
+        **everything,
+        "static": pytest.approx(0.1, abs=1e-5),
+        "rigl": None,
+        "set": None,
+    }
+    magnitude = {o.method: o.coverage for o in paper if o.distribution == "global_magnitude"}
+    assert magnitude == {"c_gap": 1, "ac_dc": 1}
 
 
 def test_strategies_and_partitions_are_those_of_the_method(paper):

@@ -17,7 +17,7 @@ import torch
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.tasks.data import DataFile, DataSet, obtain, read_idx
+from gapbench.tasks.data import DataFile, DataSet, is_here, obtain, read_idx
 
 CONTENT = {"one": b"first file", "two": b"second file"}
 
@@ -196,3 +196,15 @@ def test_debians_package_is_unpacked_without_touching_the_systems_lists(archive)
 def test_apts_own_words_are_passed_on(archive):
     with pytest.raises(UserError, match="Unable to locate package gapbench-no-such"):
         obtain(dataset())
+
+
+def test_looking_for_data_fetches_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not is_here(dataset())
+    assert list(tmp_path.iterdir()) == []
+    put(tmp_path / "data", packed=True)
+    assert is_here(dataset())
+    (tmp_path / "data" / "two-idx.gz").write_bytes(b"damaged")
+    assert not is_here(dataset())

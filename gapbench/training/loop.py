@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from gapbench.engine.changes import Change
+from gapbench.errors import UserError
 from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training
@@ -81,7 +83,11 @@ def train(
 
 
 def train_epoch(training: Training, keeper: Keeper) -> Metrics:
-    """Train the rest of the current epoch, then record it; return its validation metrics."""
+    """Train the rest of the current epoch, then record it; return its validation metrics.
+
+    Raises:
+        UserError: if the loss is not finite: no later epoch would mend that.
+    """
     task, recipe, ranks = training.task, training.settings.recipe, training.ranks
     data_seed = stream_seed(training.settings.seed, "data", training.epoch)
     batches = task.batches(
@@ -100,7 +106,13 @@ def train_epoch(training: Training, keeper: Keeper) -> Metrics:
             _safe_point(training, keeper)
     metrics = evaluate(training, "val")
     record_changes(training, keeper)
-    keeper.line(_epoch_line(training, metrics))
+    line = _epoch_line(training, metrics)
+    keeper.line(line)
+    if not math.isfinite(line["train/loss"]):
+        raise UserError(
+            f"training diverged in epoch {line['epoch']}: its mean loss is {line['train/loss']}; "
+            "a smaller recipe.lr or a longer warm-up may help"
+        )
     keeper.progress(training, metrics)
     training.epoch += 1
     training.batch = 0

@@ -180,6 +180,12 @@ def test_a_damaged_checkpoint_fails_the_trial_in_one_line_and_loses_nothing(c_ga
     assert folder.checkpoint.read_bytes().startswith(b"PK")
 
 
+def test_a_trial_whose_loss_is_not_finite_ends_at_once_and_says_so(tmp_path):
+    folder = prepared(tmp_path, entry("partitions", "recipe.lr=1e30", only="partitions=2"))
+    assert attempt(folder) == "failed"
+    assert "training diverged in epoch 1" in read_json(folder.status)["error"]
+
+
 def test_a_trial_has_one_owner_at_a_time(c_gap, tmp_path):
     chosen, _ = c_gap
     folder = prepared(tmp_path, chosen)

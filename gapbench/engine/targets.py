@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gapbench.errors import UserError
 from gapbench.methods.plan import Layers, Plan
-from gapbench.sparsity.distributions import densities, distributions, global_magnitude
+from gapbench.sparsity.distributions import check_reachable, densities, distributions
 from gapbench.sparsity.masks import zeros_of
 
 
@@ -23,8 +23,8 @@ class Targets:
         plan: layers that it leaves dense at its end have no target.
 
     Raises:
-        UserError: if the sparsity is outside [0, 1), or the distribution needs magnitudes and the
-            plan never prunes by magnitude.
+        UserError: if the sparsity is outside [0, 1) or out of reach, or the distribution needs
+            magnitudes and the plan never prunes by magnitude.
     """
 
     def __init__(self, layers: Layers, sparsity: float, distribution: str, plan: Plan) -> None:
@@ -32,7 +32,8 @@ class Targets:
             raise UserError(f"sparsity: {sparsity} is not possible: give a number in [0, 1)")
         self.layers = {layer.name: layer for layer in layers}
         self.sparsity = sparsity
-        self.by_magnitude = distributions[distribution].by_magnitude
+        self._rule = distributions[distribution]
+        self.by_magnitude = self._rule.by_magnitude
         self.untargeted = plan.dense_at_end
         shapes = {layer.name: layer.shape for layer in layers}
         if self.by_magnitude:
@@ -41,6 +42,8 @@ class Targets:
                     f"distribution: {distribution} needs a method that prunes by magnitude; "
                     "with this one choose uniform or erk"
                 )
+            together = plan.pruned_together(frozenset(shapes))
+            check_reachable(distribution, shapes, sparsity, together)
             self._density = densities("uniform", shapes, sparsity)
         else:
             self._density = densities(distribution, shapes, sparsity)
@@ -57,7 +60,7 @@ class Targets:
             progress: fraction of the final sparsity that is asked for now.
         """
         if self.by_magnitude:
-            return global_magnitude(params, self.sparsity * progress)
+            return self._rule.spread(params, self.sparsity * progress)
         return {name: self._exact(name, progress) for name in params}
 
     def _exact(self, name: str, progress: float) -> int:

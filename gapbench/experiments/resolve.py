@@ -24,7 +24,7 @@ from gapbench.experiments.schema import explain
 from gapbench.experiments.trials import Trial
 from gapbench.methods import method
 from gapbench.methods.plan import Plan
-from gapbench.sparsity.distributions import distributions
+from gapbench.sparsity.distributions import check_reachable, distributions
 from gapbench.tasks.task import Recipe, tasks
 
 
@@ -256,10 +256,10 @@ def _check_plan(point: Configuration, model: Proxy, values: Mapping[str, Any], s
     """Check that the method accepts its options, and can reach the distribution."""
     options = json.dumps(values["options"])
     partitions = values["options"].get("partitions", 1)
-    count = len(layers_of_trial(model, values["first_layer"]))
-    if not 1 <= partitions <= count:
-        given = f"{partitions} is not possible with {count} prunable layers"
-        point.fail("partitions", f"{given}: give 1 to {count}")
+    layers = layers_of_trial(model, values["first_layer"])
+    if not 1 <= partitions <= len(layers):
+        given = f"{partitions} is not possible with {len(layers)} prunable layers"
+        point.fail("partitions", f"{given}: give 1 to {len(layers)}")
     try:
         plan = _plan(model, values["first_layer"], point.method, options, values["epochs"], seed)
     except UserError as error:
@@ -271,6 +271,13 @@ def _check_plan(point: Configuration, model: Proxy, values: Mapping[str, Any], s
         others = ", ".join(n for n in distributions if not distributions[n].by_magnitude)
         reason = f"{name} needs a method that prunes by magnitude, {point.method} never does"
         point.fail("distribution", f"{reason}: valid: {others}")
+    if magnitude:
+        shapes = {layer.name: layer.shape for layer in layers}
+        try:
+            together = plan.pruned_together(frozenset(shapes))
+            check_reachable(name, shapes, values["sparsity"], together)
+        except UserError as error:
+            point.refuse(error)
 
 
 @cache

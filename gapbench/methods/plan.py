@@ -201,6 +201,17 @@ class Plan:
         last = self.segments[-1].phase
         return frozenset() if isinstance(last.update, Gradual) else last.grow
 
+    def pruned_together(self, names: frozenset[str]) -> Iterator[frozenset[str]]:
+        """Yield the layers of each prune to their targets, in a model whose layers are `names`."""
+        if self.initial == "dense" and names - self.segments[0].phase.grow:
+            yield names - self.segments[0].phase.grow
+        for segment in self.segments:
+            phase = segment.phase
+            if isinstance(phase.update, Gradual):
+                yield names
+            elif phase.grow and phase.update is None and segment is not self.segments[-1]:
+                yield phase.grow
+
     def describe(self) -> dict[str, Any]:
         """Return the plan as plain values, for people and figures."""
         return {

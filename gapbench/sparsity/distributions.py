@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
+FLOOR = 0.005  # the least density of a layer under global_magnitude
 Spread = Callable[..., dict[str, Any]]
 
 
@@ -25,11 +26,14 @@ class Distribution:
     Attributes:
         by_magnitude: whether `spread` takes weights and returns kept counts, or takes shapes and
             returns densities.
+        least: the counts that layers of these shapes keep whatever their weights are, if the rule
+            has such floors.
     """
 
     name: str
     by_magnitude: bool
     spread: Spread
+    least: Callable[[Shapes], dict[str, int]] | None = None
 
     @property
     def origin(self) -> str:
@@ -40,11 +44,16 @@ class Distribution:
 distributions: Registry[Distribution] = Registry("distribution", "gapbench.sparsity.distributions")
 
 
-def distribution(name: str, *, by_magnitude: bool = False) -> Callable[[Spread], Spread]:
+def distribution(
+    name: str,
+    *,
+    by_magnitude: bool = False,
+    least: Callable[[Shapes], dict[str, int]] | None = None,
+) -> Callable[[Spread], Spread]:
     """Register a function of (shapes, sparsity), or with `by_magnitude` of (weights, sparsity)."""
 
     def add(spread: Spread) -> Spread:
-        distributions.register(name)(Distribution(name, by_magnitude, spread))
+        distributions.register(name)(Distribution(name, by_magnitude, spread, least))
         return spread
 
     return add
@@ -61,6 +70,35 @@ def densities(name: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
     if chosen.by_magnitude:
         raise UserError(f"distribution {name}: its densities follow from weights, not from shapes")
     return chosen.spread(shapes, sparsity)
+
+
+def check_reachable(
+    name: str, shapes: Shapes, sparsity: float, together: Iterable[frozenset[str]]
+) -> None:
+    """Refuse a sparsity that layers which are pruned together cannot have under a distribution.
+
+    Args:
+        name: of the distribution.
+        shapes: shape of every layer by name.
+        sparsity: in [0, 1).
+        together: names of the layers of each prune.
+
+    Raises:
+        UserError: naming the layers whose least counts are more than they may keep together.
+    """
+    least_counts = distributions[name].least
+    if least_counts is None:
+        return
+    for group in dict.fromkeys(together):
+        own = {layer: shape for layer, shape in shapes.items() if layer in group}
+        numel = sum(math.prod(shape) for shape in own.values())
+        budget = numel - zeros_of(numel, 1 - sparsity)
+        least = sum(least_counts(own).values())
+        if least > budget:
+            raise UserError(
+                f"sparsity: {sparsity} is out of reach under {name}: {', '.join(own)}, pruned "
+                f"together, would keep {budget} of {numel} weights, and their floors are {least}"
+            )
 
 
 @distribution("uniform")
@@ -111,9 +149,18 @@ def erk(shapes: Shapes, sparsity: float) -> dict[str, float]:
     return density
 
 
-@distribution("global_magnitude", by_magnitude=True)
+def floors(shapes: Shapes, floor: float = FLOOR) -> dict[str, int]:
+    """Return the least counts under global_magnitude: `floor` of a layer, or one a row if more."""
+    counts: dict[str, int] = {}
+    for name, shape in shapes.items():
+        numel = math.prod(shape)
+        counts[name] = max(numel - zeros_of(numel, floor), shape[0])
+    return counts
+
+
+@distribution("global_magnitude", by_magnitude=True, least=floors)
 def global_magnitude(
-    weights: Mapping[str, Tensor], sparsity: float, floor: float = 0.005
+    weights: Mapping[str, Tensor], sparsity: float, floor: float = FLOOR
 ) -> dict[str, int]:
     """Return the kept counts that one magnitude threshold over all layers gives.
 
@@ -131,10 +178,7 @@ def global_magnitude(
     """
     _check(sparsity)
     scores = {name: weight.detach().abs().reshape(-1) for name, weight in weights.items()}
-    least = {
-        name: max(weight.numel() - zeros_of(weight.numel(), floor), weight.shape[0])
-        for name, weight in weights.items()
-    }
+    least = floors({name: tuple(weight.shape) for name, weight in weights.items()}, floor)
     numel = sum(score.numel() for score in scores.values())
     budget = numel - zeros_of(numel, 1 - sparsity)
     kept: dict[str, int] = {}  # first of the layers that their least counts hold up

@@ -234,6 +234,10 @@ def test_a_layer_that_misses_its_target_is_named():
         ({"epochs": -1}, "epochs: -1"),
         ({"distribution": "unifrom"}, "did you mean 'uniform'"),
         ({"method": "rigl", "distribution": "global_magnitude"}, "prunes by magnitude"),
+        (
+            {"sparsity": 0.98, "distribution": "global_magnitude"},
+            "0.98 is out of reach under global_magnitude: 0.weight, pruned together, would keep 1 ",
+        ),
     ],
 )
 def test_bad_arguments_give_one_line_that_names_them(options, message):

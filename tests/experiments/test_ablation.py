@@ -129,6 +129,13 @@ def test_global_magnitude_is_refused_where_nothing_is_pruned_by_magnitude(tmp_pa
     )
 
 
+def test_a_sparsity_that_the_floors_of_global_magnitude_forbid_is_refused_with_the_layers(tmp_path):
+    row = "{method: c_gap, sparsity: 0.98, distribution: global_magnitude}"
+    error = error_of(tmp_path, f"{HEAD}trials:\n  - {row}\n")
+    assert error.startswith("partitions.yaml:6: trials[0].sparsity: 0.98 is out of reach under")
+    assert "weight, pruned together, would keep " in error
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

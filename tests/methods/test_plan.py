@@ -84,6 +84,14 @@ def test_only_what_the_last_phase_grows_without_pruning_stays_dense():
     assert Plan((Phase(1, A, Gradual()),)).dense_at_end == frozenset()
 
 
+def test_a_plan_knows_the_layers_of_each_prune():
+    every = A | B
+    assert list(Plan((Phase(1, A), Phase(1, B), Phase(1))).pruned_together(every)) == [B, A, B]
+    assert list(Plan((Phase(1, A), Phase(1)), "random").pruned_together(every)) == [A]
+    assert list(Plan((Phase(1), Phase(1, A)), "random").pruned_together(every)) == []
+    assert list(Plan((Phase(1, every, Gradual()),)).pruned_together(every)) == [every]
+
+
 @pytest.mark.parametrize("parts", [(Phase(0),), (Parallel((Phase(1), Phase(0, label="grow"))),)])
 def test_a_phase_of_no_epochs_is_refused(parts):
     with pytest.raises(UserError, match="has 0 epochs"):

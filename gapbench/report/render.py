@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from gapbench.report.tables import Grid, Table, Text
 
@@ -164,23 +164,41 @@ def html_tables(tables: Sequence[Table]) -> str:
 
 
 def screen(tables: Sequence[Table]) -> RenderableType:
-    """Return what a terminal shows: results and comparisons."""
+    """Return what a terminal of 80 columns can show: results, and the words on comparisons."""
     from rich.console import Group
-    from rich.table import Table as RichTable
     from rich.text import Text as RichText
 
     shown: list[RenderableType] = []
     for table in tables:
         for grid in filter(lambda grid: grid.on_screen, table.grids):
+            shown.append(RichText(grid.title, style="bold"))
             if grid.body:
-                rich = RichTable(title=RichText(grid.title), title_justify="left")
-                for index, head in enumerate(full_heads(grid)):
-                    side = "right" if _is_numeric(grid, index) else "left"
-                    rich.add_column(RichText(head), justify=side)  # type: ignore[arg-type]
-                for row in grid.body:
-                    rich.add_row(*(RichText(cell.text) for cell in row))
-                shown.append(rich)
-            else:
-                shown.append(RichText(grid.title))
+                shown += [_rich(grid, words, columns) for words, columns in _narrow(grid)]
             shown += [RichText(note) for note in grid.notes]
     return Group(*shown)
+
+
+def _narrow(grid: Grid) -> Iterator[tuple[str, list[int]]]:
+    """Yield the parts of a grid that are shown one below the other: words over it, and columns."""
+    if not grid.groups:
+        yield "", [i for i, head in enumerate(grid.head) if head not in grid.only_in_files]
+    start = 0
+    for words, width in grid.groups:
+        if words:
+            yield words, [*range(grid.keys), *range(start, start + width)]
+        start += width
+
+
+def _rich(grid: Grid, words: str, columns: Sequence[int]) -> RenderableType:
+    from rich.table import Table as RichTable
+    from rich.text import Text as RichText
+
+    rich = RichTable(title=RichText(words) if words else None, title_justify="left")
+    for index in columns:
+        side: Literal["left", "right"] = "right" if _is_numeric(grid, index) else "left"
+        # names and heads may take two lines, values stay whole
+        least = None if index < grid.keys else max(len(row[index].text) for row in grid.body)
+        rich.add_column(RichText(grid.head[index]), justify=side, min_width=least)
+    for row in grid.body:
+        rich.add_row(*(RichText(row[index].text) for index in columns))
+    return rich

@@ -22,6 +22,7 @@ HEADS = {
     "distribution": "distribution",
     "epochs": "epochs given",
 }
+DETAILS = ("against", "n", "effect size", "p", "detectable")
 CLAIM_WORDS = {
     "better": "supported",
     "worse": "contradicted",
@@ -45,6 +46,7 @@ class Grid:
         groups: words over stretches of columns, as (words, number of columns); may be empty.
         keys: how many columns at the left name the row.
         on_screen: whether a terminal shows it; the widest grids are left to files.
+        only_in_files: heads of columns that a terminal does not show.
         notes: sentences below it.
     """
 
@@ -55,6 +57,7 @@ class Grid:
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     on_screen: bool = True
+    only_in_files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ def _comparison_grid(
         body=tuple((*_compared(results, c), _verdict(c, c.verdict)) for c in comparisons),
         keys=3,
         notes=_comparison_notes(comparisons),
+        only_in_files=DETAILS,
     )
 
 
@@ -215,7 +219,7 @@ def _claim_grid(results: Results, comparisons: Sequence[Comparison], title: str)
     lines = [(*_compared(results, c), _verdict(c, CLAIM_WORDS[c.verdict])) for c in comparisons]
     notes = _comparison_notes(comparisons) if lines else ("No trials of this table speak of it.",)
     head = (*_comparison_heads(results), "verdict")
-    return Grid(title=title, head=head, body=tuple(lines), keys=3, notes=notes)
+    return Grid(title, head, tuple(lines), keys=3, notes=notes, only_in_files=DETAILS)
 
 
 def _comparison_heads(results: Results) -> tuple[str, ...]:

@@ -185,3 +185,22 @@ def test_every_row_of_every_grid_has_as_many_cells_as_heads(tmp_path: Path) -> N
     for grid in found.grids:
         assert all(len(row) == len(grid.head) for row in grid.body)
         assert not grid.groups or sum(width for _, width in grid.groups) == len(grid.head)
+
+
+def test_a_terminal_of_80_columns_shows_every_value_whole(tmp_path: Path) -> None:
+    entries = [
+        entry
+        for sparsity in (0.8, 0.9, 0.95)
+        for name, method in (("C-GaP, own proportions", "c_gap"), ("Prune from dense", "rigl"))
+        for entry in write(tmp_path, name, [87.1, 88.2, 88.0], method=method, sparsity=sparsity)
+    ]
+    spec = spec_of(rows=["label", "distribution", "epochs"], baseline={"method": "rigl"})
+    found = table(tmp_path, entries, spec)
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render.screen([found]))
+    lines = console.export_text().splitlines()
+    for row in texts(found):
+        for text in row[3:5]:
+            assert sum(text in line for line in lines) >= 3, text
+    assert sum("no difference shown" in line for line in lines) == 3
+    assert "effect size" not in "\n".join(line for line in lines if "│" in line or "┃" in line)

@@ -13,9 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from gapbench.__main__ import main
 from gapbench.experiments.store import RunFolder
+from gapbench.training import state
 from tests.runs import ABLATIONS, assert_equal, in_child, prepared
 
 ROOT = ABLATIONS.parent
@@ -114,6 +116,25 @@ def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
     assert RunFolder(tmp_path / "runs" / keys[1]).completed()
     assert main([*chosen, "--force", "--retry-failed"]) == 0
     assert RunFolder(folder).completed()
+
+
+@pytest.mark.parametrize(
+    "content", [[], {"schema": state.SCHEMA}, {"schema": state.SCHEMA, "training": 3}, None]
+)
+def test_a_checkpoint_of_wrong_content_fails_its_trial_in_one_line(tmp_path, capsys, content):
+    chosen = [*SMOKE, "--only", "dense", "--results", str(tmp_path)]
+    assert main([*chosen, "--dry-run", "--json"]) == 0
+    (outlook,) = json.loads(capsys.readouterr().out)
+    checkpoint = tmp_path / "runs" / outlook["key"] / "checkpoint.pt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.mkdir() if content is None else torch.save(content, checkpoint)
+    assert main(chosen) == 1
+    told = capsys.readouterr()
+    failed = [line for line in told.out.splitlines() if line.startswith("failed:")]
+    assert len(failed) == 1
+    assert "checkpoint.pt" in failed[0] and "--force" in failed[0]
+    assert "Traceback" not in told.out + told.err
+    assert main([*chosen, "--force", "--retry-failed"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,10 @@ class FolderKeeper:
             self.folder.sweep()
         if self.folder.checkpoint.exists():
             saved = state.load(self.folder.checkpoint, training.device)
-            training.load_state_dict(saved["training"])
-            offset = saved["history"]
-            self.seconds_before = saved["seconds"]
+            with state.restoring(self.folder.checkpoint):
+                training.load_state_dict(saved["training"])
+                offset = saved["history"]
+                self.seconds_before = saved["seconds"]
         self._first_step = training.sparsifier.steps
         if self.writes:
             self.history = History(self.folder.history, offset)

@@ -6,7 +6,8 @@ import os
 import pickle
 import uuid
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,42 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
     """
     state = read(path, device)
     if state.get("schema") != SCHEMA:
-        raise UserError(f"{path}: checkpoint schema {state.get('schema')}, not {SCHEMA}")
+        raise _refused(path, f"its schema is {state.get('schema')}, not {SCHEMA}")
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Around the use of a checkpoint's content: what it lacks is told as damage of the file.
+
+    Raises:
+        UserError: naming the file.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise _refused(path, _first_words(error)) from None
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a file of `torch.save`, every byte of it checked.
 
     Raises:
-        UserError: if the file is damaged.
+        UserError: if the file is damaged, or holds no dict.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"bad checksum in {damaged}")
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(state, dict):
+            raise TypeError(f"it holds a {type(state).__name__}")
     except (
+        OSError,
+        TypeError,
         zipfile.BadZipFile,
         pickle.UnpicklingError,
         EOFError,
@@ -70,8 +90,19 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
         ValueError,
         KeyError,
     ) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise UserError(
-            f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
-        ) from None
+        raise _refused(path, _first_words(error)) from None
     return state
+
+
+def _first_words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    return str(error).partition("\n")[0].partition(". ")[0].rstrip(":")
+
+
+def _refused(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
+    )

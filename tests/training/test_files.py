@@ -39,6 +39,19 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"schema": 0}, "folder"])
+def test_a_file_that_holds_no_checkpoint_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "checkpoint.pt"
+    if content == "folder":
+        path.mkdir()
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=r"checkpoint is damaged .*--force") as caught:
+        state.load(path, CPU)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"schema": 1, "a": print}, path)

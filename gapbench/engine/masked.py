@@ -54,6 +54,29 @@ class MaskedWeights:
             torch._foreach_mul_(self._sparse, self._keep)
 
     @torch.no_grad()
+    def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+        """Scale gradients so that their norm over the weights that exist is at most `max_norm`.
+
+        Gradients at masked positions have no part in the norm. They are scaled with the others and
+        stay there to be seen, since RigL grows where they are largest.
+
+        Args:
+            parameters: all that are trained; under data parallelism their gradients are averaged
+                already, so that every rank finds the same norm.
+            max_norm: the largest Euclidean norm.
+        """
+        masks = {self.params[name]: mask for name, mask in self.masks.items()}
+        trained: list[nn.Parameter] = []
+        existing: list[Tensor] = []
+        for param in parameters:
+            if param.grad is not None:
+                mask = masks.get(param)
+                trained.append(param)
+                existing.append(param.grad if mask is None else param.grad.where(mask, 0))
+        norm = nn.utils.get_total_norm(existing)
+        nn.utils.clip_grads_with_norm_(trained, max_norm, norm)
+
+    @torch.no_grad()
     def mask_by(self, masks: Mapping[str, Tensor]) -> None:
         """Give layers new masks and zero the weights and moments outside them."""
         for name, mask in masks.items():

@@ -34,7 +34,7 @@ HEAD_WIDTH = 32
 Pairs = list[tuple[str, str]]
 
 
-@task("docs_en_de", version=1)
+@task("docs_en_de", version=2)
 class DocsEnDe(Translation):
     """Short sentences and a small Transformer: minutes on one core.
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
 
 from gapbench.engine.changes import Change
 from gapbench.errors import UserError
@@ -137,7 +136,7 @@ def train_step(training: Training, batch: Any) -> None:
         loss = training.task.loss(training.replica, batch, recipe)
     loss.backward()  # type: ignore[no-untyped-call]
     if recipe.clip_norm:
-        nn.utils.clip_grad_norm_(training.model.parameters(), recipe.clip_norm)
+        sparsifier.weights.clip_gradients(training.model.parameters(), recipe.clip_norm)
     sparsifier.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum += loss.detach()

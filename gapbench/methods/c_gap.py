@@ -40,7 +40,9 @@ def c_gap(
         epochs: the whole budget; what the steps leave of it is the fine-tune.
         rng: draws random partitions, and the layers of the random strategy.
         partitions: kappa.
-        strategy: cyclic over a fixed partition, or a fresh random set of layers each step.
+        strategy: cyclic over a fixed partition, or each step a fresh random set of a kappa-th of
+            the layers, none of which the step before has grown. With kappa = 2 that would be what
+            is left, not random, and is refused.
         step_epochs: T; epochs // 33 by default.
         steps: number of steps; by default the whole rounds that fit into 85 % of the epochs.
         partition_rule: how layers are split into partitions.
@@ -105,14 +107,15 @@ def dsd(
 
 def _random_sets(layers: Layers, partitions: int, rng: random.Random) -> Iterator[frozenset[str]]:
     """Yield ceil(L / kappa) random layers a step, none of which the step before had grown."""
-    if not 2 <= partitions <= len(layers):
+    sizes = {kappa: math.ceil(len(layers) / kappa) for kappa in range(1, len(layers) + 1)}
+    valid = [kappa for kappa, size in sizes.items() if 2 * size < len(layers)]
+    if partitions not in valid:
+        possible = f"{valid[0]} to {valid[-1]}" if valid else "none with so few layers"
         raise UserError(
-            f"partitions: the random strategy needs 2 to {len(layers)} (one layer each), "
-            f"not {partitions}"
+            f"partitions: {partitions} leaves the random strategy no choice among {len(layers)} "
+            f"layers, as it never grows one in two steps running: valid: {possible}"
         )
-    size = math.ceil(len(layers) / partitions)
     last: frozenset[str] = frozenset()
     while True:
-        free = sorted(names_of(layers) - last)
-        last = frozenset(rng.sample(free, min(size, len(free))))
+        last = frozenset(rng.sample(sorted(names_of(layers) - last), sizes[partitions]))
         yield last

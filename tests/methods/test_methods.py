@@ -107,6 +107,7 @@ def test_rigl_multiplier_stretches_the_run():
         ("c_gap", 100, {"partitions": True}, "partitions"),
         ("c_gap", 100, {"strategy": "cycle"}, "cyclic"),
         ("c_gap", 100, {"partitions": 1, "strategy": "random"}, "random strategy"),
+        ("c_gap", 100, {"partitions": 2, "strategy": "random"}, "no choice .* valid: 3 to 10"),
         ("p_gap", 10, {"rounds": 3, "step_epochs": 1, "partitions": 4}, "fine-tune"),
         ("prune_from_dense", 10, {"dense_epochs": 10}, "dense_epochs"),
         ("gradual", 10, {"start": 0.9, "stop": 0.5}, "start"),

@@ -301,7 +301,9 @@ def alive(pid: int) -> bool:
 
 def free_ports(count: int) -> int:
     """Return the first of `count` neighbouring ports that nothing listens on."""
-    first = 20000 + os.getpid() % 20000
+    # clusters of several test workers start at the same time: their ranges must lie apart; and all
+    # lie below the ports that the kernel gives to connections
+    first = 20000 + os.getpid() * 16 % 12000
     while not all(_free(first + number) for number in range(count)):
         first += count
     return first

@@ -236,13 +236,16 @@ def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
 def test_a_second_launcher_waits_for_the_trials_of_the_first_and_reports_them(tmp_path, capsys):
     from gapbench.run import expanded
 
-    chosen = ["image", "dense,rigl"]
-    entries = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], chosen, "1")[2]
+    file = tmp_path / "two.yaml"
+    rows = "[{method: dense, epochs: 30}, {method: static, epochs: 1, sparsity: 0.9}]"
+    scales = "{smoke: {task: digits, seeds: 1}}"
+    file.write_text(f"name: two\nquestion: why?\nscales: {scales}\ntrials: {rows}\n")
+    entries = expanded(file, "smoke", [], [], None)[2]
     folder = prepared(tmp_path, entries[0])
     child = in_child(_slow_trial, folder.path)
     while not folder.owner.exists():
         time.sleep(0.01)
-    command = [*SMOKE, "--set", "epochs=60", "--only", chosen[0], "--only", chosen[1]]
+    command = ["run", str(file), "--scale", "smoke", "--executor", "debug"]
     assert main([*command, "--results", str(tmp_path)]) == 0
     child.join()
     out = capsys.readouterr().out
@@ -328,63 +331,3 @@ def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):
     for command in ("status", "cancel"):
         err = refused(capsys, command, "--only", "dense", "--results", results)
         assert "--only: name the ablation file" in err
-
-
-def test_a_report_can_be_checked_and_has_a_page(done, tmp_path, capsys):
-    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
-    at = ["--scale", "smoke", "--results", str(tmp_path)]
-    restart = str(ABLATIONS / "restart.yaml")
-    assert main(["report", restart, *at]) == 0
-    folder = tmp_path / "smoke" / "restart"
-    assert f"page: {folder / 'index.html'}" in capsys.readouterr().out
-    assert main(["report", restart, *at, "--check"]) == 0
-    (folder / "table.md").write_text("mended by hand")
-    assert main(["report", restart, *at, "--check"]) == 1
-    assert f"{folder}: not what runs.csv gives: table.md" in capsys.readouterr().out
-    assert "--check: compares whole" in refused(capsys, "report", *at, "--check", "--seeds", "1")
-
-
-def test_a_page_of_every_ablation_is_made_where_none_is_named(done, tmp_path, capsys, monkeypatch):
-    shutil.copytree(done[0], tmp_path / "results", dirs_exist_ok=True)
-    shutil.copytree(ABLATIONS.parent / "baselines", tmp_path / "baselines")
-    shutil.copy(ABLATIONS.parent / "scales.yaml", tmp_path)
-    (tmp_path / "ablations").mkdir()
-    for name in ("restart", "distribution"):
-        shutil.copy(ABLATIONS / f"{name}.yaml", tmp_path / "ablations")
-    monkeypatch.chdir(tmp_path)
-    assert main(["report", "--scale", "smoke"]) == 0
-    page = Path("results/smoke/index.html")
-    assert f"page: {page}" in capsys.readouterr().out
-    assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()
-    before = page.read_bytes()
-    assert main(["report", "--scale", "smoke", "--seeds", "1"]) == 0
-    assert page.read_bytes() == before
-    assert main(["report", "--scale", "smoke", "--check"]) == 0
-    monkeypatch.chdir(tmp_path / "results")
-    assert "there is no ablation here" in refused(capsys, "report")
-
-
-def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):
-    if Path("/usr/share/datasets/fashion-mnist").exists():
-        pytest.skip("the system has the data")
-    for name in ("GAPBENCH_DATA", "XDG_CACHE_HOME", "HOME"):
-        monkeypatch.setenv(name, str(tmp_path))
-    main(["doctor", "--results", str(tmp_path / "results")])
-    assert "optional fashion_mnist: no data here yet" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_data_are_prepared_for_all_options_of_a_task(tmp_path, capsys, monkeypatch):
-    from gapbench.tasks.task import tasks
-
-    prepared = []
-    monkeypatch.setattr(
-        tasks["fashion_mnist"], "prepare", lambda task, data: prepared.append(task.train_examples)
-    )
-    file = tmp_path / "ablation.yaml"
-    rows = "[{method: dense, task: fashion_mnist, task_options: {train_examples: [500, 600]}}]"
-    file.write_text(f"name: mine\nquestion: why?\nscales: {{mini: }}\ntrials: {rows}\n")
-    assert main(["prepare", str(file)]) == 0
-    assert prepared == [500, 600]
-    told = capsys.readouterr().out.splitlines()
-    assert "train_examples=600" in told[1] and told[1].endswith(": the data are there")

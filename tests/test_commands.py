@@ -1,0 +1,97 @@
+"""The commands beside run: reports and their check, data, and what a machine lacks."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gapbench.__main__ import main
+from gapbench.errors import NotInstalled
+from gapbench.tasks.task import tasks
+from tests.runs import ABLATIONS
+
+
+def test_a_report_can_be_checked_and_has_a_page(tmp_path, capsys):
+    at = ["--scale", "smoke", "--results", str(tmp_path)]
+    restart = str(ABLATIONS / "restart.yaml")
+    assert main(["report", restart, *at]) == 0
+    folder = tmp_path / "smoke" / "restart"
+    assert f"page: {folder / 'index.html'}" in capsys.readouterr().out
+    assert main(["report", restart, *at, "--check"]) == 0
+    (folder / "table.md").write_text("mended by hand")
+    assert main(["report", restart, *at, "--check"]) == 1
+    assert f"{folder}: not what runs.csv gives: table.md" in capsys.readouterr().out
+    assert main(["report", restart, *at, "--check", "--seeds", "1"]) == 2
+    assert "--check: compares whole" in capsys.readouterr().err
+
+
+def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, monkeypatch):
+    shutil.copytree(ABLATIONS.parent / "baselines", tmp_path / "baselines")
+    shutil.copy(ABLATIONS.parent / "scales.yaml", tmp_path)
+    (tmp_path / "ablations").mkdir()
+    for name in ("restart", "distribution"):
+        shutil.copy(ABLATIONS / f"{name}.yaml", tmp_path / "ablations")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--scale", "smoke"]) == 0
+    page = Path("results/smoke/index.html")
+    assert f"page: {page}" in capsys.readouterr().out
+    assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()
+    before = page.read_bytes()
+    assert main(["report", "--scale", "smoke", "--seeds", "1"]) == 0
+    assert page.read_bytes() == before
+    assert main(["report", "--scale", "smoke", "--check"]) == 0
+    monkeypatch.chdir(tmp_path / "results")
+    capsys.readouterr()
+    assert main(["report"]) == 2
+    assert "there is no ablation here" in capsys.readouterr().err
+
+
+def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):
+    if Path("/usr/share/datasets/fashion-mnist").exists():
+        pytest.skip("the system has the data")
+    for name in ("GAPBENCH_DATA", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    main(["doctor", "--results", str(tmp_path / "results")])
+    assert "optional fashion_mnist: no data here yet" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_are_prepared_for_all_options_of_a_task(tmp_path, capsys, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(
+        tasks["fashion_mnist"], "prepare", lambda task, data: prepared.append(task.train_examples)
+    )
+    file = tmp_path / "ablation.yaml"
+    rows = "[{method: dense, task: fashion_mnist, task_options: {train_examples: [500, 600]}}]"
+    file.write_text(f"name: mine\nquestion: why?\nscales: {{mini: }}\ntrials: {rows}\n")
+    assert main(["prepare", str(file)]) == 0
+    assert prepared == [500, 600]
+    told = capsys.readouterr().out.splitlines()
+    assert "train_examples=600" in told[1] and told[1].endswith(": the data are there")
+
+
+def test_a_report_that_lacks_rows_for_want_of_a_package_is_one_of_a_selection(
+    tmp_path, capsys, monkeypatch
+):
+    def missing():
+        raise NotInstalled("fairseq is not installed")
+
+    monkeypatch.setattr(tasks["docs_en_de"], "require", missing)
+    assert (
+        main(
+            [
+                "report",
+                str(ABLATIONS / "partitions.yaml"),
+                "--scale",
+                "smoke",
+                "--results",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
+    told = capsys.readouterr()
+    assert f"report: {tmp_path / 'smoke' / 'partitions' / 'selection'}\n" in told.out
+    assert "rows of the group translation are left out: fairseq" in told.err

@@ -31,7 +31,7 @@ def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path
     file = tmp_path / "mine.yaml"
     file.write_text(
         "name: mine\nquestion: why?\nscales: {smoke: {task: digits, epochs: 6, sparsity: 0.9}}\n"
-        "trials:\n  - {method: mine, share: [0.1, 0.2], seeds: 1}\n"
+        "trials:\n  - {method: mine, share: [0.1, 0.2], seeds: 1}\nreport: {rows: [label, share]}\n"
     )
     command = ["gapbench", "run", str(file), "--scale", "smoke", "--dry-run", "--json"]
     done = subprocess.run(

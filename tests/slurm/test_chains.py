@@ -18,6 +18,8 @@ from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
 P_GAP = ["partitions=2", "epochs=10", "rounds=2", "step_epochs=2"]
+ONE_ROUND = ["partitions=2", "epochs=5", "rounds=1", "step_epochs=2"]
+C_GAP = ["epochs=12", "step_epochs=2"]
 
 
 def work(results, only, sets):
@@ -93,9 +95,9 @@ def test_a_requeued_branch_goes_on_and_a_cancelled_chain_is_resumed(
 
 def test_a_run_longer_than_the_limit_is_cut_at_its_steps(cluster, tmp_path):
     profile = tmp_path / "cluster.yaml"
-    (here,) = work(tmp_path / "one", ["c_gap", "distribution=uniform"], ["epochs=12"])
+    (here,) = work(tmp_path / "one", ["c_gap", "distribution=uniform"], C_GAP)
     assert Attempt(here)() == "completed"
-    (job,) = work(tmp_path / "chain", ["c_gap", "distribution=uniform"], ["epochs=12"])
+    (job,) = work(tmp_path / "chain", ["c_gap", "distribution=uniform"], C_GAP)
     profile.write_text(f"hours: {0.4 * job.resources.hours}\n")
     started = launch("slurm", [job], None, profile=profile)
     folder = RunFolder(job.folder)
@@ -125,7 +127,7 @@ def test_branches_of_several_ranks_give_the_bits_of_one_job_with_as_many(cluster
     for name, chain in (("chain", "true"), ("one", "false")):
         profile = tmp_path / f"{name}.yaml"
         profile.write_text(f"tasks_per_node: 2\nchain: {chain}\n")
-        (job,) = work(tmp_path / name, ["p_gap"], [*P_GAP, "rounds=1", "epochs=5"])
+        (job,) = work(tmp_path / name, ["p_gap"], ONE_ROUND)
         started.append(launch("slurm", [job], None, profile=profile))
         folders.append(RunFolder(job.folder))
     assert [len(jobs_of(folder)) for folder in folders] == [4, 1]

@@ -207,6 +207,7 @@ def test_detached_trials_are_followed_and_cancelled_from_another_shell(cluster, 
 
     wait_until(lambda: [v["state"] for v in seen()] == ["queued", "running"], 60, "the first")
     queued, running = seen()
+    array = queued["job"].partition("_")[0]
     assert queued["hint"] == "PENDING: JobArrayTaskLimit"
     assert running["hint"] == "RUNNING"
     assert main(["status", *where]) == 0
@@ -230,7 +231,8 @@ def test_detached_trials_are_followed_and_cancelled_from_another_shell(cluster, 
 
     def stopped():
         states = {view["state"] for view in seen()}
-        return states <= {"interrupted", "planned"} and not cluster.run("squeue", "-h").strip()
+        left = cluster.run("squeue", "-h", f"--jobs={array}", check=False).strip()
+        return states <= {"interrupted", "planned"} and not left
 
     wait_until(stopped, 60, "both to stop")
     assert main(["cancel", *where]) == 0

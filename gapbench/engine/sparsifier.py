@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapbench.engine.arguments import check_numbers, checked_layers, fingerprint, plan_of
 from gapbench.engine.changes import Change, Event
 from gapbench.engine.ledger import Ledger
 from gapbench.engine.masked import MaskedWeights
@@ -23,10 +24,9 @@ from gapbench.engine.rounds import (
 )
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
-from gapbench.methods.method import plan as make_plan
 from gapbench.methods.plan import DropGrow, Gradual, Plan, Segment
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
-from gapbench.sparsity.layers import layers_of, prunable
+from gapbench.sparsity.layers import prunable
 from gapbench.sparsity.masks import pack, random_mask, unpack
 from gapbench.streams import stream_seed
 
@@ -74,11 +74,12 @@ class Sparsifier:
         manual_phases: bool = False,
         **options: Any,
     ) -> None:
+        check_numbers(sparsity, steps_per_epoch, epochs)
         names = prunable(model) if layers is None else tuple(layers)
         self.model = model
         self.optimizer = optimizer
-        self.layers = layers_of(model, names)
-        self.plan = self._plan(method, epochs, seed, options)
+        self.layers = checked_layers(model, optimizer, names)
+        self.plan = plan_of(method, self.layers, epochs, seed, options)
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.targets = Targets(self.layers, sparsity, distribution, self.plan)
@@ -207,6 +208,7 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Return everything but the model's and the optimiser's own state; masks are packed."""
         return {
+            "of": fingerprint(self.plan, self.targets),
             "index": self._index,
             "steps": self.steps,
             "masks": _packed(self.weights.masks),
@@ -221,11 +223,13 @@ class Sparsifier:
         """Continue from what `state_dict` returned; load model and optimiser beside it.
 
         Raises:
-            UserError: if the state belongs to other layers.
+            UserError: if the state belongs to other layers, or another plan or sparsity.
         """
         foreign = sorted(set(state["ledger"]["uses"]) ^ set(self._shapes))
         if foreign:
             raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")
+        if state["of"] != fingerprint(self.plan, self.targets):
+            raise UserError("sparsifier state: it is of another plan, sparsity or distribution")
         self._index = state["index"]
         self.steps = state["steps"]
         self._uncounted = 0
@@ -248,13 +252,6 @@ class Sparsifier:
         """
         return self.targets.verify(self.weights.params, self.weights.masks)
 
-    def _plan(self, method: str | Plan, epochs: int | None, seed: int, options: Any) -> Plan:
-        if isinstance(method, Plan):
-            return method
-        if epochs is None:
-            raise UserError(f"epochs: method {method} needs the budget in epochs")
-        return make_plan(method, self.layers, epochs, seed=seed, **options)
-
     @property
     def _is_last(self) -> bool:
         return self._index == len(self.plan.segments) - 1
@@ -263,10 +260,8 @@ class Sparsifier:
         if self.plan.initial == "random":
             keep = self.targets.initial()
             masks = {
-                layer.name: random_mask(
-                    layer.shape, keep[layer.name], self._random("mask", layer.name)
-                )
-                for layer in self.layers
+                name: random_mask(shape, keep[name], self._random("mask", name))
+                for name, shape in self._shapes.items()
             }
             self.weights.mask_by(masks)
             self._record("initial", tuple(masks))
@@ -343,8 +338,7 @@ class Sparsifier:
         self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))
 
     def _require_round_start(self) -> None:
-        segment = self.segment
-        if segment.branch != 0 or self.steps != segment.start * self.steps_per_epoch:
+        if self.segment.branch != 0 or self.steps != self.segment.start * self.steps_per_epoch:
             raise RuntimeError("this is not the start of a parallel round")
 
     def _keep_round_start(self) -> None:

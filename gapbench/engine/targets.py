@@ -32,6 +32,7 @@ class Targets:
             raise UserError(f"sparsity: {sparsity} is not possible: give a number in [0, 1)")
         self.layers = {layer.name: layer for layer in layers}
         self.sparsity = sparsity
+        self.distribution = distribution
         self._rule = distributions[distribution]
         self.by_magnitude = self._rule.by_magnitude
         self.untargeted = plan.dense_at_end

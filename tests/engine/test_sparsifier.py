@@ -232,6 +232,17 @@ def test_a_layer_that_misses_its_target_is_named():
         ({"partitions": 9}, "9"),
         ({"partions": 2}, "did you mean 'partitions'"),
         ({"epochs": -1}, "epochs: -1"),
+        ({"epochs": 10.5}, "epochs: 10.5"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch: 0"),
+        ({"steps_per_epoch": -1}, "steps_per_epoch: -1"),
+        ({"sparsity": "x"}, "sparsity: 'x'"),
+        ({"sparsity": float("nan")}, "sparsity: nan"),
+        ({"layers": ["0.weight", "0.weight"]}, "0.weight is given twice"),
+        ({"layers": ["3.bias"]}, "3.bias is a vector"),
+        ({"layers": ["9.weight"]}, "unknown layer '9.weight'"),
+        ({"optimizer": optimizer_of(small_model(), "sgd")}, "optimizer: it does not have 0.weight"),
+        ({"method": Plan((Phase(1, frozenset("x")),)), "epochs": None}, "the plan grows x"),
+        ({"method": Plan((Phase(1),)), "partitions": 2}, "partitions: a plan has no options"),
         ({"distribution": "unifrom"}, "did you mean 'uniform'"),
         ({"method": "rigl", "distribution": "global_magnitude"}, "prunes by magnitude"),
         (
@@ -243,9 +254,20 @@ def test_a_layer_that_misses_its_target_is_named():
 def test_bad_arguments_give_one_line_that_names_them(options, message):
     model = small_model()
     arguments = {"method": "c_gap", "sparsity": 0.9, "epochs": 30, "steps_per_epoch": 5, **options}
+    arguments = {"optimizer": optimizer_of(model, "sgd"), **arguments}
     with pytest.raises(UserError, match=message) as caught:
-        Sparsifier(model, optimizer_of(model, "sgd"), **arguments)
+        Sparsifier(model, **arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "other", [{"sparsity": 0.7}, {"step_epochs": 2}, {"distribution": "erk"}, {"restart": False}]
+)
+def test_the_state_of_another_plan_or_sparsity_is_refused(other):
+    _, sparsifier = build("c_gap")
+    sparsifier.load_state_dict(build("c_gap")[1].state_dict())
+    with pytest.raises(UserError, match="another plan, sparsity or distribution"):
+        sparsifier.load_state_dict(build("c_gap", **other)[1].state_dict())
 
 
 def test_manual_phases_wait_for_the_caller():

@@ -11,6 +11,7 @@ import torch
 
 from gapbench.engine.changes import Change
 from gapbench.errors import UserError
+from gapbench.methods.plan import Gradual
 from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training
@@ -98,7 +99,10 @@ def train_epoch(training: Training, keeper: Keeper) -> Metrics:
     )
     training.replica.train()
     for batch in batches:
-        train_step(training, batch)
+        if _completes_gradual(training):
+            _measured_step(training, keeper, batch)
+        else:
+            train_step(training, batch)
         training.batch += 1
         alone = training.ranks.world == 1 or training.batch % 10 == 0  # agreeing is a round trip
         if alone and training.batch < training.per_epoch:
@@ -140,6 +144,29 @@ def train_step(training: Training, batch: Any) -> None:
     sparsifier.step()
     training.optimizer.zero_grad(set_to_none=True)
     training.loss_sum += loss.detach()
+
+
+def _completes_gradual(training: Training) -> bool:
+    """Say whether the next step ends a gradual pruning: of its prunes only the last is measured.
+
+    There are hundreds, and each measurement is two passes over the validation split.
+    """
+    sparsifier, phase = training.sparsifier, training.sparsifier.segment.phase
+    if not isinstance(phase.update, Gradual):
+        return False
+    step = sparsifier.steps - sparsifier.segment.start * training.per_epoch
+    length = phase.epochs * training.per_epoch
+    return phase.update.due(step, length) and phase.update.progress(step, length) == 1
+
+
+def _measured_step(training: Training, keeper: Keeper, batch: Any) -> None:
+    """Do a step that prunes, and record the metrics before and after it."""
+    record_changes(training, keeper)  # earlier prunes: these metrics are not theirs
+    before = evaluate(training, "val")
+    training.replica.train()
+    train_step(training, batch)
+    record_changes(training, keeper, before, evaluate(training, "val"))
+    training.replica.train()
 
 
 def change_phase(training: Training, keeper: Keeper, before: Metrics) -> None:

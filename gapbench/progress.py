@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gapbench.experiments.store import RunFolder, State
 from gapbench.launch.queue import Queue
-from gapbench.launch.submissions import look
+from gapbench.launch.submissions import branches_of, look
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,16 +48,20 @@ class View:
     def all_of(cls, labels: Mapping[RunFolder, str], queue: Queue) -> list[View]:
         """Read trials' states and heartbeats, and ask SLURM about those that it was given."""
         folders = list(labels)
-        return [
-            replace(cls.of(folder, labels[folder]), state=seen.state, job=seen.job, hint=seen.hint)
-            for folder, seen in zip(folders, look(folders, queue), strict=True)
-        ]
+        views = []
+        for folder, seen in zip(folders, look(folders, queue), strict=True):
+            view = cls.of(folder, labels[folder])
+            if seen.state == "running" and seen.state != view.state:
+                branch = next(branches_of(folder), folder)  # what runs is in jobs of their own
+                view = replace(view, status={**view.status, **branch.read_status()})
+            views.append(replace(view, state=seen.state, job=seen.job, hint=seen.hint))
+        return views
 
     @property
     def situation(self) -> str:
         """The state, and how often the trial had to begin again before."""
-        resumed = (self.status.get("attempt") or 1) - 1
-        return f"{self.state}, resumed {resumed}x" if resumed else self.state
+        resumed = (self.status.get("attempt") or 1) - 1 - (self.status.get("legs") or 0)
+        return f"{self.state}, resumed {resumed}x" if resumed > 0 else self.state
 
     @property
     def metric(self) -> str:

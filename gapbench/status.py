@@ -155,6 +155,8 @@ def cancel(
     jobs: list[str] = []
     told = 0
     for folder, sight in zip(folders, look(folders, queue.Queue()), strict=True):
+        if sight.state == "failed":
+            jobs += sight.jobs  # those of its chain that wait
         if sight.state in ("completed", "failed"):
             continue
         folder.cancel()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 RESULT = "handed_back.pt"
 
 
-def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int) -> None:
+def run_round(
+    training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int, apart: bool
+) -> None:
     """Train all branches of the round that begins now, and merge what they hand back.
 
     A branch that is done, here or by another job, is not trained again.
@@ -40,6 +43,7 @@ def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, proce
         keeper: of `training`.
         processes: how many branches are trained side by side, each in a process of its own; with 1
             they are trained one after another in this process, on all its ranks.
+        apart: whether other jobs have trained branches, side by side; their time is counted then.
 
     Raises:
         Interrupted: if the keeper said to stop; branches have written their checkpoints.
@@ -50,29 +54,31 @@ def run_round(training: Training, folder: RunFolder, keeper: FolderKeeper, proce
     if keeper.writes:
         _remove_earlier_rounds(folder, segment.part)
     places = [branch_folder(folder, segment.part, branch) for branch in range(segment.branches)]
+    for place in places:
+        place.path.mkdir(parents=True, exist_ok=True)
     missing = [b for b, place in enumerate(places) if not (place.path / RESULT).exists()]
     missing = training.ranks.agree(missing)
     if processes > 1:
         _train_side_by_side(training, folder, keeper, deque(missing), processes)
     else:
         for branch in missing:
-            run_branch(folder.path, segment.part, branch, keeper.checkpoint_seconds,
-                       lambda: keeper.ask(training) == "stop")  # fmt: skip
+            with places[branch].owned() if keeper.writes else nullcontext():
+                run_branch(folder, places[branch], keeper.checkpoint_seconds,
+                           lambda: keeper.ask(training) == "stop")  # fmt: skip
         training.ranks.agree(None)  # rank 0 has written the last result
     shapes = {layer.name: layer.shape for layer in training.sparsifier.layers}
-    results = []
-    sent = []
+    results, sent, elsewhere = [], [], [0.0]
     for branch, place in enumerate(places):
         handed = state.load(place.path / RESULT, training.device)
-        file = {
-            "part": segment.part,
-            "branch": branch,
-            "file": (place.path / RESULT).stat().st_size,
-        }
+        file = {"part": segment.part, "branch": branch}
+        file["file"] = (place.path / RESULT).stat().st_size
         sent.append({**file, **sizes(handed["result"], shapes)})
+        if apart and branch not in missing:
+            elsewhere.append(handed["seconds"])
         results.append(decode(handed["result"], shapes))
         for line in read_history(place.history):
             keeper.line(line)
+    keeper.seconds_before += max(elsewhere)
     if keeper.writes:
         _record_exchange(folder, segment.part, sent)
     training.sparsifier.finish_round(results)
@@ -115,7 +121,6 @@ def _train_side_by_side(
 
 def _start(folder: RunFolder, part: int, branch: int, seconds: float) -> Popen[bytes]:
     place = branch_folder(folder, part, branch)
-    place.path.mkdir(parents=True, exist_ok=True)
     words = [str(folder.path), str(part), str(branch), str(seconds)]
     with open(place.log, "ab") as log:
         command = [sys.executable, "-m", "gapbench.experiments.branches", *words]
@@ -141,35 +146,34 @@ def branch_folder(folder: RunFolder, part: int, branch: int) -> RunFolder:
 
 
 def run_branch(
-    run_dir: Path, part: int, branch: int, checkpoint_seconds: float, stop: Callable[[], bool]
+    folder: RunFolder, place: RunFolder, checkpoint_seconds: float, stop: Callable[[], bool]
 ) -> None:
     """Train one branch from the checkpoint at its round's start and write what it hands back.
 
     Args:
-        run_dir: the trial's run folder.
-        part: index of the plan's part that is the round.
-        branch: index of the branch in the round.
+        folder: the trial's.
+        place: the branch's, as `branch_folder` gives it.
         checkpoint_seconds: the most that is lost when the process is killed.
         stop: asked after every step whether to stop.
 
     Raises:
         Interrupted: if it was asked to stop; the branch's checkpoint is written.
-        UserError: if the checkpoint is not the start of round `part`.
+        TakenOver: if this process owned the branch's folder, and another one does now.
+        UserError: if the trial's checkpoint is not the start of the branch's round.
     """
     from gapbench.experiments.trial_run import build_training
 
-    folder = RunFolder(run_dir)
+    part, branch = int(place.path.parent.name), int(place.path.name)
     training = build_training(Trial.read(folder.trial))
     start = state.load(folder.checkpoint, training.device)
     training.load_state_dict(start["training"])
-    if training.sparsifier.segment.part != part:
+    segment = training.sparsifier.segment
+    if (segment.part, segment.branch, training.epoch) != (part, 0, segment.start) or training.batch:
         raise UserError(f"{folder.checkpoint}: this is not the start of part {part}")
     training.sparsifier.jump_to_branch(branch)
     training.epoch = training.sparsifier.segment.start
     if branch == 0:
         training.sparsifier.changes()  # the trial itself has recorded that partition 0 grows
-    place = branch_folder(folder, part, branch)
-    place.path.mkdir(parents=True, exist_ok=True)
     first = training.ranks.rank == 0
     keeper = FolderKeeper(place, stop, _no_scalar, checkpoint_seconds, writes=first)
     keeper.resume(training)
@@ -180,7 +184,7 @@ def run_branch(
     keeper.close()
     if first:
         place.require_owner()
-        state.save(place.path / RESULT, {"result": handed})
+        state.save(place.path / RESULT, {"result": handed, "seconds": keeper.seconds})
 
 
 def _remove_earlier_rounds(folder: RunFolder, part: int) -> None:
@@ -202,9 +206,10 @@ def main(arguments: list[str]) -> int:
     stop.raised_by_signals()
     try:
         run_dir, part, branch, seconds = arguments
+        folder = RunFolder(Path(run_dir))
+        place = branch_folder(folder, int(part), int(branch))
         # a branch whose trial was killed would go on beside the one that the next attempt starts
-        run_branch(Path(run_dir), int(part), int(branch), float(seconds),
-                   lambda: stop() or os.getppid() != parent)  # fmt: skip
+        run_branch(folder, place, float(seconds), lambda: stop() or os.getppid() != parent)
     except loop.Interrupted:
         return 3
     except UserError as error:

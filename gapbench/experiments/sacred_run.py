@@ -106,7 +106,7 @@ def _attempt(
     try:
         _sacred_run(folder, ablation, attempt, execution, stop)
     except AttemptPaused:
-        folder.end_attempt("interrupted")
+        folder.end_leg()
         return "leg ended"
     except AttemptInterrupted:
         folder.end_attempt("interrupted")

@@ -250,12 +250,14 @@ class RunFolder:
         self.sacred.mkdir(parents=True, exist_ok=True)
         known = [int(p.name) for p in self.sacred.iterdir() if p.name.isdigit()]
         attempt = max(known, default=0) + 1
+        legs = (read_json(self.status) or {}).get("legs", 0)
         self.error.unlink(missing_ok=True)
         write_json(
             self.status,
             {
                 "state": "running",
                 "attempt": attempt,
+                "legs": legs,
                 "started": time.time(),
                 "updated": time.time(),
                 "error": None,
@@ -273,6 +275,11 @@ class RunFolder:
         self.require_owner()
         status = self.read_status()
         write_json(self.status, {**status, **fields, "updated": time.time()})
+
+    def end_leg(self) -> None:
+        """Write that the attempt has ended where another job of its chain goes on."""
+        legs = (read_json(self.status) or {}).get("legs", 0)
+        self.beat(state="interrupted", error=None, seconds_left=None, legs=legs + 1)
 
     def end_attempt(self, state: State, error: str | None = None) -> None:
         """Write how the attempt ended."""

@@ -67,10 +67,11 @@ def run_trial(
     )
     keeper.resume(training)
     parallel = None
-    if execution.branches > 1 or execution.apart:
+    processes = execution.branches if training.ranks.world == 1 else 1  # ranks train together
+    if processes > 1 or execution.apart:
 
         def parallel(training: Training) -> None:
-            run_round(training, folder, keeper, execution.branches)
+            run_round(training, folder, keeper, processes, execution.apart)
 
     try:
         if training.ranks.agree(leg_ended()):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapbench.experiments import marks
 from gapbench.experiments.marks import read_json
-from gapbench.experiments.store import LOST_AFTER, RunFolder
+from gapbench.experiments.store import LOST_AFTER, RunFolder, TakenOver
 from gapbench.launch import queue
 from gapbench.launch.chains import Branches, Train
 from gapbench.launch.jobs import Attempt, Job, own_signals
+from gapbench.launch.submissions import jobs_of
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -37,14 +38,15 @@ class SlurmAttempt(Attempt):
         """
         import submitit
 
-        if submitit.JobEnvironment().global_rank > 0:
+        first = submitit.JobEnvironment().global_rank == 0
+        _forget_half_written_pickles(first)
+        if not first:
             return super().__call__()
         folder = RunFolder(Path(self.folder))
-        _forget_half_written_pickles()
-        before = _epoch(folder)
+        before = _progress(folder)
         state = super().__call__() if _wait_for_dead_owner(folder) else "elsewhere"
         if state == "interrupted":
-            self.stalls = 0 if _epoch(folder) != before else self.stalls + 1
+            self.stalls = 0 if _progress(folder) != before else self.stalls + 1
             if self._wanted_again(folder):
                 # the safe point is behind us: now submitit may requeue, from its signal handler
                 signal.raise_signal(signal.SIGUSR2)
@@ -62,7 +64,7 @@ class SlurmAttempt(Attempt):
         """Say whether this job has to ask for a requeue, that is: nobody else has ended it."""
         if folder.cancelled.exists():
             return False
-        if self.stalls >= STALLS and self.branches == 1:
+        if self.stalls >= STALLS:
             folder.end_attempt(
                 "failed", f"{STALLS} jobs in a row ended before one training step: give more hours"
             )
@@ -78,8 +80,10 @@ def _not_ended_by_others() -> bool:
     return listed is None or listed.state not in (*queue.FINAL, "COMPLETING", "PENDING")
 
 
-def _epoch(folder: RunFolder) -> object:
-    return (read_json(folder.status) or {}).get("epoch")
+def _progress(folder: RunFolder) -> object:
+    """Return what changes as training goes on, in the trial itself or in one of its branches."""
+    files = [folder.status, *sorted(folder.rounds.glob("*/*/status.json"))]
+    return [(str(path), (read_json(path) or {}).get("epoch")) for path in files]
 
 
 def _wait_for_dead_owner(folder: RunFolder) -> bool:
@@ -103,12 +107,18 @@ def _wait_for_dead_owner(folder: RunFolder) -> bool:
     return True
 
 
-def _forget_half_written_pickles() -> None:
-    """Remove what a killed process has left: submitit refuses to write where it lies."""
+def _forget_half_written_pickles(first: bool) -> None:
+    """Remove what a killed process has left: submitit refuses to write where it lies.
+
+    Args:
+        first: whether this is rank 0; the others write a result each, but only it requeues.
+    """
     from submitit import JobEnvironment
 
     paths = JobEnvironment().paths
-    for pickle in (paths.submitted_pickle, paths.result_pickle):
+    for pickle in (
+        (paths.submitted_pickle, paths.result_pickle) if first else (paths.result_pickle,)
+    ):
         pickle.with_suffix(pickle.suffix + ".save_tmp").unlink(missing_ok=True)
 
 
@@ -135,7 +145,11 @@ class LegAttempt(SlurmAttempt):
             sys.exit(1)
         for place in folder.rounds.glob("*/*"):
             _wait_for_dead_owner(RunFolder(place))
-        return super().__call__()
+        try:
+            return super().__call__()
+        finally:
+            if folder.state() == "failed":
+                _end_chain(folder)
 
     def execution(self) -> Execution:
         """Return how the attempt is executed."""
@@ -171,18 +185,18 @@ class BranchAttempt(SlurmAttempt):
         if folder.cancelled.exists() or folder.completed() or (place.path / RESULT).exists():
             return "elsewhere"
         first = submitit.JobEnvironment().global_rank == 0
+        _forget_half_written_pickles(first)
         if first:
-            _forget_half_written_pickles()
             place.path.mkdir(parents=True, exist_ok=True)
         if first and not _wait_for_dead_owner(place):
             sys.exit("another copy of this branch is alive")
-        before = _epoch(place)
+        before = _progress(place)
         try:
             state = self._train(place, first)
         except UserError as error:
             sys.exit(str(error))
         if first and state == "interrupted":
-            self.stalls = 0 if _epoch(place) != before else self.stalls + 1
+            self.stalls = 0 if _progress(place) != before else self.stalls + 1
             if self.stalls < STALLS and not folder.cancelled.exists() and _not_ended_by_others():
                 signal.raise_signal(signal.SIGUSR2)
         return state
@@ -199,10 +213,19 @@ class BranchAttempt(SlurmAttempt):
         with own_signals(), place.owned() if first else nullcontext(), together:
             stop.raised_by_signals()
             try:
-                run_branch(Path(self.folder), self.part, self.branch, seconds, stop)
+                run_branch(RunFolder(Path(self.folder)), place, seconds, stop)
             except Interrupted:
                 return "interrupted"
+            except TakenOver:
+                return "taken over"
         return "completed"
+
+
+def _end_chain(folder: RunFolder) -> None:
+    """Cancel the jobs that wait for this one: there is nothing that they could go on with."""
+    others = set(jobs_of(folder)) - {marks.slurm_job() or ""}
+    with suppress(queue.SlurmError):
+        queue.cancel(others)
 
 
 def attempts_of(job: Job, ranks: int, leg: Train | Branches, first: bool) -> list[SlurmAttempt]:

@@ -40,18 +40,23 @@ class Branches:
 Leg = Train | Branches
 
 
-def legs(plan: Mapping[str, Any], pieces: int) -> tuple[Leg, ...]:
-    """Return the legs of a trial, one alone if it need not be a chain.
+def legs(plan: Mapping[str, Any], pieces: int, done: float = 0) -> tuple[Leg, ...]:
+    """Return the legs that are left of a trial, one alone if it need not be a chain.
 
     Args:
         plan: what plan.json holds.
         pieces: how many jobs the time limit asks for.
+        done: machine-epochs that the trial has done.
     """
+    ends = {segment["part"]: segment["stop"] for segment in plan["segments"]}
     rounds = [segment for segment in plan["segments"] if segment["branch"] == 0]
     if not rounds:
-        return tuple(Train(until) for until in [*_boundaries(plan, pieces), None])
+        left = [until for until in _boundaries(plan, pieces) if until > done]
+        return tuple(Train(until) for until in [*left, None])
     found: list[Leg] = []
     for segment in rounds:
+        if ends[segment["part"]] <= done:
+            continue
         found.append(Train(segment["start"], apart=True))
         found.append(Branches(segment["part"], segment["branches"]))
     return (*found, Train(None, apart=True))

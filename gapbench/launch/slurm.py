@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gapbench.errors import UserError
@@ -104,18 +105,24 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
     shapes: dict[Shape, list[Job]] = {}
     chained: list[tuple[Job, Shape, tuple[Leg, ...]]] = []
     for job in jobs:
-        shape = profile.shape(job.resources, job.threads * job.branches, chosen)
-        parts = _legs(job, shape, chosen)
+        alone = profile.shape(job.resources, job.threads, chosen)
+        parts = _legs(job, alone, chosen)
         if len(parts) > 1:
-            chained.append((job, shape, parts))
+            chained.append((replace(job, branches=1), alone, parts))
         else:
+            shape = profile.shape(job.resources, job.threads * job.branches, chosen)
             shapes.setdefault(shape, []).append(job)
     submitted: list[str] = []
+    lasts: list[str] = []
     try:
         for shape, alike in shapes.items():
             submitted += _submit_array(alike, shape, chosen, asked)
         for job, shape, parts in chained:
-            submitted += _submit_chain(job, shape, parts, chosen, asked)
+            # as many chains side by side as an array has trials
+            after = lasts[-chosen.parallel] if len(lasts) >= chosen.parallel else None
+            bases = _submit_chain(job, shape, parts, chosen, asked, after)
+            submitted += bases
+            lasts += bases[-1:]
     except (SlurmError, OSError) as error:
         with contextlib.suppress(SlurmError):
             queue.cancel(submitted)
@@ -124,10 +131,12 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
 
 
 def _legs(job: Job, shape: Shape, chosen: Profile) -> tuple[Leg, ...]:
-    plan = read_json(RunFolder(job.folder).plan)
+    folder = RunFolder(job.folder)
+    plan = read_json(folder.plan)
     if not chosen.chain or not plan:
         return ()
-    return legs(plan, math.ceil(job.resources.hours / shape.resources.hours))
+    done = folder.read_status().get("epoch") or 0
+    return legs(plan, math.ceil(job.resources.hours / shape.resources.hours), done)
 
 
 def _submit_array(jobs: Sequence[Job], shape: Shape, chosen: Profile, asked: Queue) -> list[str]:
@@ -138,22 +147,43 @@ def _submit_array(jobs: Sequence[Job], shape: Shape, chosen: Profile, asked: Que
     if not claimed:
         return []
     attempts = [SlurmAttempt(by_folder[folder.path], shape.ranks) for folder in claimed]
+    ids: list[str] = []
     try:
         ids = _sbatch(submission, attempts, shape, chosen, jobs[0].ablation)
+        submission.submitted(_base(ids[0]), len(ids))
     except BaseException:
-        submission.withdraw(claimed)
+        _take_back(submission, claimed, ids)
         raise
-    submission.submitted(_base(ids), len(ids))
-    return [_base(ids)]
+    return [_base(ids[0])]
+
+
+def _take_back(submission: Submission, claimed: Sequence[RunFolder], ids: Sequence[str]) -> None:
+    """Cancel what was submitted, and withdraw the claims."""
+    with contextlib.suppress(SlurmError):
+        queue.cancel({_base(name) for name in ids})
+    submission.withdraw(claimed)
 
 
 def _submit_chain(
-    job: Job, shape: Shape, parts: Sequence[Leg], chosen: Profile, asked: Queue
+    job: Job,
+    shape: Shape,
+    parts: Sequence[Leg],
+    chosen: Profile,
+    asked: Queue,
+    after: str | None,
 ) -> list[str]:
     """Submit all jobs of one trial, each after those before it, and return their base ids.
 
     A job waits for the end of the one before it, not for its success: what that one has left
     undone, the next one does.
+
+    Args:
+        job: the trial.
+        shape: of each of its jobs.
+        parts: its legs.
+        chosen: profile of the cluster.
+        asked: for what SLURM says about earlier claims.
+        after: the job that the first one waits for, or None.
     """
     folder = RunFolder(job.folder)
     submission = Submission(job.folder.parent.parent)
@@ -164,22 +194,20 @@ def _submit_chain(
     try:
         for number, leg in enumerate(parts):
             attempts = attempts_of(job, shape.ranks, leg, first=number == 0)
-            after = f"afterany:{bases[-1]}" if bases else None
-            made = _sbatch(submission, attempts, shape, chosen, job.ablation, after)
-            ids += made
-            bases.append(_base(made))
+            before = bases[-1] if bases else after
+            waits = None if before is None else f"afterany:{before}"
+            ids += _sbatch(submission, attempts, shape, chosen, job.ablation, waits)
+            bases.append(_base(ids[-1]))
+            submission.chained(ids)  # each time: the launcher may be killed between two of them
     except BaseException:
-        with contextlib.suppress(SlurmError):
-            queue.cancel(bases)
-        submission.withdraw([folder])
+        _take_back(submission, [folder], ids)
         raise
-    submission.chained(ids)
     return bases
 
 
-def _base(ids: Sequence[str]) -> str:
+def _base(name: str) -> str:
     """Return the id that all tasks of an array share."""
-    return ids[0].partition("_")[0]
+    return name.partition("_")[0]
 
 
 def _sbatch(

@@ -137,7 +137,7 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
     status = read_json(folder.status) or {}
     if state == "failed" and status.get("attempt", 0) > claim["attempts"]:
         return Sight(state, job, listed.hint)  # the job is about to end
-    if state == "interrupted" and any(_branches(folder)):
+    if state in ("interrupted", "lost") and any(branches_of(folder)):
         return Sight("running", job, listed.hint)
     if state == "lost" and _beats_elsewhere(folder, job):
         return Sight("running", job, f"{listed.hint}, no sign of life for a while")
@@ -155,7 +155,7 @@ def _beats_elsewhere(folder: RunFolder, job: str) -> bool:
     return owner is not None and not marks.is_here(owner) and owner.get("slurm_job") == job
 
 
-def _branches(folder: RunFolder) -> Iterator[RunFolder]:
+def branches_of(folder: RunFolder) -> Iterator[RunFolder]:
     """Yield the folders of the P-GaP branches that are being trained in jobs of their own."""
     for path in folder.rounds.glob("*/*"):
         branch = RunFolder(path)

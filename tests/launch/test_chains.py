@@ -37,3 +37,15 @@ def test_c_gap_is_cut_where_its_steps_end(pieces, untils):
 
 def test_a_run_of_one_phase_is_left_in_one_piece():
     assert legs(described("dense", 10), 4) == (Train(None),)
+
+
+def test_what_is_done_is_not_submitted_again():
+    rounds = described("p_gap", 14, partitions=3, rounds=2, step_epochs=2)
+    assert legs(rounds, 1, done=6) == (
+        Train(6, apart=True),
+        Branches(1, 3),
+        Train(None, apart=True),
+    )
+    assert legs(rounds, 1, done=12.5) == (Train(None, apart=True),)
+    steps = described("c_gap", 12, partitions=2, steps=4, step_epochs=2)
+    assert legs(steps, 3, done=5.5) == (Train(8), Train(None))

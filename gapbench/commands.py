@@ -89,19 +89,22 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
     """Compare reports with their runs.csv; unless `every` has to be there, those that are."""
     from gapbench.experiments.ablation import read
     from gapbench.experiments.grid import scale_of
-    from gapbench.report.build import RUNS, check
+    from gapbench.report.build import RUNS, SELECTION, check
 
     failed = 0
     for file in files:
         ablation = read(file)
-        folder = results / scale_of(ablation, scale) / ablation.name
-        if not every and not (folder / RUNS).exists():
-            print(f"{folder}: there is no report")
-            continue
-        differing = check(ablation.spec, folder)
-        failed += bool(differing)
-        told = f"not what {RUNS} gives: {', '.join(differing)}" if differing else "as from runs.csv"
-        print(f"{folder}: {told}")
+        whole = results / scale_of(ablation, scale) / ablation.name
+        made = [folder for folder in (whole, whole / SELECTION) if (folder / RUNS).exists()]
+        if not made and every:
+            raise UserError(f"{whole}: there is no report to check; `gapbench report` makes it")
+        if not made:
+            print(f"{whole}: there is no report")
+        for folder in made:
+            wrong = check(ablation.spec, folder)
+            failed += bool(wrong)
+            told = f"not what {RUNS} gives: {', '.join(wrong)}" if wrong else "as from runs.csv"
+            print(f"{folder}: {told}")
     return 1 if failed else 0
 
 

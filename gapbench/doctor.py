@@ -31,8 +31,10 @@ def checks(results: Path) -> Iterator[Check]:
     yield _fairseq()
     yield _data()
     yield _gpu()
-    found = shutil.which("sbatch")
-    yield Check("slurm", "fine" if found else "optional", found or "no sbatch: trials run here")
+    from gapbench.launch.queue import usable
+
+    cluster, why = usable()
+    yield Check("slurm", "fine" if cluster else "optional", why if cluster else f"{why}: runs here")
 
 
 def _writable(results: Path) -> Check:

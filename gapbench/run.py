@@ -47,7 +47,8 @@ def run(
     file: Annotated[Path, typer.Argument(help="The ablation, such as ablations/partitions.yaml.")],
     scale: ScaleOption = "mini",
     executor: Annotated[
-        str, typer.Option(help="auto, local, slurm or debug; auto is slurm where sbatch exists.")
+        str,
+        typer.Option(help="auto, local, slurm or debug; auto is slurm on a cluster."),
     ] = "auto",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trials side by side; as many as fit by default.")

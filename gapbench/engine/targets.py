@@ -68,8 +68,15 @@ class Targets:
         numel = self.layers[name].numel
         return numel - zeros_of(numel, 1 - (1 - self._density[name]) * progress)
 
-    def verify(self, params: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> int:
+    def verify(
+        self, params: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor], remark: str = ""
+    ) -> int:
         """Count the zeros of the weights and compare them with the targets.
+
+        Args:
+            params: the weights by name.
+            masks: their masks; a layer without one is dense.
+            remark: what the message of a miss ends with.
 
         Returns:
             the number of active weights that are exactly zero.
@@ -86,7 +93,8 @@ class Targets:
         if self.by_magnitude:
             wrong += self._total_missed(held)
         if wrong:
-            raise UserError(f"sparsity missed in {len(wrong)} places: {'; '.join(wrong[:5])}")
+            told = "; ".join(wrong[:5])
+            raise UserError(f"sparsity missed in {len(wrong)} places: {told}{remark}")
         return sum(_zeros(param) for param in params.values()) - sum(
             _zeros_of_mask(mask) for mask in held.values()
         )

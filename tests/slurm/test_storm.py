@@ -22,10 +22,10 @@ from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import Cluster, wait_until
 
 FAULTS = 30
-PAUSE = 1.5
+PAUSE = 1.0
 DEAD_NODE_SECONDS = 18.0  # SLURM gives a silent node up after 15
 FILE = ABLATIONS / "main.yaml"
-SETS = ["epochs=21", "partitions=2", "step_epochs=2"]
+SETS = ["epochs=61", "partitions=2", "step_epochs=2"]
 ONLY = ["image", "c_gap,p_gap", "distribution=uniform"]
 COMMAND = ["run", str(FILE), "--scale", "smoke", "--seeds", "1", "--executor", "slurm"]
 COMMAND += [word for value in SETS for word in ("--set", value)]

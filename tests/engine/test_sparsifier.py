@@ -199,7 +199,7 @@ def test_gradual_reaches_the_target_at_t1_and_not_before():
     assert isinstance(update, Gradual)
     t1 = int(update.stop * total_steps(sparsifier))
     train_steps(model, sparsifier, t1)
-    with pytest.raises(UserError, match="sparsity missed.*the plan has not ended"):
+    with pytest.raises(UserError, match=r"sparsity missed.*the plan has not ended"):
         sparsifier.verify()
     train_steps(model, sparsifier, 1)
     sparsifier.verify()

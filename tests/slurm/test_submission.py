@@ -197,7 +197,7 @@ def test_two_launchers_at_once_run_each_trial_once(cluster, tmp_path):
 
 def test_detached_trials_are_followed_and_cancelled_from_another_shell(cluster, tmp_path, capsys):
     where = ["--results", str(tmp_path)]
-    long = ["--only", "partitions=2", "--seeds", "2", "--set", "epochs=200", "--jobs", "1"]
+    long = ["--only", "partitions=2", "--seeds", "2", "--set", "epochs=20000", "--jobs", "1"]
     assert run(tmp_path, *long, "--detach") == 0
     assert "gapbench status --watch" in capsys.readouterr().out
 

@@ -19,6 +19,9 @@ from gapbench.launch.submissions import branches_of, look
 if TYPE_CHECKING:
     from types import TracebackType
 
+NARROW = 100
+KEY_DIGITS = 8  # of 16, as many as commands need to find a trial
+
 
 @dataclass(frozen=True)
 class View:
@@ -77,25 +80,37 @@ class View:
         return f"{self.status.get('epoch') or 0:.1f}/{self.status['epochs']}"
 
 
-def table_of(views: Sequence[View], title: str = "") -> Table:
-    """Return the running trials as a table, one line each."""
+def table_of(views: Sequence[View], width: int, title: str = "") -> Table:
+    """Return trials as a table, one line each.
+
+    Args:
+        views: the trials.
+        width: of the terminal; a narrow one shows no density and no split of the metric, so that
+            names and keys have room.
+        title: over it.
+    """
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    headings = ["trial", "state", "phase", "epoch", "metric", "density", "left"]
+    narrow = width < NARROW
+    headings = ["key", "trial", "state", "phase", "epoch", "metric", "density", "left"]
+    if narrow:
+        headings.remove("density")
     headings += ["job"] if any(view.job for view in views) else []
     for heading in headings:
         table.add_column(heading, no_wrap=heading != "trial")
     for view in views:
         density = view.status.get("density")
-        table.add_row(
-            view.label,
-            view.situation,
-            str(view.status.get("phase") or ""),
-            view.epochs,
-            view.metric,
-            "" if density is None else f"{density:.3f}",
-            duration(view.status.get("seconds_left")),
-            *([f"{view.job} {view.hint}" if view.job else ""] if "job" in headings else []),
-        )
+        cells = {
+            "key": view.key[:KEY_DIGITS],
+            "trial": view.label,
+            "state": view.situation,
+            "phase": str(view.status.get("phase") or ""),
+            "epoch": view.epochs,
+            "metric": view.metric.rpartition("/")[2] if narrow else view.metric,
+            "density": "" if density is None else f"{density:.3f}",
+            "left": duration(view.status.get("seconds_left")),
+            "job": f"{view.job} {view.hint}" if view.job else "",
+        }
+        table.add_row(*(cells[heading] for heading in headings))
     return table
 
 
@@ -138,7 +153,7 @@ class Progress:
         """Draw the trials as they are now; without a terminal print what has changed."""
         if self.console.is_terminal:
             running = [view for view in views if view.state == "running"]
-            self._live.update(table_of(running, self._summary(views)))
+            self._live.update(table_of(running, self.console.width, self._summary(views)))
             return
         for view in views:
             if self._states.get(view.key) != view.state and view.state != "planned":

@@ -73,16 +73,16 @@ def status(
         return 0
     console = Console(highlight=False)
     if not watch:
-        console.print(table_of(views, _summary(views)))
+        console.print(table_of(views, console.width, _summary(views)))
         for folder, view in zip(labels, views, strict=True):
             for line in _trouble(folder, view):
                 console.print(f"{view.key}: {line}", markup=False, soft_wrap=True)
         return 0
-    with Live(table_of(views, _summary(views)), console=console) as live:
+    with Live(table_of(views, console.width, _summary(views)), console=console) as live:
         while any(view.state in ("running", "queued") for view in views):
             time.sleep(WATCH_SECONDS)
             views = View.all_of(labels, queue)
-            live.update(table_of(views, _summary(views)))
+            live.update(table_of(views, console.width, _summary(views)))
     return 0
 
 
@@ -107,7 +107,8 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     console.print(f"{folder.path}: {parts['state']}", markup=False, soft_wrap=True)
     for name in ("trial", "result"):
         for field, value in _flat(parts[name] or {}):
-            console.print(f"{name:>7}  {field}: {value}", markup=False, soft_wrap=True)
+            shown = f"{value:.6g}" if isinstance(value, float) else value
+            console.print(f"{name:>7}  {field}: {shown}", markup=False, soft_wrap=True)
     for segment in (parts["plan"] or {}).get("segments", []):
         branch = "" if segment["branch"] is None else f" branch {segment['branch']}"
         line = f"epochs {segment['start']}-{segment['stop']}: {segment['label']}{branch}"
@@ -120,7 +121,7 @@ def logs(
     results: ResultsOption = RESULTS,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
 ) -> int:
-    """Print a trial's log, what its job printed, and the traceback of its last failure."""
+    """Print a trial's log, what its job printed, and why it failed last."""
     from gapbench.launch.queue import Queue
     from gapbench.launch.submissions import look
 
@@ -268,7 +269,7 @@ def _label(folder: RunFolder) -> str:
     options = options if isinstance(options, dict) else {}
     told = [str(trial.get(name, "?")) for name in ("task", "method", "distribution", "sparsity")]
     told += [f"{name}={options[name]}" for name in ("partitions", "strategy") if name in options]
-    return f"{folder.path.name} {' '.join(told)} seed {trial.get('seed', '?')}"
+    return f"{' '.join(told)} seed {trial.get('seed', '?')}"
 
 
 def _summary(views: Sequence[View]) -> str:

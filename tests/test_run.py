@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -94,12 +95,23 @@ def test_status_show_and_logs_tell_what_happened(done, capsys):
     assert states.count("completed") == 2
     (key, *_) = sorted(path.name for path in (results / "runs").iterdir())
     assert main(["show", key[:8], *at]) == 0
-    assert "test/accuracy" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "test/accuracy" in shown
+    assert re.search(r"\d\.\d{8}", shown) is None
     assert main(["show", key, "--json", *at]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "completed"
     assert main(["logs", key, *at]) == 0
     assert "Completed" in capsys.readouterr().out
     assert main(["report", PARTITIONS, "--scale", "smoke", *at]) == 0
+
+
+def test_status_shows_on_80_columns_the_keys_that_other_commands_take(done, capsys, monkeypatch):
+    results, _ = done
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["status", "--results", str(results)]) == 0
+    told = capsys.readouterr().out
+    for path in (results / "runs").iterdir():
+        assert re.search(rf"^{path.name[:8]} .*completed.*accuracy \d", told, re.MULTILINE)
 
 
 def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
@@ -114,6 +126,9 @@ def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
     assert "the checkpoint is damaged" in out
     assert "Traceback" not in out
     assert RunFolder(tmp_path / "runs" / keys[1]).completed()
+    assert main(["logs", keys[0], "--results", str(tmp_path)]) == 0
+    log = capsys.readouterr().out
+    assert "the checkpoint is damaged" in log and "Traceback" not in log
     assert main([*chosen, "--force", "--retry-failed"]) == 0
     assert RunFolder(folder).completed()
 

@@ -164,9 +164,10 @@ def _logger(folder: RunFolder) -> logging.Logger:
 
 def _keep_error(folder: RunFolder, error: Exception) -> None:
     folder.require_owner()
-    text = "".join(traceback.format_exception(error))
+    told = isinstance(error, UserError)  # its one line says all; others need their traceback
+    text = f"{error}\n" if told else "".join(traceback.format_exception(error))
     folder.error.write_text(text, encoding="utf-8")
-    line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    line = str(error) if told else f"{type(error).__name__}: {error}"
     folder.end_attempt("failed", error=" ".join(line.split()))
 
 

@@ -78,9 +78,11 @@ def run(
     ] = False,
 ) -> int:
     """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
+    from gapbench.report.section import require_section
+
     ablation, chosen, entries = expanded(file, scale, set_ or [], only or [], seeds)
     tell_left_out(ablation, chosen, only or [])
-    _require_report(ablation, entries)
+    require_section(ablation, entries)
     if dry_run:
         return show_plan(entries, as_json)
     console = _console(as_json)
@@ -302,12 +304,6 @@ def _any_going(folders: Sequence[RunFolder], queue: Queue) -> bool:
     from gapbench.launch.submissions import look
 
     return any(sight.state in ("running", "queued") for sight in look(folders, queue))
-
-
-def _require_report(ablation: Ablation, entries: Sequence[Entry]) -> None:
-    from gapbench.report.build import require_section
-
-    require_section(ablation, entries)
 
 
 def _conclude(

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gapbench.errors import UserError, choose
+from gapbench.errors import UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec, Scale
 from gapbench.report import render
-from gapbench.report.cells import Results, SectionError, results_of
+from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import LeftOut, Scan, read_runs, runs_frame, scan, write_runs
 from gapbench.report.figures import draw, evidence_of, figures, save
 from gapbench.report.histories import Histories, read_histories
@@ -78,23 +78,6 @@ class ReportResult:
             "tables": grids,
             "left_out": [{"place": o.place, "reason": o.reason} for o in self.left_out],
         }
-
-
-def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
-    """Check that a report of these trials can be made, before any of them has run.
-
-    Raises:
-        UserError: naming file, line and key of the report section or the claim.
-    """
-    try:
-        for name in ablation.spec.report.figures:
-            if name not in figures:
-                raise SectionError(
-                    ablation.spec, ("report", "figures"), choose("figure", name, figures)
-                )
-        results_of(runs_frame(entries, Scan({}, {}, ())), ablation.spec)
-    except SectionError as error:
-        raise ablation.document.problem(error.keys, error.reason) from None
 
 
 def report(

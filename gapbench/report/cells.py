@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from gapbench.errors import UserError, choose
-from gapbench.experiments.loading import Keys, dotted
 from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
-from gapbench.report.collect import COMPLETED, NOTHING, is_given, text_of
 from gapbench.report.published import Published, published_for
+from gapbench.report.records import COMPLETED, NOTHING, Record, differ, is_given, settings_of
+from gapbench.report.section import Layout, SectionError, check_names, value_name
 from gapbench.report.stats import Summary
-from gapbench.tasks.task import Metric, Split, tasks
+from gapbench.tasks.task import Metric, tasks
 
-SPLITS: tuple[Split, ...] = ("test", "val")
 WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
 # what a trial costs and is, averaged over the seeds of a cell: column of runs.csv, words
 COSTS = {
@@ -32,20 +30,6 @@ COSTS = {
     "exploration/coverage": "coverage",
     "run/seconds": "seconds",
 }
-
-
-class SectionError(UserError):
-    """The claim or the report section of an ablation does not fit its trials.
-
-    Attributes:
-        keys: place in the ablation's file.
-        reason: what is wrong there.
-    """
-
-    def __init__(self, spec: AblationSpec, keys: Keys, reason: str) -> None:
-        super().__init__(f"ablation {spec.name}: {dotted(keys)}: {reason}")
-        self.keys = keys
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -130,73 +114,35 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.
     """
-    _check_fields(frame, spec)
-    names = list(dict.fromkeys(frame["task"]))
-    for name in names:
-        _check_value(name, spec)
-    return [_of_task(frame[frame["task"] == name], name, spec) for name in names]
+    trials = frame.to_dict("records")
+    check_names(trials, frame.columns, spec)
+    names = dict.fromkeys(trial["task"] for trial in trials)
+    return [_of_task([t for t in trials if t["task"] == name], name, spec) for name in names]
 
 
-def _check_fields(frame: pd.DataFrame, spec: AblationSpec) -> None:
-    report, claim = spec.report, spec.claim
-    used: list[tuple[Keys, Iterable[str]]] = [
-        (("report", "rows"), report.rows),
-        (("report", "columns"), (report.columns,)),
-        (("report", "baseline"), report.baseline),
-    ]
-    if claim is not None:
-        parts = {"better": claim.better, "than": claim.than, "at": claim.at}
-        used += [(("claim", name), fields) for name, fields in parts.items()]
-    settings = [name for name in frame.columns if "/" not in name]
-    for keys, names in used:
-        for name in names:
-            if name not in frame.columns:
-                raise SectionError(spec, keys, choose("field", name, settings))
-
-
-def _check_value(task: str, spec: AblationSpec) -> None:
-    """Check that a task can have the value; what its finished trials have is seen later."""
-    value = value_name(task, spec.report.value)
-    split, _, name = value.rpartition("/")
-    metrics = ("loss",) if task not in tasks else (tasks[task].metric.name, "loss")
-    # a task may measure more than its metric, under longer names: bleu_lowercase
-    if split not in SPLITS or not (name in metrics or name.startswith(f"{metrics[0]}_")):
-        valid = [f"{split}/{metric}" for split in SPLITS for metric in metrics]
-        raise SectionError(spec, ("report", "value"), choose("value", value, valid))
-
-
-def _of_task(frame: pd.DataFrame, task: str, spec: AblationSpec) -> Results:
-    report = spec.report
-    value, metric = value_name(task, report.value), metric_of(task, report.value)
-    trials: list[dict[str, Any]] = frame.to_dict("records")
+def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results:
+    value, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
     _check_measured(trials, value, spec)
-    repeated = report.columns == "sparsity" and any(t["method"] != "dense" for t in trials)
-    columns = _columns(trials, report.columns, repeated)
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for trial in trials:
-        groups.setdefault(tuple(text_of(trial[f]) for f in report.rows), []).append(trial)
-    rows = []
-    names = _names(groups)
+    layout = Layout.of(trials, spec)
+    names = _names(layout.rows)
     varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
-    for fields, members in groups.items():
-        everywhere = repeated and members[0]["method"] == "dense"
-        cells = []
-        for column in columns:
-            inside = [t for t in members if everywhere or t[report.columns] == column]
-            _check_equal(inside, spec, fields)
-            cells.append(_cell(inside, value, metric, spec.name, varying[members[0]["method"]]))
-        rows.append(Row(fields, names[fields], settings_of(members[0]), tuple(cells)))
+    rows = []
+    for fields, columns in layout.rows.items():
+        settings = settings_of(layout.first[fields])
+        known = varying[settings["method"]]
+        cells = tuple(_cell(inside, value, metric, spec.name, known) for inside in columns)
+        rows.append(Row(fields, names[fields], settings, cells))
     return Results(
         ablation=spec.name,
         question=spec.question,
         task=task,
         metric=metric,
         value=value,
-        fields=report.rows,
-        column=report.columns,
-        columns=columns,
+        fields=spec.report.rows,
+        column=spec.report.columns,
+        columns=layout.columns,
         rows=tuple(rows),
-        repeated=repeated and any(row.method == "dense" for row in rows),
+        repeated=layout.repeated and any(row.method == "dense" for row in rows),
     )
 
 
@@ -212,7 +158,7 @@ def _names(rows: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     return names
 
 
-def _check_measured(trials: Sequence[Mapping[str, Any]], value: str, spec: AblationSpec) -> None:
+def _check_measured(trials: Sequence[Record], value: str, spec: AblationSpec) -> None:
     done = [trial for trial in trials if trial["state"] == COMPLETED]
     if done and not any(is_number(trial, value) for trial in done):
         metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
@@ -227,57 +173,14 @@ def metric_of(task: str, value: str) -> Metric:
     return own if name == own.name else Metric(name, higher_is_better=name != "loss", unit="")
 
 
-def value_name(task: str, value: str) -> str:
-    """Return the value's column for a task: the split as asked, and its own main metric.
-
-    One ablation may hold tasks that are judged by different metrics: "test/accuracy" is "test/bleu"
-    for translation.
-    """
-    split, _, name = value.rpartition("/")
-    main = {cls.metric.name for cls in (tasks[known] for known in tasks)}
-    if task in tasks and name in main:
-        return f"{split}/{tasks[task].metric.name}"
-    return value
-
-
-def _columns(trials: Sequence[Mapping[str, Any]], field: str, repeated: bool) -> tuple[object, ...]:
-    values = dict.fromkeys(t[field] for t in trials if not (repeated and t["method"] == "dense"))
-    numbers = [v for v in values if isinstance(v, (int, float)) and is_given(v)]
-    return tuple(sorted(numbers)) + tuple(v for v in values if v not in numbers)
-
-
-def settings_of(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a trial, without what was measured and without the seed."""
-    skipped = ("key", "state", "seed")
-    return {name: v for name, v in trial.items() if "/" not in name and name not in skipped}
-
-
-def _check_equal(
-    trials: Sequence[Mapping[str, Any]], spec: AblationSpec, fields: Sequence[str]
-) -> None:
-    """A cell holds seeds of one configuration, or its mean is of nothing."""
-    first = settings_of(trials[0]) if trials else {}
-    for trial in trials[1:]:
-        for name, value in settings_of(trial).items():
-            if text_of(value) != text_of(first[name]):
-                reason = (
-                    f"the trials of row {', '.join(fields)} differ in {name} "
-                    f"({text_of(first[name])}, {text_of(value)}): add it to rows"
-                )
-                raise SectionError(spec, ("report", "rows"), reason)
-
-
-def _varying(trials: Sequence[Mapping[str, Any]], method: str) -> tuple[str, ...]:
-    seen: dict[str, set[str]] = {}
-    for trial in trials:
-        if trial["method"] == method:
-            for name, value in settings_of(trial).items():
-                seen.setdefault(name, set()).add(text_of(value))
-    return tuple(name for name, values in seen.items() if len(values) > 1)
+def _varying(trials: Sequence[Record], method: str) -> tuple[str, ...]:
+    own = [trial for trial in trials if trial["method"] == method]
+    first = settings_of(own[0])
+    return tuple(n for n, value in first.items() if any(differ(value, t[n]) for t in own))
 
 
 def _cell(
-    trials: Sequence[Mapping[str, Any]],
+    trials: Sequence[Record],
     value: str,
     metric: Metric,
     ablation: str,
@@ -306,7 +209,7 @@ def _cell(
     )
 
 
-def is_number(trial: Mapping[str, Any], name: str) -> bool:
+def is_number(trial: Record, name: str) -> bool:
     """Say whether a trial has a number under `name`; NaN is one, the mark of a diverged run."""
     value = trial.get(name)
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,10 +21,8 @@ from gapbench.errors import UserError
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
-from gapbench.methods.method import methods, options_model
+from gapbench.report.records import COMPLETED, plain, records_of
 
-COMPLETED = "completed"
-NOTHING = "–"  # a setting that a trial does not have
 PARTS = (
     "sparsity", "density", "parameters", "cost", "exploration", "environment", "signatures",
 )  # fmt: skip
@@ -163,24 +160,14 @@ def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     Columns: key, state, the settings of `Entry.fields()`, metrics as split/name, and every number
     of result.json as part/name ("cost/train_flops_ratio", "exploration/coverage").
     """
-    # a selection of trials has the columns of the whole ablation, so that its report still fits
-    options = {name: None for known in methods for name in options_model(known).model_fields}
-    rows = []
-    for entry in entries:
-        key = entry.trial.key
-        run = found.runs.get(key)
-        state = COMPLETED if run else found.states.get(key, "planned")
-        settings = {name: _plain(value) for name, value in {**options, **entry.fields()}.items()}
-        measured = dict(_measured(run.result)) if run else {}
-        rows.append({"key": key, "state": state, **settings, **measured})
+    rows = records_of(entries)
+    for row in rows:
+        run = found.runs.get(row["key"])
+        row["state"] = COMPLETED if run else found.states.get(row["key"], row["state"])
+        row.update(_measured(run.result) if run else ())
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     return pd.DataFrame(columns, dtype=object)
-
-
-def _plain(value: object) -> object:
-    """Return a value that a CSV cell can hold: lists become JSON."""
-    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
 
 
 def _measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -192,7 +179,7 @@ def _measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     for name in ("epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",
                  "data_sha256", "finished"):  # fmt: skip
         if name in result:
-            yield f"run/{name}", _plain(result[name])
+            yield f"run/{name}", plain(result[name])
 
 
 def write_runs(frame: pd.DataFrame, path: Path) -> None:
@@ -237,17 +224,3 @@ def _value(text: str) -> object:
         return {"": None, "True": True, "False": False}[text]
     number = float(text)
     return int(text) if text.lstrip("-").isdigit() else number
-
-
-def is_given(value: object) -> bool:
-    """Say whether a cell of a frame holds something."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
-
-
-def text_of(value: object) -> str:
-    """Return a setting as people write it: 4.0 is "4", True is "yes"."""
-    if not is_given(value):
-        return NOTHING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from typing import Any
 from gapbench.experiments.schema import Claim
 from gapbench.report import stats
 from gapbench.report.cells import Results, Row
-from gapbench.report.collect import text_of
+from gapbench.report.records import text_of
 from gapbench.report.stats import Difference, Verdict
 
 

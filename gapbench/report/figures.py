@@ -18,8 +18,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gapbench.registry import Registry
 from gapbench.report.cells import Results, Row
-from gapbench.report.collect import COMPLETED, text_of
 from gapbench.report.histories import Histories
+from gapbench.report.records import COMPLETED, text_of
 
 # Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
 # in all figures. Markers differ as well, so that nothing depends on colour alone.

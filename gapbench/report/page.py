@@ -17,11 +17,12 @@ import gapbench
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.build import ReportResult
-from gapbench.report.cells import value_name
-from gapbench.report.collect import COMPLETED, Run, Scan, is_given, is_plain, text_of
+from gapbench.report.collect import Run, Scan, is_plain
 from gapbench.report.comparisons import of_claim
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
+from gapbench.report.records import COMPLETED, is_given, text_of
+from gapbench.report.section import value_name
 from gapbench.report.tables import CLAIM_WORDS
 
 PAGE = "index.html"

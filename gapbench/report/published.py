@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Any
 
 from gapbench.methods.method import methods, options_model
-from gapbench.report.collect import is_given
+from gapbench.report.records import is_given
 
 # settings that a published line states; in any other, a trial must be at its method's default
 STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
-from gapbench.report.collect import NOTHING, text_of
 from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_baseline
 from gapbench.report.published import Published
+from gapbench.report.records import NOTHING, text_of
 
 NOT_RUN = "not run"
 HEADS = {

@@ -18,7 +18,7 @@ from gapbench.experiments.dry_run import dry_run
 from gapbench.experiments.editors import json_schema
 from gapbench.experiments.grid import expand
 from gapbench.experiments.schema import SCALES
-from gapbench.report.build import require_section
+from gapbench.report.section import require_section
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("ablations/*.yaml"), *ROOT.glob("baselines/*.yaml")])

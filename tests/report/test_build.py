@@ -10,7 +10,8 @@ from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.loading import Document
 from gapbench.report import build
-from gapbench.report.build import ReportResult, check, report, require_section
+from gapbench.report.build import ReportResult, check, report
+from gapbench.report.section import require_section
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 TABLES = ["table.csv", "table.html", "table.md", "table.tex"]

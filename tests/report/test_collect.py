@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gapbench.errors import UserError
-from gapbench.report.collect import is_given, read_runs, runs_frame, scan, write_runs
+from gapbench.report.collect import read_runs, runs_frame, scan, write_runs
 from gapbench.report.histories import read_histories
+from gapbench.report.records import is_given
 from tests.report.folders import entry_of, trial_of, write_run, write_trial
 
 

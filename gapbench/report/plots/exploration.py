@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.report.collect import text_of
 from gapbench.report.figures import (
     Drawn,
     Evidence,
@@ -17,6 +16,7 @@ from gapbench.report.figures import (
     panels,
     plain_decades,
 )
+from gapbench.report.records import text_of
 
 MOST_PANELS = 9
 

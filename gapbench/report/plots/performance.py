@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from gapbench.report.cells import Results
-from gapbench.report.collect import text_of
 from gapbench.report.figures import (
     Drawn,
     Evidence,
@@ -23,6 +22,7 @@ from gapbench.report.figures import (
     panels,
     plain_decades,
 )  # fmt: skip
+from gapbench.report.records import text_of
 
 
 def points(results: Results) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gapbench.report.collect import text_of
 from gapbench.report.figures import (
     DASHES,
     Drawn,
@@ -18,6 +17,7 @@ from gapbench.report.figures import (
     panels,
     plain_decades,
 )
+from gapbench.report.records import text_of
 
 MOST_PANELS = 24
 GROWN = "#f3e3c3"

@@ -1,0 +1,67 @@
+"""Records: one mapping a trial, its settings by name, and how their values are written for people.
+
+Light on purpose: commands that report nothing check report sections with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gapbench.experiments.grid import Entry
+from gapbench.methods.method import methods, options_model
+
+COMPLETED = "completed"
+NOTHING = "–"  # a setting that a trial does not have
+
+Record = Mapping[str, Any]
+
+
+def records_of(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Return what is known of trials before they run; all records have the same names."""
+    # a selection of trials has the columns of the whole ablation, so that its report still fits
+    options = {name: None for known in methods for name in options_model(known).model_fields}
+    rows = [
+        {"key": entry.trial.key, "state": "planned", **options, **_settings(entry)}
+        for entry in entries
+    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [{**dict.fromkeys(names), **row} for row in rows]
+
+
+def _settings(entry: Entry) -> dict[str, Any]:
+    return {name: plain(value) for name, value in entry.fields().items()}
+
+
+def settings_of(trial: Record) -> dict[str, Any]:
+    """Return the settings of a trial, without what was measured and without the seed."""
+    skipped = ("key", "state", "seed")
+    return {name: v for name, v in trial.items() if "/" not in name and name not in skipped}
+
+
+def plain(value: object) -> object:
+    """Return a value that a CSV cell can hold: lists become JSON."""
+    return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
+
+
+def is_given(value: object) -> bool:
+    """Say whether a record holds something here."""
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def text_of(value: object) -> str:
+    """Return a setting as people write it: 4.0 is "4", True is "yes"."""
+    if not is_given(value):
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def differ(one: object, other: object) -> bool:
+    """Say whether people would write two settings differently."""
+    if type(one) is type(other) and one == other:
+        return False
+    return text_of(one) != text_of(other)

@@ -1,0 +1,296 @@
+"""A trial that has run before, and whether a second run of it gives the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from gapbench.errors import UserError, choose
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trials import Trial
+from gapbench.methods.method import methods, options_model
+from gapbench.report.collect import (
+    COMPLETED,
+    LeftOut,
+    Run,
+    folders_of,
+    is_given,
+    is_plain,
+    measured,
+    read_run,
+    read_runs,
+)
+from gapbench.tasks.task import tasks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# what has to be equal, by the names of runs.csv's columns; times and places may differ
+PARTS = ("test/", "val/", "sparsity/", "density/", "parameters/", "cost/", "exploration/",
+         "signatures/", "digest/", "run/data_sha256", "run/epochs", "run/wall_epochs")  # fmt: skip
+# what may be why it is not, most likely first; a host's name decides nothing
+CAUSES = ("run/data_sha256", "environment/", "run/ranks")
+NO_CAUSE = ("environment/host",)
+MOST_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Original:
+    """A completed trial as it is known.
+
+    Attributes:
+        place: the run folder or the runs.csv that it is known from.
+        values: what was measured, by the names of runs.csv's columns.
+        folder: its run folder, or None where only runs.csv has it.
+    """
+
+    trial: Trial
+    place: Path
+    values: Mapping[str, Any]
+    folder: RunFolder | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was compared.
+
+    Attributes:
+        what: "values", "lines of history" or "tensors".
+        equal: how many are equal.
+        different: one line for each that is not.
+    """
+
+    what: str
+    equal: int
+    different: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A second run beside the original.
+
+    Attributes:
+        missing: what could not be compared, and why.
+        causes: what differs between the places where both ran.
+    """
+
+    findings: tuple[Finding, ...]
+    missing: tuple[str, ...]
+    causes: tuple[str, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not any(finding.different for finding in self.findings)
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        for finding in self.findings:
+            yield f"equal: {finding.equal} {finding.what}"
+            for line in finding.different[:MOST_SHOWN]:
+                yield f"different: {line}"
+            if len(finding.different) > MOST_SHOWN:
+                yield f"different: and {len(finding.different) - MOST_SHOWN} more {finding.what}"
+        for line in self.missing:
+            yield f"not compared: {line}"
+        if not self.equal:
+            for line in self.causes:
+                yield f"likely cause: {line}"
+            if not self.causes:
+                yield (
+                    "no cause is known: data, versions and hardware are the same; the original "
+                    "was changed, or training is not deterministic here"
+                )
+
+
+# -- the original --------------------------------------------------------------------------------
+
+
+def find_original(results: Path, key: str) -> Original:
+    """Return the completed trial whose key begins with `key`.
+
+    It is taken from its run folder, or from a report's runs.csv, whose columns hold its whole
+    configuration.
+
+    Raises:
+        UserError: if there is none or more than one, or it cannot be built again from its row.
+    """
+    folders = {entry.name: RunFolder(Path(entry.path)) for entry in folders_of(results)}
+    rows: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for path in sorted(results.glob("*/*/runs.csv")):
+        for row in read_runs(path).to_dict("records"):
+            if row["state"] == COMPLETED:
+                rows.setdefault(str(row["key"]), (path, {str(n): v for n, v in row.items()}))
+    known = sorted({*folders, *rows})
+    found = [name for name in known if name.startswith(key)]
+    if not found:
+        raise UserError(f"{results}: {choose('trial', key, known[:20])}")
+    if len(found) > 1:
+        raise UserError(f"trial {key}: more than one key begins so: {', '.join(found[:5])}")
+    (name,) = found
+    folder = folders.get(name)
+    run = None if folder is None else read_run(folder)
+    if folder is not None and isinstance(run, Run):
+        return Original(run.trial, folder.path, dict(measured(run.result)), folder)
+    if name in rows:
+        path, row = rows[name]
+        return Original(_trial_of(row, path), path, row, None)
+    reason = run.reason if isinstance(run, LeftOut) else "no run folder"
+    raise UserError(f"trial {name}: there is no result to compare with: {reason}")
+
+
+def _trial_of(row: Mapping[str, Any], path: Path) -> Trial:
+    """Return the trial of a row of runs.csv.
+
+    The row names no versions: the key, a hash of all, says whether those of today are meant.
+    """
+    key, method, task = (str(row[name]) for name in ("key", "method", "task"))
+    if method not in methods or task not in tasks:
+        unknown = ("method", method, methods) if method not in methods else ("task", task, tasks)
+        raise UserError(f"{path}: trial {key}: {choose(*unknown)}")
+    names = ("distribution", "first_layer", "sparsity", "epochs", "seed")
+    settings = {name: _setting(row.get(name)) for name in names}
+    options = [name for name in options_model(method).model_fields if name in row]
+    given = {name: value for name, value in _below(row, "task_options.") if is_given(value)}
+    try:
+        trial = Trial.model_validate(
+            {
+                "task": task,
+                "task_version": tasks[task].version,
+                "task_options": given,
+                "recipe": dict(_below(row, "recipe.")),
+                "method": method,
+                "method_version": methods[method].version,
+                "options": {name: _setting(row[name]) for name in options},
+                **settings,
+            }
+        )
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise UserError(f"{path}: trial {key}: {where}: {error.errors()[0]['msg']}") from None
+    if trial.key != key:
+        commit = row.get("environment/git_commit")
+        raise UserError(
+            f"{path}: trial {key}: its settings give the key {trial.key} here: {method}, {task} or "
+            f"their defaults have another version now; it ran at commit {commit or 'unknown'}"
+        )
+    return trial
+
+
+def _below(row: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if name.startswith(prefix):
+            yield name.removeprefix(prefix), _setting(value)
+
+
+def _setting(value: object) -> object:
+    """Return a setting as it was before it became a cell: lists and numbers of mixed columns."""
+    import json
+
+    if not isinstance(value, str):
+        return value
+    try:
+        return {"True": True, "False": False}[value] if value[:1] in "TF" else json.loads(value)
+    except (KeyError, ValueError):
+        return value
+
+
+# -- the comparison ------------------------------------------------------------------------------
+
+
+def compared(original: Original, again: Run) -> Reproduction:
+    """Compare a second run with the original, bit by bit."""
+    here = dict(measured(again.result))
+    findings, missing = [_values(original.values, here)], []
+    if original.folder is None:
+        digests = "; weights by their digest" if is_given(original.values.get("digest/weights")) else ""
+        missing.append(f"history and weights, which {original.place.name} does not hold{digests}")
+    elif not is_plain(original.folder.history):
+        missing.append("history: the original has none any more")
+    else:
+        findings.append(_history(original.folder, again.folder))
+    if original.folder is not None and is_plain(original.folder.model):
+        findings.append(_tensors(original.folder, again.folder))
+    elif original.folder is not None:
+        missing.append("weights and masks: the original's are not there any more")
+    return Reproduction(tuple(findings), tuple(missing), tuple(_causes(original.values, here)))
+
+
+def _values(there: Mapping[str, Any], here: Mapping[str, Any]) -> Finding:
+    equal, different = 0, []
+    for name in there:
+        if name.startswith(PARTS) and there[name] is not None:
+            # the shortest text that gives a float back is as good as its bits, and NaN equals NaN
+            if repr(there[name]) == repr(here.get(name)):
+                equal += 1
+            else:
+                different.append(f"{name}: {_both(there[name], here.get(name))}")
+    return Finding("values", equal, tuple(different))
+
+
+def _both(there: object, here: object) -> str:
+    words = f"{there} there, {here} here"
+    if isinstance(there, (int, float)) and isinstance(here, (int, float)):
+        words += f" ({here - there:+.3g})"
+    return words
+
+
+def _history(there: RunFolder, here: RunFolder) -> Finding:
+    equal, different = 0, []
+    lines = (folder.history.read_bytes().splitlines() for folder in (there, here))
+    for number, (one, other) in enumerate(zip_longest(*lines), 1):
+        if one == other:
+            equal += 1
+        else:
+            different.append(f"{there.history.name}: line {number}")
+    return Finding("lines of history", equal, tuple(different))
+
+
+def _tensors(there: RunFolder, here: RunFolder) -> Finding:
+    equal, different = 0, []
+    ours = dict(_loaded(here))
+    for name, tensor in _loaded(there):
+        other = ours.pop(name, None)
+        if other is None or other.shape != tensor.shape or other.dtype != tensor.dtype:
+            different.append(f"{name}: not of the same shape and kind")
+        elif _bits(tensor) == _bits(other):
+            equal += 1
+        else:
+            count = int((tensor != other).sum())
+            different.append(f"{name}: {count} of {tensor.numel()} entries")
+    different += [f"{name}: not in the original" for name in ours]
+    return Finding("tensors", equal, tuple(different))
+
+
+def _loaded(folder: RunFolder) -> Iterator[tuple[str, Tensor]]:
+    import pickle
+
+    import torch
+
+    try:
+        groups = torch.load(folder.model, map_location="cpu", weights_only=True)
+        for group, tensors in groups.items():
+            for name, tensor in tensors.items():
+                yield f"{group}/{name}", tensor
+    except (OSError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError):
+        raise UserError(f"{folder.model}: is damaged: delete it to compare the rest") from None
+
+
+def _bits(tensor: Tensor) -> bytes:
+    import torch
+
+    return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _causes(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    for part in CAUSES:
+        for name in sorted({*there, *here}):
+            one, other = there.get(name), here.get(name)
+            if name.startswith(part) and name not in NO_CAUSE and repr(one) != repr(other):
+                words = name.partition("/")[2].replace("_", " ")
+                yield f"{words}: {one} there, {other} here"

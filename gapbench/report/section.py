@@ -1,0 +1,174 @@
+"""The report section of an ablation against its trials: which rows, columns and cells they make.
+
+All of it is known before any trial has run, and needs no package that draws or computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gapbench.errors import UserError, choose
+from gapbench.experiments.ablation import Ablation
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.loading import Keys, dotted
+from gapbench.experiments.schema import AblationSpec
+from gapbench.report import plots
+from gapbench.report.records import Record, differ, is_given, records_of, settings_of, text_of
+from gapbench.tasks.task import Split, tasks
+
+SPLITS: tuple[Split, ...] = ("test", "val")
+
+
+class SectionError(UserError):
+    """The claim or the report section of an ablation does not fit its trials.
+
+    Attributes:
+        keys: place in the ablation's file.
+        reason: what is wrong there.
+    """
+
+    def __init__(self, spec: AblationSpec, keys: Keys, reason: str) -> None:
+        super().__init__(f"ablation {spec.name}: {dotted(keys)}: {reason}")
+        self.keys = keys
+        self.reason = reason
+
+
+def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
+    """Check that a report of these trials can be made, before any of them has run.
+
+    Raises:
+        UserError: naming file, line and key of the report section or the claim.
+    """
+    try:
+        _check_figures(ablation.spec)
+        trials = records_of(entries)
+        check_names(trials, trials[0], ablation.spec)
+        for task in dict.fromkeys(trial["task"] for trial in trials):
+            Layout.of([trial for trial in trials if trial["task"] == task], ablation.spec)
+    except SectionError as error:
+        raise ablation.document.problem(error.keys, error.reason) from None
+
+
+def _check_figures(spec: AblationSpec) -> None:
+    others = [name for name in spec.report.figures if name not in plots.NAMES]
+    if not others:
+        return
+    from gapbench.report.figures import figures  # draws, hence takes seconds to import
+
+    for name in others:
+        if name not in figures:
+            raise SectionError(spec, ("report", "figures"), choose("figure", name, figures))
+
+
+def check_names(trials: Sequence[Record], names: Collection[str], spec: AblationSpec) -> None:
+    """Check that the fields a section names are there, and that tasks can have its value.
+
+    Args:
+        trials: of any tasks.
+        names: of all that is known of them.
+        spec: the ablation.
+
+    Raises:
+        SectionError: naming the key in the section, or in the claim.
+    """
+    report, claim = spec.report, spec.claim
+    used: list[tuple[Keys, Iterable[str]]] = [
+        (("report", "rows"), report.rows),
+        (("report", "columns"), (report.columns,)),
+        (("report", "baseline"), report.baseline),
+    ]
+    if claim is not None:
+        parts = {"better": claim.better, "than": claim.than, "at": claim.at}
+        used += [(("claim", name), fields) for name, fields in parts.items()]
+    settings = [name for name in names if "/" not in name]
+    for keys, fields in used:
+        for field in fields:
+            if field not in names:
+                raise SectionError(spec, keys, choose("field", field, settings))
+    for task in dict.fromkeys(trial["task"] for trial in trials):
+        _check_value(task, spec)
+
+
+def _check_value(task: str, spec: AblationSpec) -> None:
+    """Check that a task can have the value; what its finished trials have is seen later."""
+    value = value_name(task, spec.report.value)
+    split, _, name = value.rpartition("/")
+    metrics = ("loss",) if task not in tasks else (tasks[task].metric.name, "loss")
+    # a task may measure more than its metric, under longer names: bleu_lowercase
+    if split not in SPLITS or not (name in metrics or name.startswith(f"{metrics[0]}_")):
+        valid = [f"{split}/{metric}" for split in SPLITS for metric in metrics]
+        raise SectionError(spec, ("report", "value"), choose("value", value, valid))
+
+
+def value_name(task: str, value: str) -> str:
+    """Return the value's column for a task: the split as asked, and its own main metric.
+
+    One ablation may hold tasks that are judged by different metrics: "test/accuracy" is "test/bleu"
+    for translation.
+    """
+    split, _, name = value.rpartition("/")
+    main = {cls.metric.name for cls in (tasks[known] for known in tasks)}
+    if task in tasks and name in main:
+        return f"{split}/{tasks[task].metric.name}"
+    return value
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the trials of one task stand in the table.
+
+    Attributes:
+        columns: values of the field that is spread over the columns.
+        repeated: whether dense rows are repeated in every column.
+        rows: by the fields of a row in words, its trials in every column.
+        first: by the same fields, the first trial of a row.
+    """
+
+    columns: tuple[object, ...]
+    repeated: bool
+    rows: Mapping[tuple[str, ...], tuple[Sequence[Record], ...]]
+    first: Mapping[tuple[str, ...], Record]
+
+    @classmethod
+    def of(cls, trials: Sequence[Record], spec: AblationSpec) -> Layout:
+        """Lay trials of one task out.
+
+        Raises:
+            SectionError: if a cell would mix configurations.
+        """
+        report = spec.report
+        repeated = report.columns == "sparsity" and any(t["method"] != "dense" for t in trials)
+        columns = _columns(trials, report.columns, repeated)
+        groups: dict[tuple[str, ...], list[Record]] = {}
+        for trial in trials:
+            groups.setdefault(tuple(text_of(trial[f]) for f in report.rows), []).append(trial)
+        rows = {}
+        for fields, members in groups.items():
+            everywhere = repeated and members[0]["method"] == "dense"
+            rows[fields] = tuple(
+                members if everywhere else [t for t in members if t[report.columns] == column]
+                for column in columns
+            )
+            for inside in rows[fields]:
+                _check_equal(inside, spec, fields)
+        return cls(columns, repeated, rows, {fields: own[0] for fields, own in groups.items()})
+
+
+def _columns(trials: Sequence[Record], field: str, repeated: bool) -> tuple[object, ...]:
+    values = dict.fromkeys(t[field] for t in trials if not (repeated and t["method"] == "dense"))
+    numbers = [v for v in values if isinstance(v, (int, float)) and is_given(v)]
+    return tuple(sorted(numbers)) + tuple(v for v in values if v not in numbers)
+
+
+def _check_equal(trials: Sequence[Record], spec: AblationSpec, fields: Sequence[str]) -> None:
+    """A cell holds seeds of one configuration, or its mean is of nothing."""
+    first = settings_of(trials[0]) if trials else {}
+    for trial in trials[1:]:
+        for name, value in first.items():
+            if differ(value, trial[name]):
+                reason = (
+                    f"the trials of row {', '.join(fields)} differ in {name} "
+                    f"({text_of(value)}, {text_of(trial[name])}): add it to rows"
+                )
+                raise SectionError(spec, ("report", "rows"), reason)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from gapbench.report import plots
+from gapbench.report.figures import figures
+from gapbench.report.records import differ
+
+PARTITIONS = Path(__file__).parents[2] / "ablations" / "partitions.yaml"
+
+
+def test_the_names_known_without_drawing_are_those_that_can_be_drawn():
+    assert list(plots.NAMES) == list(figures)
+
+
+def test_a_dry_run_loads_nothing_that_only_reports_need():
+    heavy = ["pandas", "matplotlib", "seaborn", "scipy", "jinja2"]
+    program = f"""if True:
+        import sys
+        from gapbench.run import main
+        code = main([{str(PARTITIONS)!r}, "--dry-run", "--only", "image"])
+        print(code, [name for name in {heavy} if name in sys.modules])
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
+
+
+def test_settings_differ_where_people_would_write_them_differently():
+    assert differ(0.5, 0.25) and differ(None, 4) and differ(1, True)
+    assert not differ(4, 4.0)
+    assert not differ(None, float("nan"))

@@ -297,7 +297,7 @@ class Sparsifier:
         dense = {name: param.detach().clone() for name, param in params.items()}
         self.weights.prune(keep)
         masks = {name: self.weights.masks[name] for name in names}
-        overlap = {n: iou(old, masks[n]) for n, old in self._before_growth.items() if n in masks}
+        overlap = iou({n: old for n, old in self._before_growth.items() if n in masks}, masks)
         self._before_growth = {}
         self._record("prune", names, mask_error(dense, masks), overlap or None)
 

@@ -199,12 +199,11 @@ def _above_threshold(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
     """Return how many of the `keep` largest scores each layer has."""
     import torch
 
-    from gapbench.sparsity.masks import top_mask
+    from gapbench.sparsity.masks import counts, top_mask
 
     mask = top_mask(torch.cat(list(scores.values())), keep)
     parts = torch.split(mask, [score.numel() for score in scores.values()])
-    counts: list[int] = torch.stack([part.sum() for part in parts]).tolist()
-    return dict(zip(scores, counts, strict=True))
+    return counts(dict(zip(scores, parts, strict=True)))
 
 
 def _check(sparsity: float) -> None:

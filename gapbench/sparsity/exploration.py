@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gapbench.methods.plan import DropGrow, Layers, Plan
 from gapbench.sparsity.counts import zeros_of
-from gapbench.sparsity.masks import pack, unpack
+from gapbench.sparsity.masks import counts, pack, unpack
 
 
 class Coverage:
@@ -34,12 +34,11 @@ class Coverage:
 
     def fraction(self) -> float:
         """Return R over all layers."""
-        return sum(self._counts()) / sum(seen.numel() for seen in self._seen.values())
+        return sum(counts(self._seen).values()) / sum(seen.numel() for seen in self._seen.values())
 
     def per_layer(self) -> dict[str, float]:
         """Return R of each layer."""
-        counts = zip(self._seen.items(), self._counts(), strict=True)
-        return {name: count / seen.numel() for (name, seen), count in counts}
+        return {n: count / self._seen[n].numel() for n, count in counts(self._seen).items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the record, packed."""
@@ -51,14 +50,17 @@ class Coverage:
             name: unpack(state[name], tuple(seen.shape)) for name, seen in self._seen.items()
         }
 
-    def _counts(self) -> list[int]:
-        return [int(seen.sum()) for seen in self._seen.values()]
 
+def iou(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return each layer's intersection over union of two masks; 1 where both are empty.
 
-def iou(a: Tensor, b: Tensor) -> float:
-    """Return the intersection over union of two masks of one shape; 1 where both are empty."""
-    common, union = torch.stack([(a & b).sum(), (a | b).sum()]).tolist()
-    return common / union if union else 1.0
+    Args:
+        a: masks by layer.
+        b: others of the same layers; those of further layers do not matter.
+    """
+    common = counts({name: mask & b[name] for name, mask in a.items()})
+    union = counts({name: mask | b[name] for name, mask in a.items()})
+    return {name: common[name] / union[name] if union[name] else 1.0 for name in a}
 
 
 def mask_error(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:

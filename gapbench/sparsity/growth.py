@@ -7,7 +7,9 @@ from torch import Tensor
 from gapbench.sparsity.masks import top_mask
 
 
-def drop_grow(weight: Tensor, mask: Tensor, growth: Tensor, count: int) -> Tensor:
+def drop_grow(
+    weight: Tensor, mask: Tensor, growth: Tensor, count: int, active: int | None = None
+) -> Tensor:
     """Drop the `count` active weights of least magnitude and grow as many positions.
 
     Args:
@@ -15,20 +17,23 @@ def drop_grow(weight: Tensor, mask: Tensor, growth: Tensor, count: int) -> Tenso
         mask: the present boolean mask, of the same shape.
         growth: score of every position: |dense gradient| (RigL), or random numbers (SET).
         count: how many positions move; at most as many as are active.
+        active: how many are active, where that is known: counting them waits for the device.
 
     Returns:
         a mask with as many active positions as before.
     """
-    return drop_grow_by_scores(weight.detach().abs(), mask, growth, count)
+    return drop_grow_by_scores(weight.detach().abs(), mask, growth, count, active)
 
 
-def drop_grow_by_scores(drop: Tensor, mask: Tensor, growth: Tensor, count: int) -> Tensor:
+def drop_grow_by_scores(
+    drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int | None = None
+) -> Tensor:
     """Do the same where the active positions that go are those of the lowest `drop` score.
 
     Growth chooses among all positions that are not kept, so that a position dropped now may come
     back (RigL, algorithm 1).
     """
-    active = int(mask.sum())
+    active = int(mask.sum()) if active is None else active
     count = min(count, active)
     kept = top_mask(drop.masked_fill(~mask, -float("inf")), active - count)
     return kept | top_mask(growth.masked_fill(kept, -float("inf")), count)

@@ -6,12 +6,13 @@ import hashlib
 import math
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gapbench.sparsity.counts import zeros_of
 
-__all__ = ["digest", "pack", "random_mask", "top_mask", "unpack", "zeros_of"]
+__all__ = ["counts", "digest", "pack", "random_mask", "top_mask", "unpack", "zeros_of"]
 
 _INF = float("inf")
 
@@ -20,9 +21,9 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     """Return the mask of the `keep` largest scores; of equal ones the lower index wins.
 
     One selection finds the lowest score that is kept, and comparisons with it the rest. So the
-    order in which a device's top-k takes equal scores does not matter, nothing is sorted, and
-    nothing waits for the device. NaN counts as infinitely large: a weight that has diverged stays
-    to be seen.
+    order in which a selection takes equal scores does not matter, every device gives the same mask,
+    nothing is sorted, and nothing waits for a device. NaN counts as infinitely large: a weight that
+    has diverged stays to be seen.
 
     Args:
         scores: any shape; indices are row-major.
@@ -40,9 +41,29 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
     if keep in (0, numel):
         return torch.full(scores.shape, keep > 0, dtype=torch.bool, device=scores.device)
     flat = scores.detach().reshape(-1).nan_to_num(nan=_INF, posinf=_INF, neginf=-_INF)
+    top = _top_of_host if flat.device.type == "cpu" else _top_of_device
+    return top(flat, keep).view(scores.shape)
+
+
+def _top_of_device(flat: Tensor, keep: int) -> Tensor:
+    """Do it without asking the device for a value."""
     threshold = flat.topk(keep, sorted=False).values.amin()
     above, ties = flat > threshold, flat == threshold
-    return (above | (ties & (ties.cumsum(0) <= keep - above.sum()))).view(scores.shape)
+    return above | (ties & (ties.cumsum(0) <= keep - above.sum()))
+
+
+def _top_of_host(flat: Tensor, keep: int) -> Tensor:
+    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read."""
+    if flat.element_size() < 4:
+        flat = flat.float()  # exact; numpy has no bfloat16
+    lowest = flat.numel() - keep
+    threshold = float(np.partition(flat.numpy(), lowest)[lowest])
+    mask = flat >= threshold
+    surplus = int(mask.count_nonzero()) - keep
+    if surplus:
+        ties = (flat == threshold).nonzero().view(-1)
+        mask[ties[-surplus:]] = False
+    return mask
 
 
 def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -> Tensor:
@@ -62,6 +83,15 @@ def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -
     mask = torch.zeros(numel, dtype=torch.bool)
     mask[torch.randperm(numel, generator=generator)[:keep]] = True
     return mask.view(shape)
+
+
+def counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return how many entries of each mask are True; waits once for a device, not once a mask."""
+    found: dict[str, int] = {}
+    for device in {mask.device for mask in masks.values()}:
+        own = {n: mask.count_nonzero() for n, mask in masks.items() if mask.device == device}
+        found.update(zip(own, torch.stack(list(own.values())).tolist(), strict=True))
+    return {name: found[name] for name in masks}
 
 
 def digest(masks: Mapping[str, Tensor]) -> str:

@@ -1,11 +1,15 @@
-"""Clipping: the norm is that of the weights that exist, and gradients elsewhere are kept."""
+"""Masked weights: clipping, and the fast ways give the bits of the plain ones."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from gapbench.engine.masked import MaskedWeights
 from gapbench.engine.sparsifier import Sparsifier
+from gapbench.sparsity.masks import _top_of_device
 from tests.small import STEPS, loss_of_step, optimizer_of, small_model
 
 
@@ -44,3 +48,98 @@ def test_large_gradients_of_weights_that_do_not_exist_clip_nothing(trained):
     weights.clip_gradients(model.parameters(), 2 * norm_of_existing(model, weights))
     for name, param in model.named_parameters():
         assert torch.equal(param.grad, before[name])
+
+
+def bits(tensor):
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tensor.detach().view(whole[tensor.element_size()])
+
+
+SHAPES = [(1, 1), (3, 7), (33, 65), (5, 3, 3, 3), (17, 8, 1, 5)]
+
+
+@pytest.fixture(params=[torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def odd(request):
+    """Weights of odd shapes, some channels_last, with zeros of both signs, and random masks."""
+    generator = torch.Generator().manual_seed(0)
+    params, masks = {}, {}
+    for number, shape in enumerate(SHAPES):
+        weight = torch.randn(shape, generator=generator).to(request.param)
+        weight[torch.rand(shape, generator=generator) < 0.2] = 0.0
+        weight[torch.rand(shape, generator=generator) < 0.2] *= -1
+        last = len(shape) == 4
+        layout = torch.channels_last if last else torch.contiguous_format
+        params[str(number)] = nn.Parameter(weight.to(memory_format=layout))
+        masks[str(number)] = torch.rand(shape, generator=generator) < 0.3
+    params["column"] = nn.Parameter(torch.randn(9, 6, generator=generator).to(request.param).t())
+    masks["column"] = torch.rand(6, 9, generator=generator) < 0.5
+    weights = MaskedWeights(params, torch.optim.SGD(params.values(), lr=0.1))
+    return weights, masks
+
+
+def test_holding_gives_the_bits_of_a_product_with_the_mask(odd):
+    weights, masks = odd
+    weights.set_masks(masks)
+    plain = {name: param.detach() * masks[name] for name, param in weights.params.items()}
+    assert any(bits(value).ne(0).logical_and(value == 0).any() for value in plain.values())
+    weights.hold()
+    for name, param in weights.params.items():
+        assert torch.equal(bits(param), bits(plain[name])), name
+
+
+def test_new_masks_leave_positive_zeros_outside_whatever_was_there_and_all_bits_inside(odd):
+    weights, masks = odd
+    with torch.no_grad():
+        for param in weights.params.values():
+            param[0], param[-1] = float("nan"), -float("inf")
+    plain = {n: p.detach().masked_fill(~masks[n], 0) for n, p in weights.params.items()}
+    weights.mask_by(masks)
+    for name, param in weights.params.items():
+        assert torch.equal(bits(param), bits(plain[name])), name
+        assert weights.masks[name].stride() == param.stride()
+
+
+def test_masks_take_one_byte_a_weight_and_nothing_is_kept_beside_them(odd):
+    weights, masks = odd
+    weights.set_masks(masks)
+    weights.hold()
+    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+            for t in [*weights.masks.values(), *weights._keep]}  # fmt: skip
+    assert sum(held.values()) == sum(param.numel() for param in weights.params.values())
+
+
+class Waits(TorchFunctionMode):
+    """Counts what makes the host wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        names = ("item", "tolist", "cpu", "nonzero", "__bool__", "__int__", "__float__")
+        self.count += getattr(func, "__name__", "") in names
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layers", [2, 20])
+def test_a_change_waits_for_the_device_a_few_times_however_many_layers_there_are(
+    layers, monkeypatch
+):
+    # the way of devices, here on the CPU
+    monkeypatch.setattr("gapbench.sparsity.masks._top_of_host", _top_of_device)
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(layers)))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    rigl = Sparsifier(model, optimizer, "rigl", sparsity=0.5, epochs=9, steps_per_epoch=9, every=2)
+    model(torch.randn(3, 8)).sum().backward()
+    rigl.step()
+    rigl.step()
+    with Waits() as update:
+        rigl.step()
+    assert [change.event for change in rigl.changes()] == ["initial", "update"]
+    assert update.count <= 2  # how many are active, and how many stay
+    with Waits() as between:
+        rigl.step()
+    assert between.count == 0
+    with Waits() as prune:
+        rigl.weights.prune(dict.fromkeys(rigl.weights.params, 10))
+    assert prune.count == 0

@@ -65,9 +65,9 @@ def test_coverage_continues_from_its_state(seed):
 
 
 def test_iou_is_common_over_all_active_and_one_for_empty_masks():
-    assert iou(bits(1, 1, 0, 0), bits(0, 1, 1, 0)) == 1 / 3
-    assert iou(bits(1, 0), bits(0, 1)) == 0
-    assert iou(bits(0, 0), bits(0, 0)) == 1
+    one = {"a": bits(1, 1, 0, 0), "b": bits(1, 0), "c": bits(0, 0)}
+    other = {"c": bits(0, 0), "b": bits(0, 1), "a": bits(0, 1, 1, 0), "d": bits(1)}
+    assert iou(one, other) == {"a": 1 / 3, "b": 0, "c": 1}
 
 
 def test_mask_error_is_the_share_of_the_squares_that_is_removed_over_all_layers():

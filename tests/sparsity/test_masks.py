@@ -5,7 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapbench.sparsity.masks import digest, pack, random_mask, top_mask, unpack
+from gapbench.sparsity.masks import (
+    _top_of_device,
+    _top_of_host,
+    counts,
+    digest,
+    pack,
+    random_mask,
+    top_mask,
+    unpack,
+)
 
 # few distinct values, so that most draws have ties
 scores_with_ties = st.lists(st.integers(-3, 3), min_size=1, max_size=60)
@@ -33,6 +42,32 @@ def test_top_mask_is_exact_for_many_ties_in_every_float_type(dtype):
         expected = torch.zeros(5000, dtype=torch.bool)
         expected[scores.double().sort(descending=True, stable=True).indices[:keep]] = True
         assert torch.equal(top_mask(scores, keep), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("values", ["distinct", "tied", "mostly lowest"])
+def test_cpu_and_device_select_the_same_weights(values, dtype):
+    scores = torch.randn(4001, generator=torch.Generator().manual_seed(1))
+    if values == "tied":
+        scores = (scores * 2).round()
+        scores[::3] = -0.0
+    elif values == "mostly lowest":
+        scores[40:] = -float("inf")
+    scores = scores.to(dtype)
+    for keep in (1, 39, 41, 400, 2000, 4000):
+        mask = _top_of_host(scores, keep)
+        assert mask.sum() == keep
+        assert torch.equal(mask, _top_of_device(scores, keep))
+
+
+def test_a_device_is_not_waited_for():
+    assert top_mask(torch.empty(50, device="meta"), 7).shape == (50,)  # has no values to wait for
+
+
+def test_counts_are_of_each_mask():
+    masks = {"b": torch.tensor([[True, False]]), "a": torch.ones(5, dtype=torch.bool)}
+    assert list(counts(masks).items()) == [("b", 1), ("a", 5)]
+    assert counts({}) == {}
 
 
 def test_top_mask_counts_indices_in_row_major_order_whatever_the_memory_format():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,9 @@ REQUIRE_ALL = "GAPBENCH_REQUIRE_ALL"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 torch.set_num_threads(1)
+
+# A shell that runs the tests in the background makes them ignore Ctrl-C, and their children too
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

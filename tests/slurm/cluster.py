@@ -73,7 +73,7 @@ class Cluster:
         """Cancel all jobs and stop every process that was started, the last one first."""
         if self._lives("slurmctld"):
             self.run("scancel", "--user", getpass.getuser(), check=False)
-            wait_until(lambda: not self.run("squeue", "--noheader").strip(), 30, "jobs to end")
+            self.wait_for_jobs(30)
         for name in reversed(list(self._started)):
             self.kill(name, signal.SIGTERM)
 
@@ -85,6 +85,14 @@ class Cluster:
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout
+
+    def wait_for_jobs(self, seconds: float) -> None:
+        """Wait until no job is left, or or raise TimeoutError with those that are."""
+        try:
+            wait_until(lambda: not self.run("squeue", "--noheader").strip(), seconds, "jobs to end")
+        except TimeoutError as error:
+            said = (self.run("squeue", "--array", "--long"), self.run("sinfo", "--long", "--Node"))
+            raise TimeoutError("\n".join([str(error), *said])) from None
 
     # -- its parts -----------------------------------------------------------------------------
 

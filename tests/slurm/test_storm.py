@@ -19,7 +19,7 @@ from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt
 from gapbench.run import _job, expanded
 from tests.runs import ABLATIONS, assert_equal
-from tests.slurm.cluster import Cluster, wait_until
+from tests.slurm.cluster import Cluster
 
 FAULTS = 30
 PAUSE = 1.0
@@ -123,7 +123,7 @@ def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturb
         done += 1
     storm.kill_the_launcher()
     storm.return_nodes(0)
-    wait_until(lambda: not cluster.run("squeue", "-h").strip(), 240, "all jobs to end")
+    cluster.wait_for_jobs(240)
 
     assert main([*COMMAND, "--results", str(tmp_path)]) == 0
     attempts = 0

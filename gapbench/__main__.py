@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 from typer import TyperException
 
-from gapbench import commands, run, status
+from gapbench import commands, reproduce, run, status
 from gapbench.errors import UserError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, status, commands):
+for module in (run, status, reproduce, commands):
     module.add_to(app)
 
 

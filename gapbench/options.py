@@ -20,6 +20,9 @@ OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", help="Only trials that match: c_gap,rigl, image or partitions=4."),
 ]
+ExecutorOption = Annotated[
+    str, typer.Option("--executor", help="auto, local, slurm or debug; auto is slurm on a cluster.")
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs and reports are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeyArgument = Annotated[str, typer.Argument(help="A trial's key, or how it begins.")]

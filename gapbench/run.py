@@ -17,6 +17,7 @@ import typer
 from gapbench.errors import UserError
 from gapbench.options import (
     RESULTS,
+    ExecutorOption,
     OnlyOption,
     ResultsOption,
     ScaleOption,
@@ -46,10 +47,7 @@ def add_to(app: typer.Typer) -> None:
 def run(
     file: Annotated[Path, typer.Argument(help="The ablation, such as ablations/partitions.yaml.")],
     scale: ScaleOption = "mini",
-    executor: Annotated[
-        str,
-        typer.Option(help="auto, local, slurm or debug; auto is slurm on a cluster."),
-    ] = "auto",
+    executor: ExecutorOption = "auto",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Trials side by side; as many as fit by default.")
     ] = None,
@@ -86,7 +84,7 @@ def run(
     if dry_run:
         return show_plan(entries, as_json)
     console = _console(as_json)
-    name, reason = _executor(executor)
+    name, reason = executor_for(executor)
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
     todo = _to_do(results, entries, force, retry_failed, attach=name == "slurm")
@@ -171,8 +169,8 @@ def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, highlight=False)
 
 
-def _executor(name: str) -> tuple[str, str]:
-    """Return the executor to use, and why."""
+def executor_for(name: str) -> tuple[str, str]:
+    """Return the executor to use for what was asked, and why."""
     if name != "auto":
         return name, "as asked"
     if "SLURM_JOB_ID" in os.environ:
@@ -219,7 +217,7 @@ def _to_do(
     return ToDo(todo, done, elsewhere, forget)
 
 
-def _job(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
+def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
     """Write a trial's folder and return what launches it."""
     from gapbench.experiments.store import RunFolder
     from gapbench.launch.jobs import Job
@@ -268,7 +266,7 @@ def _start(
     with ExitStack() as stack:
         for folder in todo.forget:
             stack.enter_context(folder.forgotten())
-        work = [_job(results, ablation.name, entry, branches) for entry in todo.entries]
+        work = [job_of(results, ablation.name, entry, branches) for entry in todo.entries]
         return launch(executor, work, parallel, **options)
 
 

@@ -21,7 +21,7 @@ ORDER = [  # from the bottom up; a module may import from its own layer and from
     {"launch"},
     {"report"},
     {"progress", "doctor", "export", "selection"},
-    {"run", "status", "commands", "__main__", "__init__"},
+    {"run", "reproduce", "status", "commands", "__main__", "__init__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))

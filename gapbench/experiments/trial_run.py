@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from gapbench.experiments.environment import environment
 from gapbench.experiments.keeper import FolderKeeper, LogScalar
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
+from gapbench.sparsity import masks
 from gapbench.sparsity.cost import inference_ratio
 from gapbench.training import loop, setup
 from gapbench.training.distributed import Ranks
@@ -127,9 +129,23 @@ def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str,
         "ranks": Ranks.current().world,
         "data_sha256": training.task.data_digest(),
         "signatures": training.task.signatures(),
+        "digest": {
+            "weights": _digest(training.model.state_dict()),
+            "masks": masks.digest(sparsifier.masks),
+        },
         "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return a sha256 that is equal for equal bits under equal names."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        total.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        total.update(flat.view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
 
 
 def _sparsity(trial: Trial, training: Training, active_zeros: int) -> dict[str, Any]:

@@ -24,12 +24,15 @@ from gapbench.experiments.trials import Trial
 from gapbench.report.records import COMPLETED, plain, records_of
 
 PARTS = (
-    "sparsity", "density", "parameters", "cost", "exploration", "environment", "signatures",
+    "sparsity", "density", "parameters", "cost", "exploration", "digest", "environment",
+    "signatures",
 )  # fmt: skip
 # columns that hold text even where every value looks like a number ("1234567890123456")
 TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
 YES_NO = "environment/git_dirty"
-TEXT_PREFIXES = ("environment/", "signatures/", "run/data_sha256", "run/finished", "run/command")
+TEXT_PREFIXES = (
+    "environment/", "signatures/", "digest/", "run/data_sha256", "run/finished", "run/command",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,18 +77,33 @@ def scan(results: Path) -> Scan:
             continue
         folder = RunFolder(Path(entry.path))
         try:
-            trial = _trial(folder)
-            result = _result(folder)
+            run = read_run(folder)
         except UserError as error:
             left_out.append(LeftOut(f"runs/{entry.name}", str(error)))
             continue
-        if result is None:
+        if run is None:
             state = folder.state()
             states[entry.name] = state
             left_out.append(LeftOut(f"runs/{entry.name}", f"no result yet: {state}"))
         else:
-            runs[entry.name] = Run(folder, trial, result)
+            runs[entry.name] = run
     return Scan(runs, states, tuple(left_out))
+
+
+def read_run(folder: RunFolder) -> Run | None:
+    """Return a completed run, or None where there is no result yet.
+
+    Raises:
+        UserError: with the reason why the folder is not believed.
+    """
+    trial, result = _trial(folder), _result(folder)
+    return None if result is None else Run(folder, trial, result)
+
+
+def folders_of(results: Path) -> list[RunFolder]:
+    """Return every folder under `results`/runs; links are not followed."""
+    found = _entries(results / "runs")
+    return [RunFolder(Path(e.path)) for e in found if e.is_dir(follow_symlinks=False)]
 
 
 def _entries(root: Path) -> list[os.DirEntry[str]]:
@@ -164,13 +182,14 @@ def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     for row in rows:
         run = found.runs.get(row["key"])
         row["state"] = COMPLETED if run else found.states.get(row["key"], row["state"])
-        row.update(_measured(run.result) if run else ())
+        row.update(measured(run.result) if run else ())
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     return pd.DataFrame(columns, dtype=object)
 
 
-def _measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+def measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield every number and word of a result under the name of its column in runs.csv."""
     yield from result["metrics"].items()
     for part in PARTS:
         for name, value in result.get(part, {}).items():

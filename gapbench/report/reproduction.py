@@ -14,17 +14,8 @@ from gapbench.errors import UserError, choose
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import methods, options_model
-from gapbench.report.collect import (
-    COMPLETED,
-    LeftOut,
-    Run,
-    folders_of,
-    is_given,
-    is_plain,
-    measured,
-    read_run,
-    read_runs,
-)
+from gapbench.report.collect import Run, folders_of, is_plain, measured, read_run, read_runs
+from gapbench.report.records import COMPLETED, is_given
 from gapbench.tasks.task import tasks
 
 if TYPE_CHECKING:
@@ -120,7 +111,7 @@ def find_original(results: Path, key: str) -> Original:
     Raises:
         UserError: if there is none or more than one, or it cannot be built again from its row.
     """
-    folders = {entry.name: RunFolder(Path(entry.path)) for entry in folders_of(results)}
+    folders = {folder.path.name: folder for folder in folders_of(results)}
     rows: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(results.glob("*/*/runs.csv")):
         for row in read_runs(path).to_dict("records"):
@@ -133,18 +124,24 @@ def find_original(results: Path, key: str) -> Original:
     if len(found) > 1:
         raise UserError(f"trial {key}: more than one key begins so: {', '.join(found[:5])}")
     (name,) = found
-    folder = folders.get(name)
-    run = None if folder is None else read_run(folder)
-    if folder is not None and isinstance(run, Run):
-        return Original(run.trial, folder.path, dict(measured(run.result)), folder)
+    run, reason = _run_in(folders[name]) if name in folders else (None, "")
+    if run is not None:
+        return Original(run.trial, run.folder.path, dict(measured(run.result)), run.folder)
     if name in rows:
         path, row = rows[name]
-        return Original(_trial_of(row, path), path, row, None)
-    reason = run.reason if isinstance(run, LeftOut) else "no run folder"
+        return Original(trial_of(row, path), path, row, None)
     raise UserError(f"trial {name}: there is no result to compare with: {reason}")
 
 
-def _trial_of(row: Mapping[str, Any], path: Path) -> Trial:
+def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
+    """Return a folder's completed run, or None and why there is none."""
+    try:
+        return read_run(folder), f"it is {folder.state()}"
+    except UserError as error:
+        return None, str(error)
+
+
+def trial_of(row: Mapping[str, Any], path: Path) -> Trial:
     """Return the trial of a row of runs.csv.
 
     The row names no versions: the key, a hash of all, says whether those of today are meant.
@@ -208,8 +205,11 @@ def compared(original: Original, again: Run) -> Reproduction:
     here = dict(measured(again.result))
     findings, missing = [_values(original.values, here)], []
     if original.folder is None:
-        digests = "; weights by their digest" if is_given(original.values.get("digest/weights")) else ""
-        missing.append(f"history and weights, which {original.place.name} does not hold{digests}")
+        known = is_given(original.values.get("digest/weights"))
+        what = (
+            "history (weights and masks are, by their digests)" if known else "history and weights"
+        )
+        missing.append(f"{what}: {original.place.name} does not hold it")
     elif not is_plain(original.folder.history):
         missing.append("history: the original has none any more")
     else:

@@ -13,7 +13,7 @@ from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
-from gapbench.run import _job, expanded
+from gapbench.run import expanded, job_of
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
@@ -25,7 +25,7 @@ C_GAP = ["epochs=12", "step_epochs=2"]
 def work(results, only, sets):
     file = ABLATIONS / "main.yaml"
     entries = expanded(file, "smoke", sets, ["image", *only], "1")[2]
-    return [_job(results, "main", entry, 1) for entry in entries]
+    return [job_of(results, "main", entry, 1) for entry in entries]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,105 @@
+"""`gapbench reproduce`: run one trial again, elsewhere, and compare it with what is known of it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from gapbench.errors import UserError
+from gapbench.options import RESULTS, ExecutorOption, KeyArgument, ResultsOption
+from gapbench.run import POLL_SECONDS, executor_for, job_of
+
+if TYPE_CHECKING:
+    from gapbench.experiments.store import RunFolder
+    from gapbench.experiments.trials import Trial
+    from gapbench.launch.jobs import Launch
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command `reproduce`."""
+    app.command()(reproduce)
+
+
+def reproduce(
+    key: KeyArgument, results: ResultsOption = RESULTS, executor: ExecutorOption = "auto"
+) -> int:
+    """Run a completed trial again in a folder of its own, and compare: 0 equal, 1 different."""
+    from gapbench.report.collect import read_run
+    from gapbench.report.reproduction import compared, find_original
+
+    original = find_original(results, key)
+    name, reason = executor_for(executor)
+    finished = original.values.get("run/finished") or "at an unknown time"
+    print(f"original: {original.place}, finished {finished}")
+    print(f"again: {original.trial.label}, executor {name} ({reason})", flush=True)
+    folder = _run_again(results, original.trial, name)
+    again = read_run(folder)
+    if again is None:
+        error = folder.read_status().get("error") or "no error was recorded"
+        print(f"{folder.state()}: {error}; what it left: {folder.path}")
+        return 1
+    found = compared(original, again)
+    for line in found.lines():
+        print(line)
+    if not found.equal:
+        print(f"the second run is kept: {folder.path}")
+        return 1
+    shutil.rmtree(_place_of(folder))
+    return 0
+
+
+def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
+    """Run a trial in a new results folder and return its run folder.
+
+    The new folder is a hidden one among the run folders, where the nodes of a cluster see it too
+    and no report looks.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    from gapbench.experiments.grid import Entry
+    from gapbench.experiments.store import RunFolder
+    from gapbench.launch.jobs import launch
+
+    try:
+        (results / "runs").mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=".reproduce-", dir=results / "runs"))
+    except OSError as error:
+        raise UserError(f"{results / 'runs'}: cannot be written: {error.strerror}") from None
+    folder = RunFolder(place / "runs" / trial.key)
+    try:
+        job = job_of(place, "reproduce", Entry(trial, trial.name, trial.label), 1)
+        started = launch(executor, [job], 1, **({"profile": None} if executor == "slurm" else {}))
+        _follow(started, folder, trial.label)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return folder
+
+
+def _follow(started: Launch, folder: RunFolder, label: str) -> None:
+    """Show the run to its end; leave with it where the user interrupts."""
+    from rich.console import Console
+
+    from gapbench.progress import Progress, View
+
+    try:
+        with Progress(Console(highlight=False), 1) as progress:
+            going = True
+            while going:
+                going = started.poll()
+                progress.show([View.of(folder, label)])
+                if going:
+                    time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        started.stop()
+        raise
+
+
+def _place_of(folder: RunFolder) -> Path:
+    return folder.path.parent.parent

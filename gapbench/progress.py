@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
+from gapbench.columns import Column, table_text
 from gapbench.experiments.store import RunFolder, State
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import branches_of, look
@@ -53,11 +54,12 @@ class View:
         folders = list(labels)
         views = []
         for folder, seen in zip(folders, look(folders, queue), strict=True):
-            view = cls.of(folder, labels[folder])
-            if seen.state == "running" and seen.state != view.state:
+            status = folder.read_status()
+            if seen.state == "running" and folder.state() != "running":
                 branch = next(branches_of(folder), folder)  # what runs is in jobs of their own
-                view = replace(view, status={**view.status, **branch.read_status()})
-            views.append(replace(view, state=seen.state, job=seen.job, hint=seen.hint))
+                status = {**status, **branch.read_status()}
+            key = folder.path.name
+            views.append(cls(labels[folder], key, seen.state, status, seen.job, seen.hint))
         return views
 
     @property
@@ -80,7 +82,7 @@ class View:
         return f"{self.status.get('epoch') or 0:.1f}/{self.status['epochs']}"
 
 
-def table_of(views: Sequence[View], width: int, title: str = "") -> Table:
+def table_of(views: Sequence[View], width: int, title: str = "") -> Text:
     """Return trials as a table, one line each.
 
     Args:
@@ -89,14 +91,12 @@ def table_of(views: Sequence[View], width: int, title: str = "") -> Table:
             names and keys have room.
         title: over it.
     """
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     narrow = width < NARROW
     headings = ["key", "trial", "state", "phase", "epoch", "metric", "density", "left"]
     if narrow:
         headings.remove("density")
     headings += ["job"] if any(view.job for view in views) else []
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading != "trial")
+    rows = []
     for view in views:
         density = view.status.get("density")
         cells = {
@@ -110,8 +110,9 @@ def table_of(views: Sequence[View], width: int, title: str = "") -> Table:
             "left": duration(view.status.get("seconds_left")),
             "job": f"{view.job} {view.hint}" if view.job else "",
         }
-        table.add_row(*(cells[heading] for heading in headings))
-    return table
+        rows.append([cells[heading] for heading in headings])
+    columns = [Column(heading, wraps=heading == "trial") for heading in headings]
+    return table_text(columns, rows, width, title)
 
 
 def duration(seconds: float | None) -> str:

@@ -131,16 +131,15 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
 
     outlooks = dry_run(entries)
     if as_json:
-        print(json.dumps([outlook.as_dict() for outlook in outlooks], indent=1))
+        # a line a trial: indented, ten thousand take seconds
+        print("[" + ",\n".join(json.dumps(outlook.as_dict()) for outlook in outlooks) + "]")
         return 0
-    from rich.table import Table
+    from gapbench.columns import Column, table_text
 
-    table = Table(box=None, pad_edge=False)
     headings = ("epochs", "wall", "train FLOPs", "inference", "density", "model", "coverage")
-    for heading in ("trial", *headings):
-        table.add_column(heading, justify="left" if heading == "trial" else "right")
-    for outlook in outlooks:
-        table.add_row(
+    columns = [Column("trial", wraps=True), *(Column(heading, right=True) for heading in headings)]
+    rows = [
+        (
             outlook.label,
             str(outlook.epochs),
             str(outlook.wall_epochs),
@@ -150,8 +149,10 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
             f"{outlook.model_density:.3f}",
             "*" if outlook.coverage is None else f"{outlook.coverage:.3f}",
         )
+        for outlook in outlooks
+    ]
     console = _console(False)
-    console.print(table)
+    console.print(table_text(columns, rows, console.width), soft_wrap=True)
     console.print(
         f"{len(outlooks)} trials, {sum(o.epochs for o in outlooks)} machine-epochs. FLOPs are "
         "multiples of dense training and of dense inference; * is known after the run."

@@ -73,7 +73,7 @@ def status(
         return 0
     console = Console(highlight=False)
     if not watch:
-        console.print(table_of(views, console.width, _summary(views)))
+        console.print(table_of(views, console.width, _summary(views)), soft_wrap=True)
         for folder, view in zip(labels, views, strict=True):
             for line in _trouble(folder, view):
                 console.print(f"{view.key}: {line}", markup=False, soft_wrap=True)
@@ -226,8 +226,8 @@ def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
     """Yield why a trial did not end well: its error, or the last words of its process."""
     if view.state == "failed":
         yield str(view.status.get("error"))
-    output = _output(folder)
-    if view.state == "lost" and output is not None:
+    output = _output(folder) if view.state == "lost" else None
+    if output is not None:
         yield f"lost{': SLURM says ' if view.hint else ''}{view.hint}"
         yield from output.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
 

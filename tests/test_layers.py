@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gapbench"
 ORDER = [  # from the bottom up; a module may import from its own layer and from those before it
-    {"errors", "options", "registry", "streams"},
+    {"columns", "errors", "options", "registry", "streams"},
     {"compat"},
     {"methods", "sparsity"},
     {"engine"},

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from gapbench.experiments.grid import Entry
-from gapbench.experiments.models import cost_of_plan, densities_of_trial
+from gapbench.experiments.models import cost_of_plan, densities_of_trial, layers_of_trial
 from gapbench.experiments.trials import Trial
 from gapbench.methods.plan import Parallel, Plan
 
@@ -56,7 +56,7 @@ class Outlook:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def dry_run(entries: Sequence[Entry]) -> list[Outlook]:
@@ -71,18 +71,18 @@ def dry_run(entries: Sequence[Entry]) -> list[Outlook]:
 def _outlook(entry: Entry) -> Outlook:
     from gapbench.sparsity.cost import inference_ratio
 
-    trial = entry.trial
+    trial, proxy = entry.trial, entry.trial.proxy
     plan = trial.plan()
     place = (trial.first_layer, trial.distribution, trial.sparsity)
-    targets = densities_of_trial(trial.proxy, *place)
-    cost = cost_of_plan(trial.proxy, plan, *place, trial.recipe.batch_size)
-    kept = _kept(trial, targets)
-    numel = {layer.name: layer.numel for layer in trial.layers}
-    prunable, parameters = sum(numel.values()), trial.proxy.parameters
+    targets = densities_of_trial(proxy, *place)
+    cost = cost_of_plan(proxy, plan, *place, trial.recipe.batch_size)
+    numel = {layer.name: layer.numel for layer in layers_of_trial(proxy, trial.first_layer)}
+    kept = _kept(numel, targets, trial.sparsity)
+    prunable, parameters = sum(numel.values()), proxy.parameters
     inference = None
     if targets is not None:
         exact = {name: kept[name] / numel[name] for name in numel}
-        inference = inference_ratio(trial.proxy.cost, exact)
+        inference = inference_ratio(proxy.cost, exact)
     total = sum(kept.values())
     return Outlook(
         key=trial.key,
@@ -122,14 +122,14 @@ def _coverage(trial: Trial, plan: Plan, targets: Mapping[str, float] | None) -> 
     return curve[-1]
 
 
-def _kept(trial: Trial, targets: Mapping[str, float] | None) -> dict[str, int]:
+def _kept(
+    numel: Mapping[str, int], targets: Mapping[str, float] | None, sparsity: float
+) -> dict[str, int]:
     """Return the weights that each layer keeps; of all together where magnitudes decide."""
     from gapbench.sparsity.masks import zeros_of
 
-    numel = {layer.name: layer.numel for layer in trial.layers}
     if targets is None:
-        numel = {"all": sum(numel.values())}
-        targets = {"all": 1 - trial.sparsity}
+        numel, targets = {"all": sum(numel.values())}, {"all": 1 - sparsity}
     return {name: count - zeros_of(count, targets[name]) for name, count in numel.items()}
 
 

@@ -78,11 +78,9 @@ def expand(
     for placed in ablation.rows:
         if placed.group not in missing:
             trials = _of_row(ablation, placed, here, overrides, seeds, only)
-            for entry in _included(placed, trials):
+            for entry in _chosen("only", list(trials), placed.only):
                 entries.setdefault(entry.trial.key, entry)
-    found = list(entries.values())
-    require_known_fields("--only", only, [entry.fields() for entry in found])
-    chosen = [entry for entry in found if matches(entry.fields(), only)]
+    chosen = _chosen("--only", list(entries.values()), only)
     if not chosen:
         for task, reason in missing.values():
             if asked_for(task, only):
@@ -128,10 +126,13 @@ def scale_of(ablation: Ablation, name: str) -> Scale:
     raise UserError(f"{ablation.document.name}: {choose('scale', name, ablation.scales)}")
 
 
-def _included(placed: PlacedRow, entries: Iterator[Entry]) -> list[Entry]:
-    found = list(entries)
-    require_known_fields("only", placed.only, [entry.fields() for entry in found])
-    return [entry for entry in found if matches(entry.fields(), placed.only)]
+def _chosen(option: str, entries: list[Entry], patterns: Sequence[str]) -> list[Entry]:
+    """Return the entries that match all patterns, whose fields some of them must have."""
+    if not patterns:
+        return entries
+    fields = [entry.fields() for entry in entries]
+    require_known_fields(option, patterns, fields)
+    return [e for e, known in zip(entries, fields, strict=True) if matches(known, patterns)]
 
 
 def _of_row(
@@ -269,19 +270,20 @@ def _labelled(entries: Sequence[Entry]) -> list[Entry]:
     """Add to every label the settings that differ between trials of its name."""
     seen: dict[tuple[str, str], dict[str, set[str]]] = {}
     tasks: dict[str, set[str]] = {}
-    for entry in entries:
+    words = [{key: str(value) for key, value in entry.trial.fields().items()} for entry in entries]
+    for entry, fields in zip(entries, words, strict=True):
         tasks.setdefault(entry.name, set()).add(entry.trial.task)
         values = seen.setdefault((entry.name, entry.trial.task), {})
-        for key, value in entry.trial.fields().items():
-            values.setdefault(key, set()).add(str(value))
+        for key, value in fields.items():
+            values.setdefault(key, set()).add(value)
     silent = ("seed", "multiplier", "patterns", *OF_SPARSE_TRIALS)  # shown already, or implied
     labelled = []
-    for entry in entries:
+    for entry, fields in zip(entries, words, strict=True):
         trial = entry.trial
         values = seen[entry.name, trial.task]
         details = [
             f"{key}={value}"
-            for key, value in trial.fields().items()
+            for key, value in fields.items()
             if len(values[key]) > 1 and key not in silent
         ]
         several = [trial.task] if len(tasks[entry.name]) > 1 else []

@@ -1,0 +1,309 @@
+"""What a trial costs beside the same training as a bare loop, and what two cost side by side.
+
+    python -m benchmarks.whole_trials [--quick] [--json FILE]
+
+The trial is C-GaP at scale mini with a quarter of its epochs, run by what runs every trial: engine,
+Sacred, history, heartbeat, and a checkpoint after every epoch. The bare loop has the same model,
+data, order, optimiser, schedule and evaluations, prunes by the same rule and multiplies weights by
+masks after each step; it ends with the same bits, which is checked. Epochs of the trial and of two
+copies of the bare loop take turns within one process, so that whatever else the machine does meets
+all three; the second copy is the control. What comes before the first epoch and after the last is
+timed apart, and a trial of scale mini's whole length is put together from the parts. Importing
+modules is not counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from benchmarks.rows import Row, main, paired
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.keeper import FolderKeeper
+from gapbench.experiments.sacred_run import run_attempt
+from gapbench.experiments.store import RunFolder
+from gapbench.experiments.trial_run import build_training
+from gapbench.experiments.trials import Trial
+from gapbench.selection import expanded
+from gapbench.sparsity.masks import top_mask
+from gapbench.streams import stream_seed
+from gapbench.training.schedules import learning_rate
+from gapbench.training.setup import Training, build_optimizer, fix_numerics
+
+MOST, LEAST_THROUGHPUT = 1.03, 1.8
+MINI_EPOCHS = 32
+ABLATION = """\
+name: whole
+question: What does a trial cost beside its training?
+scales:
+  mini: {{task: fashion_mnist, seeds: 2, epochs: {epochs}, sparsity: 0.95, {options}}}
+trials:
+  - {{method: c_gap, step_epochs: {length}, steps: 2, step_lr: constant}}
+"""
+FORK = multiprocessing.get_context("fork")  # the child has torch imported already
+
+
+@dataclass
+class Seconds:
+    """Time that one way of training took: before its epochs, for each of them, and after."""
+
+    start: float = 0.0
+    epochs: list[float] = field(default_factory=list)
+    end: float = 0.0
+
+
+def rows(quick: bool) -> list[Row]:
+    """Return the rows of this benchmark."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        entries = trials_of(place, quick)
+        runs = [compare(place / f"{at}", entries[0].trial) for at in range(1 if quick else 2)]
+        return [*_beside_bare(runs), side_by_side(place, entries, 1 if quick else 2)]
+
+
+def trials_of(place: Path, quick: bool) -> list[Entry]:
+    """Return two trials of C-GaP that differ in their seed; half of the epochs are grow steps."""
+    options = "task_options: {train_examples: 256}" if quick else ""
+    epochs, length = (4, 1) if quick else (8, 2)
+    file = place / "whole.yaml"
+    text = ABLATION.format(epochs=epochs, length=length, options=options)
+    file.write_text(text, encoding="utf-8")
+    return expanded(file, "mini", (), (), None)[2]
+
+
+def _beside_bare(runs: list[tuple[Seconds, Seconds, Seconds]]) -> list[Row]:
+    ours, bare, again = (
+        Seconds(
+            statistics.median(run[at].start for run in runs),
+            [seconds for run in runs for seconds in run[at].epochs],
+            statistics.median(run[at].end for run in runs),
+        )
+        for at in range(3)
+    )
+    epoch, control = paired(ours.epochs, bare.epochs), paired(again.epochs, bare.epochs)
+    one = statistics.median(bare.epochs)
+    around, around_bare = ours.start + ours.end, bare.start + bare.end
+    whole, whole_bare = around + MINI_EPOCHS * one * epoch, around_bare + MINI_EPOCHS * one
+    reference = "bare loop"
+    return [
+        Row("epoch of C-GaP, checkpoint included", one * epoch, "s", reference, one, epoch),
+        Row("epoch of the bare loop, A/A control", one * control, "s", reference, one, control),
+        Row("start and end of the trial", around, "s", reference, around_bare),
+        Row(
+            f"whole trial of {MINI_EPOCHS} epochs",
+            whole,
+            "s",
+            reference,
+            whole_bare,
+            whole / whole_bare,
+            MOST,
+            note=f"from {len(bare.epochs)} epochs, start and end",
+        ),
+    ]
+
+
+# -- the trial, and the bare loop in between -------------------------------------------------------
+
+
+def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
+    """Train the trial and two bare loops, an epoch of each in turn; return what each took.
+
+    Raises:
+        AssertionError: if they do not end with the same weights.
+    """
+    params = build_training(trial).sparsifier.weights.params
+    masks = {name: param != 0 for name, param in params.items()}  # also of layers grown at once
+    bare = [Stepped(lambda: bare_loop(trial, masks)) for _ in range(2)]
+    ours = Seconds()
+    clock = time.perf_counter()
+
+    def lap() -> float:
+        nonlocal clock
+        seconds, clock = time.perf_counter() - clock, time.perf_counter()
+        return seconds
+
+    def resumed(self: FolderKeeper, training: Training) -> None:
+        nonlocal clock
+        resume(self, training)
+        ours.start = lap()
+        for loop in bare:
+            loop.seconds.start = loop.advance()
+        clock = time.perf_counter()
+
+    def asked(self: FolderKeeper, training: Training) -> Any:
+        nonlocal clock
+        told = ask(self, training)
+        if training.batch:
+            return told
+        ours.epochs.append(lap())
+        order = 1 if len(ours.epochs) % 2 else -1
+        for loop in bare[::order]:
+            loop.seconds.epochs.append(loop.advance())
+        clock = time.perf_counter()
+        return "save"  # after every epoch, the writing is part of the next
+
+    resume, ask = FolderKeeper.resume, FolderKeeper.ask
+    with mock.patch.multiple(FolderKeeper, resume=resumed, ask=asked):
+        folder = run(results, trial)
+    ours.end = lap()
+    for loop in bare:
+        loop.seconds.end = loop.advance()
+    trained = torch.load(folder.model, weights_only=True)["model"]
+    for name, tensor in bare[0].last.items():
+        if not torch.equal(tensor, trained[name]):
+            raise AssertionError(f"the bare loop and the trial end with different {name}")
+    return ours, bare[0].seconds, bare[1].seconds
+
+
+def run(results: Path, trial: Trial) -> RunFolder:
+    """Run one attempt of a trial in this process and return its folder."""
+    folder = RunFolder(results / "runs" / trial.key)
+    folder.prepare(trial.document(), trial.plan().describe())
+    state = run_attempt(folder.path, "whole", stop=lambda: False)
+    if state != "completed":
+        raise RuntimeError(f"the trial has {state}: {folder.read_status().get('error')}")
+    return folder
+
+
+class Stepped:
+    """A training that goes on by one stretch a call; `last` is its state dict once it has ended."""
+
+    def __init__(self, begin: Callable[[], Iterator[dict[str, Tensor]]]) -> None:
+        self._stretches = begin()
+        self.seconds = Seconds()
+        self.last: dict[str, Tensor] = {}
+
+    def advance(self) -> float:
+        """Train the next stretch and return its seconds."""
+        began = time.perf_counter()
+        self.last = next(self._stretches)
+        return time.perf_counter() - began
+
+
+def bare_loop(trial: Trial, masks: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Train like the trial; yield when ready to, after every epoch, and at the end.
+
+    Args:
+        trial: C-GaP.
+        masks: the first masks.
+    """
+    recipe, plan = trial.recipe, trial.plan()
+    fix_numerics(recipe)
+    task = trial.make_task()
+    task.load(torch.device("cpu"))
+    torch.manual_seed(stream_seed(trial.seed, "init"))
+    model = task.build_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, recipe)
+    weights = {name: param for name, param in model.named_parameters() if name in masks}
+    masks = {name: mask.to(weights[name].dtype) for name, mask in masks.items()}
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    losses, step, per_epoch = 0.0, 0, task.steps_per_epoch(recipe.batch_size)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight *= masks[name]
+    yield model.state_dict()
+    for segment in plan.segments:
+        if step:
+            optimizer.state.clear()
+        for name in segment.phase.grow:
+            masks[name] = torch.ones_like(masks[name])
+        tensors, factors = list(weights.values()), [masks[name] for name in weights]
+        for epoch in range(segment.start, segment.stop):
+            model.train()
+            data = task.batches(
+                stream_seed(trial.seed, "data", epoch), batch_size=recipe.batch_size
+            )
+            for batch in data:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(recipe, plan, segment, step, per_epoch)
+                loss = task.loss(model, batch, recipe)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                with torch.no_grad():
+                    torch._foreach_mul_(tensors, factors)
+                optimizer.zero_grad()
+                losses += loss.item()
+                step += 1
+            task.evaluate(model, "val")
+            if epoch + 1 == segment.stop and segment.phase.grow:
+                with torch.no_grad():
+                    for name in segment.phase.grow:
+                        mask = top_mask(weights[name].abs(), kept[name])
+                        masks[name] = mask.to(weights[name].dtype)
+                        weights[name] *= masks[name]
+                task.evaluate(model, "val")
+            yield model.state_dict()
+    task.evaluate(model, "val")
+    task.evaluate(model, "test")
+    with tempfile.TemporaryFile() as file:
+        torch.save(model.state_dict(), file)
+    yield model.state_dict()
+
+
+# -- two at a time ---------------------------------------------------------------------------------
+
+
+def side_by_side(place: Path, entries: list[Entry], rounds: int) -> Row:
+    """Return the throughput of two trials of one thread each, beside that of one alone."""
+    what = "two trials side by side, one thread each"
+    cores = len(os.sched_getaffinity(0))
+    if cores < 2:
+        return Row(what, None, "epochs/s", limit=LEAST_THROUGHPUT, at_least=True, note="one core")
+    alone: list[float] = []
+    both: list[float] = []
+    for number in range(rounds):
+        for trials in (entries[:1], entries[:2]):
+            where = place / f"{number}-{len(trials)}"
+            # of epochs of equal seconds, each process delivers 1/median a second
+            speeds = [1 / statistics.median(taken) for taken in _together(where, trials)]
+            (alone if len(trials) == 1 else both).append(sum(speeds))
+    ratio = paired(both, alone)
+    one = statistics.median(alone)
+    return Row(
+        what, one * ratio, "epochs/s", "one alone", one, ratio, LEAST_THROUGHPUT, at_least=True,
+        note=f"{cores} cores",
+    )  # fmt: skip
+
+
+def _together(results: Path, entries: list[Entry]) -> list[list[float]]:
+    """Run trials at the same time; return the seconds of the epochs of each."""
+    told: Any = FORK.Queue()
+    children = [
+        FORK.Process(target=_timed_run, args=(results, entry.trial, told)) for entry in entries
+    ]
+    for child in children:
+        child.start()
+    found = [told.get(timeout=600) for _ in children]
+    for child in children:
+        child.join()
+    return found
+
+
+def _timed_run(results: Path, trial: Trial, told: Any) -> None:
+    stamps: list[float] = []
+    ask = FolderKeeper.ask
+
+    def asked(self: FolderKeeper, training: Training) -> Any:
+        if not training.batch:
+            stamps.append(time.perf_counter())
+        return ask(self, training)
+
+    with mock.patch.object(FolderKeeper, "ask", asked):
+        run(results, trial)
+    told.put([after - before for before, after in itertools.pairwise(stamps)])
+
+
+if __name__ == "__main__":
+    main(__doc__, rows)

@@ -1,4 +1,4 @@
-"""`gapbench report`, `export`, `list`, `prepare`, `doctor` and `schema`."""
+"""`gapbench report`, `claims`, `export`, `list`, `prepare`, `doctor` and `schema`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,12 +23,15 @@ from gapbench.options import (
 from gapbench.selection import expanded, is_selection, tell_left_out
 from gapbench.status import find
 
+if TYPE_CHECKING:
+    from gapbench.experiments.schema import AblationSpec
+
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (report, export, prepare, doctor, schema):
+    for command in (report, claims, export, prepare, doctor, schema):
         app.command()(command)
     app.command("list")(list_names)
 
@@ -50,6 +53,7 @@ def report(
     """Make tables, figures and a page from the run folders that are there; nothing is trained."""
     from rich.console import Console
 
+    from gapbench.report.answers import write_answers
     from gapbench.report.build import report as build
     from gapbench.report.collect import scan
     from gapbench.report.page import PAGE, write_page
@@ -82,14 +86,28 @@ def report(
         title = f"gapbench, scale {scale}" if whole else f"{shown[0].spec.name}, scale {scale}"
         page = write_page(shown, title, found, folder / PAGE)
         console.print(f"page: {page}", soft_wrap=True)
+    if not (files or set_ or only) and seeds is None:
+        path = write_answers(results, scale, _specs(given))
+        console.print(f"answers: {path}", soft_wrap=True)
     return 0
 
 
+def _specs(files: Sequence[Path]) -> list[AblationSpec]:
+    from gapbench.experiments.ablation import read
+
+    return [read(file).spec for file in files]
+
+
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
-    """Compare reports with their runs.csv; unless `every` has to be there, those that are."""
+    """Compare reports with their runs.csv; unless `every` has to be there, those that are.
+
+    The answers of the scale are compared too, unless single reports are asked for.
+    """
     from gapbench.experiments.ablation import read
     from gapbench.experiments.grid import scale_of
-    from gapbench.report.build import RUNS, SELECTION, check
+    from gapbench.report.answers import check_answers
+    from gapbench.report.build import SELECTION, check
+    from gapbench.report.collect import RUNS
 
     failed = 0
     for file in files:
@@ -105,7 +123,22 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
             failed += bool(wrong)
             told = f"not what {RUNS} gives: {', '.join(wrong)}" if wrong else "as from runs.csv"
             print(f"{folder}: {told}")
+    if not every:
+        path, fits = check_answers(results, scale, _specs(files))
+        failed += not fits
+        print(f"{path}: {'as from' if fits else 'not what'} {RUNS}{'' if fits else ' gives'}")
     return 1 if failed else 0
+
+
+def claims(results: ResultsOption = RESULTS) -> int:
+    """Print what the papers claim, what tests it, and what was measured at which scale."""
+    from gapbench.report.claims import claims_text
+
+    files = sorted(Path("ablations").glob("*.yaml"))
+    if not files:
+        raise UserError("ablations/*.yaml: there is no ablation here")
+    print(claims_text(results, dict(zip(files, _specs(files), strict=True))), end="")
+    return 0
 
 
 def export(

@@ -37,11 +37,17 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
     assert main(["report", "--scale", "smoke"]) == 0
     page = Path("results/smoke/index.html")
     assert f"page: {page}" in capsys.readouterr().out
+    answers = Path("results/smoke/answers.md")
+    assert "Does non-uniform sparsity beat uniform sparsity?" in answers.read_text()
     assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()
     before = page.read_bytes()
     assert main(["report", "--scale", "smoke", "--seeds", "1"]) == 0
     assert page.read_bytes() == before
     assert main(["report", "--scale", "smoke", "--check"]) == 0
+    answers.write_text("typed by hand")
+    capsys.readouterr()
+    assert main(["report", "--scale", "smoke", "--check"]) == 1
+    assert f"{answers}: not what runs.csv gives" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "results")
     capsys.readouterr()
     assert main(["report"]) == 2

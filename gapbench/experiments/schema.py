@@ -175,15 +175,27 @@ class Include(Strict):
 
 
 class Claim(Strict):
-    """A statement from a paper: where `better` holds, the value is higher than under `than`.
+    """A question to the rows: is the value higher where `better` fits than where `than` does?
 
     A list of values fits any of them.
+
+    Attributes:
+        asks: the question, as people read it.
+        source: the paper that says so; None for a question of our own.
+        better: fields of the rows on one side; none fits every row but those of `than`.
+        than: fields of the rows on the other side.
+        at: fields of both sides.
+        equal: what pairs of rows must spend alike; methods otherwise keep the epochs they have.
+        holds: "better", or "as good": then it fails only where rows are shown to be worse.
     """
 
-    source: str
-    better: dict[str, Any]
+    asks: str
+    source: str | None = None
+    better: dict[str, Any] = Field(default_factory=dict)
     than: dict[str, Any]
     at: dict[str, Any] = Field(default_factory=dict)
+    equal: Literal["epochs", "train_flops"] | None = None
+    holds: Literal["better", "as good"] = "better"
 
 
 class Report(Strict):
@@ -232,7 +244,7 @@ class AblationSpec(Group):
 
     name: Name
     question: str
-    claim: Claim | None = None
+    claims: Annotated[tuple[Claim, ...], BeforeValidator(_tuple)] = ()
     groups: dict[Name, Group] = Field(default_factory=dict)
     report: Report = Report()
 
@@ -277,7 +289,7 @@ def _keys_at(model: type[Strict], keys: Keys) -> list[str]:
     if keys[0] == "groups" and len(keys) > 2:
         return _keys_at(Group, keys[2:])
     inner: dict[str, type[Strict]] = {
-        "claim": Claim,
+        "claims": Claim,
         "report": Report,
         "include": Include,
         "scales": ScaleSettings,

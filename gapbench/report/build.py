@@ -18,16 +18,16 @@ from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec, Scale
 from gapbench.report import render
 from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import LeftOut, Scan, read_runs, runs_frame, scan, write_runs
+from gapbench.report.collect import RUNS, LeftOut, Scan, read_runs, runs_frame, scan, write_runs
 from gapbench.report.figures import draw, evidence_of, figures, save
+from gapbench.report.full_numbers import to_csv
 from gapbench.report.histories import Histories, read_histories
-from gapbench.report.tables import Table, table_of, to_csv
+from gapbench.report.tables import Table, table_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SELECTION = "selection"
-RUNS = "runs.csv"
 STAMP = "made_from.sha256"
 
 

@@ -23,6 +23,7 @@ from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.report.records import COMPLETED, plain, records_of
 
+RUNS = "runs.csv"
 PARTS = (
     "sparsity", "density", "parameters", "cost", "exploration", "digest", "environment",
     "signatures",

@@ -8,9 +8,12 @@ from typing import Any
 
 from gapbench.experiments.schema import Claim
 from gapbench.report import stats
-from gapbench.report.cells import Results, Row
-from gapbench.report.records import text_of
+from gapbench.report.cells import Cell, Results, Row
+from gapbench.report.records import NOTHING, is_given, text_of
 from gapbench.report.stats import Difference, Verdict
+
+# training FLOPs this near to each other count as equal: a budget is met in whole epochs
+LIKE_FLOPS = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,41 +47,71 @@ def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Compariso
         return []
     pairs = []
     for row in results.rows:
-        partners = _partners(results, row, baseline, baseline)
+        partners = _partners(results, row, baseline)
         if len(partners) == 1 and partners[0] is not row:
             pairs.append((row, partners[0]))
     return _compared(results, pairs)
 
 
 def of_claim(results: Results, claim: Claim) -> list[Comparison]:
-    """Return the comparisons that speak about a claim: each row of `better` with its `than`."""
+    """Return the comparisons that speak about a claim: each row of `better` with its `than`.
+
+    Two rows are compared where they share the fields that the claim does not name. Rows of
+    different methods need not share their epochs, which `equal` is for, nor an option that only
+    one of them has; dense training shares nothing with sparse rows.
+    """
     better, than = {**claim.at, **claim.better}, {**claim.at, **claim.than}
     pairs = [
-        (row, partner)
+        (row, other)
         for row in results.rows
-        if _fits(results, row, better)
-        for partner in _partners(results, row, than, {**better, **than}, alone=False)
+        for other in results.rows
+        if _fits(results, row, better) and _fits(results, other, than)
+        if row is not other and (claim.better or not _fits(results, row, than))
+        if _comparable(results, row, other, {**better, **than})
+        if claim.equal != "epochs" or _epochs(row) == _epochs(other)
     ]
-    return _compared(results, pairs, claim.at.get(results.column))
+    return _compared(results, pairs, claim.at.get(results.column), claim.equal == "train_flops")
+
+
+def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) -> bool:
+    fields = [field for field in results.fields if field not in named and field != "label"]
+    if row.method == other.method:
+        return _share(row, other, fields)
+    if "method" not in named:
+        return False
+    own = [
+        field
+        for field in fields
+        if field != "epochs" and NOTHING not in map(text_of, _both(row, other, field))
+    ]
+    return other.method == "dense" or _share(row, other, own)
+
+
+def _both(row: Row, other: Row, field: str) -> tuple[object, object]:
+    return row.settings[field], other.settings[field]
+
+
+def _epochs(row: Row) -> float:
+    """Return the machine-epochs of a row; RigL's are its epochs as often as it multiplies them."""
+    multiplier = row.settings.get("multiplier")
+    return float(row.settings["epochs"] * (multiplier if is_given(multiplier) else 1))
 
 
 def _partners(
     results: Results,
     row: Row,
     wanted: Mapping[str, Any],
-    named: Collection[str],
-    alone: bool = True,
 ) -> list[Row]:
-    """Return the rows that fit `wanted` and share with `row` the fields that are not `named`.
+    """Return the rows that fit `wanted` and share with `row` the fields that it does not name.
 
-    Where `alone`, a single fitting row is taken whatever its other fields are. A label only names
-    the method, so it need not agree where the method is named, or where no label does.
+    A single fitting row is taken whatever its other fields are. A label only names the method, so
+    it need not agree where the method is named, or where no label does.
     """
     fitting = [other for other in results.rows if _fits(results, other, wanted)]
-    if alone and len(fitting) == 1:
+    if len(fitting) == 1:
         return fitting
-    fields = [field for field in results.fields if field not in named and field != "label"]
-    if "method" in named:
+    fields = [field for field in results.fields if field not in wanted and field != "label"]
+    if "method" in wanted:
         return [other for other in fitting if _share(row, other, fields)]
     like = [other for other in fitting if _share(row, other, [*fields, "label"])]
     return like or [other for other in fitting if _share(row, other, [*fields, "method"])]
@@ -103,14 +136,23 @@ def alternatives(value: object) -> list[object]:
 
 
 def _compared(
-    results: Results, pairs: Iterable[tuple[Row, Row]], at: object = None
+    results: Results, pairs: Iterable[tuple[Row, Row]], at: object = None, like: bool = False
 ) -> list[Comparison]:
-    """Compare pairs of rows in every column, or in that of the value `at`."""
+    """Compare pairs of rows in every column, or in that of the value `at`.
+
+    Args:
+        results: of one task.
+        pairs: a row and the one it is compared with.
+        at: a value of the columns' field.
+        like: whether only cells of like training FLOPs are compared, which are known once they
+            have run.
+    """
     found = [
         (row, other, column, stats.difference(mine.values, theirs.values))
         for row, other in pairs
         for column, mine, theirs in zip(results.columns, row.cells, other.cells, strict=True)
         if mine.planned and theirs.planned and at in (None, column)
+        if not like or _alike(mine, theirs)
     ]
     p_values = [None if difference is None else difference.p for *_, difference in found]
     tests = sum(p is not None for p in p_values)
@@ -124,3 +166,9 @@ def _compared(
         word = stats.verdict(mean, p, results.metric.higher_is_better)
         comparisons.append(Comparison(row, other, column, difference, p, smallest, word))
     return comparisons
+
+
+def _alike(mine: Cell, theirs: Cell) -> bool:
+    """Say whether two cells have cost like training FLOPs; what has not run has cost nothing."""
+    costs = [cell.costs.get("cost/train_flops_ratio", 0.0) for cell in (mine, theirs)]
+    return 0 < max(costs) <= min(costs) * (1 + LIKE_FLOPS)

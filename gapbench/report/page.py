@@ -16,14 +16,14 @@ from markupsafe import Markup
 import gapbench
 from gapbench.errors import UserError
 from gapbench.report import render
+from gapbench.report.answers import answer_grid, answers_of
 from gapbench.report.build import ReportResult
 from gapbench.report.collect import Run, Scan, is_plain
-from gapbench.report.comparisons import of_claim
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
 from gapbench.report.records import COMPLETED, is_given, text_of
 from gapbench.report.section import value_name
-from gapbench.report.tables import CLAIM_WORDS
+from gapbench.report.tables import Grid
 
 PAGE = "index.html"
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
@@ -57,6 +57,7 @@ def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: P
     text = environment.get_template("page.html.j2").render(
         title=title,
         version=gapbench.__version__,
+        answers=_answers(reports),
         ablations=[_ablation(made) for made in reports],
         trials=[_trial(label, run) for label, run in list(runs.values())[:MOST_TRIALS]],
         completed=len(runs),
@@ -91,31 +92,19 @@ def _ablation(made: ReportResult) -> dict[str, Any]:
         "question": made.spec.question,
         "run": int((states == COMPLETED).sum()),
         "planned": len(states),
-        "claim": _claim(made),
-        "grids": [
-            {
-                "title": grid.title,
-                "html": Markup(render.html_grid(grid)) if grid.body else None,
-                "notes": grid.notes,
-            }
-            for table in made.tables
-            for grid in table.grids
-        ],
+        "grids": [_grid(grid) for table in made.tables for grid in table.grids],
         "figures": [_figure(path) for path in made.paths if path.suffix == ".svg"],
     }
 
 
-def _claim(made: ReportResult) -> str:
-    if made.spec.claim is None:
-        return ""
-    words = []
-    for results in made.results:
-        for comparison in of_claim(results, made.spec.claim):
-            if comparison.difference is not None:
-                at = f" at {results.column} {text_of(comparison.column)}"
-                where = comparison.row.name + (at if len(results.columns) > 1 else "")
-                words.append(f"{where}: {CLAIM_WORDS[comparison.verdict]}")
-    return "; ".join(words) or "not run"
+def _answers(reports: Sequence[ReportResult]) -> dict[str, Any] | None:
+    answers = [answer for made in reports for answer in answers_of(made.spec, made.results)]
+    return _grid(answer_grid(answers, "Answers")) if answers else None
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    html = Markup(render.html_grid(grid)) if grid.body else None
+    return {"title": grid.title, "html": html, "notes": grid.notes}
 
 
 def _figure(path: Path) -> dict[str, str]:

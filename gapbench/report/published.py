@@ -9,6 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from gapbench.experiments.schema import Claim
 from gapbench.methods.method import methods, options_model
 from gapbench.report.records import is_given
 
@@ -119,3 +120,40 @@ def _at_default(trial: Mapping[str, Any], name: str) -> bool:
     method = trial["method"]
     fields = options_model(method).model_fields if method in methods else {}
     return name in fields and fields[name].default == trial[name]
+
+
+# -- pairs of published values ---------------------------------------------------------------------
+
+
+def published_pairs(claim: Claim) -> list[tuple[Published, Published]]:
+    """Return the published values of the rows that a claim compares, as far as one table has both.
+
+    Two lines belong together where they share all that they state and the claim does not name;
+    dense training shares only the task.
+    """
+    better, than = {**claim.at, **claim.better}, {**claim.at, **claim.than}
+    named = {*better, *than}
+    return [
+        (one, other)
+        for one in published()
+        for other in published()
+        if _states(one, better) and _states(other, than) and one is not other
+        if (one.table, one.task, one.metric) == (other.table, other.task, other.metric)
+        if other.method == "dense" or all(_agree(one, other, name) for name in SHARED - named)
+    ]
+
+
+SHARED = {"method", "distribution", "sparsity", "partitions", "strategy", "multiplier"}
+
+
+def _states(line: Published, fields: Mapping[str, Any]) -> bool:
+    for name, value in fields.items():
+        wanted = value if isinstance(value, list) else [value]
+        if name in SHARED and getattr(line, name) not in wanted:
+            return False
+    return True
+
+
+def _agree(one: Published, other: Published, name: str) -> bool:
+    mine, theirs = getattr(one, name), getattr(other, name)
+    return mine == theirs or mine is None or theirs is None

@@ -27,16 +27,17 @@ _LATEX = {
 
 def markdown(tables: Sequence[Table]) -> str:
     """Return all tables as one Markdown document."""
-    parts = [f"# {_md(tables[0].name)}", _md(tables[0].question)]
+    parts = [f"# {md_escape(tables[0].name)}", md_escape(tables[0].question)]
     for table in tables:
-        parts.append(f"## {_md(table.task)}")
+        parts.append(f"## {md_escape(table.task)}" if table.task else "")
         for grid in table.grids:
-            parts += [f"**{_md(grid.title)}**", _md_grid(grid)]
-            parts += [f"{_md(note)}" for note in grid.notes]
+            parts += [f"**{md_escape(grid.title)}**", _md_grid(grid)]
+            parts += [f"{md_escape(note)}" for note in grid.notes]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _md(text: str) -> str:
+def md_escape(text: str) -> str:
+    """Return `text` so that Markdown shows it as it is."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -52,7 +53,7 @@ def _md_grid(grid: Grid) -> str:
 
 
 def _md_line(words: Sequence[str]) -> str:
-    return "| " + " | ".join(_md(word) for word in words) + " |"
+    return "| " + " | ".join(md_escape(word) for word in words) + " |"
 
 
 def full_heads(grid: Grid) -> list[str]:

@@ -14,7 +14,15 @@ from gapbench.errors import UserError, choose
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import methods, options_model
-from gapbench.report.collect import Run, folders_of, is_plain, measured, read_run, read_runs
+from gapbench.report.collect import (
+    RUNS,
+    Run,
+    folders_of,
+    is_plain,
+    measured,
+    read_run,
+    read_runs,
+)
 from gapbench.report.records import COMPLETED, is_given
 from gapbench.tasks.task import tasks
 
@@ -113,7 +121,7 @@ def find_original(results: Path, key: str) -> Original:
     """
     folders = {folder.path.name: folder for folder in folders_of(results)}
     rows: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for path in sorted(results.glob("*/*/runs.csv")):
+    for path in sorted(results.glob(f"*/*/{RUNS}")):
         for row in read_runs(path).to_dict("records"):
             if row["state"] == COMPLETED:
                 rows.setdefault(str(row["key"]), (path, {str(n): v for n, v in row.items()}))

@@ -21,7 +21,7 @@ SPLITS: tuple[Split, ...] = ("test", "val")
 
 
 class SectionError(UserError):
-    """The claim or the report section of an ablation does not fit its trials.
+    """The claims or the report section of an ablation does not fit its trials.
 
     Attributes:
         keys: place in the ablation's file.
@@ -38,7 +38,7 @@ def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
     """Check that a report of these trials can be made, before any of them has run.
 
     Raises:
-        UserError: naming file, line and key of the report section or the claim.
+        UserError: naming file, line and key of the report section or of a claim.
     """
     try:
         _check_figures(ablation.spec)
@@ -70,17 +70,17 @@ def check_names(trials: Sequence[Record], names: Collection[str], spec: Ablation
         spec: the ablation.
 
     Raises:
-        SectionError: naming the key in the section, or in the claim.
+        SectionError: naming the key in the section, or in a claim.
     """
-    report, claim = spec.report, spec.claim
+    report = spec.report
     used: list[tuple[Keys, Iterable[str]]] = [
         (("report", "rows"), report.rows),
         (("report", "columns"), (report.columns,)),
         (("report", "baseline"), report.baseline),
     ]
-    if claim is not None:
+    for number, claim in enumerate(spec.claims):
         parts = {"better": claim.better, "than": claim.than, "at": claim.at}
-        used += [(("claim", name), fields) for name, fields in parts.items()]
+        used += [(("claims", number, name), fields) for name, fields in parts.items()]
     settings = [name for name in names if "/" not in name]
     for keys, fields in used:
         for field in fields:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gapbench.experiments.schema import AblationSpec
+from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report import stats
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
-from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_baseline
+from gapbench.report.comparisons import (
+    LIKE_FLOPS,
+    Comparison,
+    alternatives,
+    of_claim,
+    to_baseline,
+)
 from gapbench.report.published import Published
 from gapbench.report.records import NOTHING, text_of
+from gapbench.report.stats import Verdict
 
 NOT_RUN = "not run"
 HEADS = {
@@ -76,15 +80,13 @@ def table_of(results: Results, spec: AblationSpec) -> Table:
     comparisons = to_baseline(results, spec.report.baseline)
     if comparisons:
         grids.append(_comparison_grid(results, comparisons, spec.report.baseline))
-    if spec.claim is not None:
-        title = f"The claim ({spec.claim.source}): {_settings(spec.claim.better)} is better than "
-        title += _settings(spec.claim.than)
-        grids.append(_claim_grid(results, of_claim(results, spec.claim), title))
+    grids += [claim_grid(results, claim) for claim in spec.claims]
     grids.append(_cost_grid(results))
     return Table(results.ablation, results.question, results.task, tuple(grids))
 
 
-def _settings(fields: Mapping[str, object]) -> str:
+def settings_words(fields: Mapping[str, object]) -> str:
+    """Return fields of a claim or a baseline as people read them."""
     return ", ".join(
         f"{name} {' or '.join(map(text_of, alternatives(value)))}" for name, value in fields.items()
     )
@@ -206,7 +208,7 @@ def _comparison_grid(
     results: Results, comparisons: Sequence[Comparison], baseline: Mapping[str, object]
 ) -> Grid:
     return Grid(
-        title=f"Difference to {_settings(baseline)}, paired by seed",
+        title=f"Difference to {settings_words(baseline)}, paired by seed",
         head=(*_comparison_heads(results), "verdict"),
         body=tuple((*_compared(results, c), _verdict(c, c.verdict)) for c in comparisons),
         keys=3,
@@ -215,11 +217,35 @@ def _comparison_grid(
     )
 
 
-def _claim_grid(results: Results, comparisons: Sequence[Comparison], title: str) -> Grid:
-    lines = [(*_compared(results, c), _verdict(c, CLAIM_WORDS[c.verdict])) for c in comparisons]
-    notes = _comparison_notes(comparisons) if lines else ("No trials of this table speak of it.",)
-    head = (*_comparison_heads(results), "verdict")
-    return Grid(title, head, tuple(lines), keys=3, notes=notes, only_in_files=DETAILS)
+def claim_grid(results: Results, claim: Claim) -> Grid:
+    """Return the comparisons that answer a claim's question."""
+    comparisons = of_claim(results, claim)
+    lines = [
+        (*_compared(results, c), _verdict(c, claim_word(claim, c.verdict))) for c in comparisons
+    ]
+    return Grid(
+        title=f"{claim.asks} ({claim.source or 'a question of this suite'})",
+        head=(*_comparison_heads(results), "answer"),
+        body=tuple(lines),
+        keys=3,
+        notes=_comparison_notes(comparisons) if lines else (nothing_compared(claim),),
+        on_screen=bool(lines),
+        only_in_files=DETAILS,
+    )
+
+
+def claim_word(claim: Claim, verdict: Verdict) -> str:
+    """Return what a verdict means for a claim."""
+    if claim.holds == "as good" and verdict == "no difference shown":
+        return verdict
+    return CLAIM_WORDS[verdict]
+
+
+def nothing_compared(claim: Claim) -> str:
+    """Return why nothing answers a claim here."""
+    if claim.equal == "train_flops":
+        return f"No rows that have run spend alike: within {100 * LIKE_FLOPS:g} % of each other."
+    return "No rows of this table answer it."
 
 
 def _comparison_heads(results: Results) -> tuple[str, ...]:
@@ -316,55 +342,3 @@ def _cost(cell: Cell, name: str) -> Text:
     if name == "run/seconds":
         return Text(f"{value:.0f}", value)
     return Text(f"{value:g}" if name.endswith("epochs") else f"{value:.3f}", value)
-
-
-# -- full numbers --------------------------------------------------------------------------------
-
-CSV_HEAD = (
-    "ablation", "task", "row", "column_field", "column", "value", "n", "planned", "diverged",
-    "mean", "sd", "half_width", "published", "published_task", "published_source", "baseline",
-    "difference", "difference_half_width", "difference_n", "effect_size", "p", "p_holm",
-    "detectable", "verdict", *COSTS, "values",
-)  # fmt: skip
-
-
-def to_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
-    """Return every cell with all its numbers in full precision, one line a cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    fields = spec.report.rows
-    at = CSV_HEAD.index("row")
-    writer.writerow((*CSV_HEAD[:at], *fields, *CSV_HEAD[at + 1 :]))
-    for results in all_results:
-        known = {(c.row.fields, c.column): c for c in to_baseline(results, spec.report.baseline)}
-        for row, column, cell in results.cells():
-            writer.writerow(
-                (
-                    results.ablation, results.task, *row.fields, results.column, column,
-                    results.value, *_numbers(cell), *_differences(known.get((row.fields, column))),
-                    *(cell.costs.get(name) for name in COSTS),
-                    json.dumps({str(seed): value for seed, value in sorted(cell.values.items())}),
-                )
-            )  # fmt: skip
-    return text.getvalue()
-
-
-def _numbers(cell: Cell) -> tuple[object, ...]:
-    summary, paper = cell.summary, cell.published
-    return (
-        summary.n if summary else 0,
-        cell.planned,
-        len(cell.diverged),
-        *((summary.mean, summary.sd, summary.half_width) if summary else (None,) * 3),
-        *((paper.value, paper.task, paper.source) if paper else (None,) * 3),
-    )
-
-
-def _differences(comparison: Comparison | None) -> tuple[object, ...]:
-    if comparison is None or comparison.difference is None:
-        return (None,) * 8
-    found = comparison.difference
-    return (
-        comparison.reference.name, found.summary.mean, found.summary.half_width, found.summary.n,
-        found.effect, found.p, comparison.p_holm, comparison.detectable, comparison.verdict,
-    )  # fmt: skip

@@ -21,7 +21,7 @@ document.getElementById("page").addEventListener("load", (event) => {{
   const column = (table, index) =>
     [...table.tBodies[0].rows].map((row) => row.cells[index].textContent);
   const sorted = [];
-  const table = page.querySelectorAll("table")[1];
+  const table = page.querySelector("section[aria-labelledby^=ablation] table");
   const heads = [...table.querySelectorAll("tr.heads th")];
   for (const index of {columns}) {{
     heads[index].querySelector("button").click();
@@ -67,7 +67,7 @@ def opened(page: Path, width: int, columns: list[int]) -> tuple[dict[str, Any], 
     Args:
         page: an HTML file.
         width: of the frame, in CSS pixels.
-        columns: indices of the columns of its second table that are sorted up, then down.
+        columns: indices of columns of its first ablation's first table, sorted up, then down.
     """
     harness = page.with_name(f"harness-{width}.html")
     harness.write_text(

@@ -40,9 +40,9 @@ def entry_of(trial: Trial, name: str | None = None) -> Entry:
 
 
 def spec_of(**report: Any) -> AblationSpec:
-    claim = report.pop("claim", None)
+    claims = report.pop("claims", [])
     return AblationSpec.model_validate(
-        {"name": "partitions", "question": "Which?", "claim": claim, "report": report}
+        {"name": "partitions", "question": "Which?", "claims": claims, "report": report}
     )
 
 

@@ -165,8 +165,8 @@ def test_the_report_of_a_selection_leaves_the_whole_report_as_it_is(tmp_path: Pa
         (["mean"], {}, "report.figures: unknown figure 'mean': did you mean 'means'? valid: "),
         (["means"], {"value": "test/acuracy"}, "report.value: unknown value 'test/acuracy': did"),
         (["means"], {"value": "accuracy"}, "valid: test/accuracy, test/loss, val/accuracy, val/lo"),
-        (["means"], {"claim": {"source": "x", "better": {"partitons": 4}, "than": {}}},
-         "claim.better: unknown field 'partitons': did you mean 'partitions'?"),
+        (["means"], {"claims": [{"asks": "x", "better": {"partitons": 4}, "than": {}}]},
+         "claims[0].better: unknown field 'partitons': did you mean 'partitions'?"),
     ],
 )  # fmt: skip
 def test_a_section_that_does_not_fit_is_found_before_any_trial_has_run(

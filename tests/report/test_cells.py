@@ -208,10 +208,10 @@ def test_dsd_is_published_as_one_partition(tmp_path: Path) -> None:
 
 def test_a_claim_is_answered_by_the_rows_that_it_names(tmp_path: Path) -> None:
     entries = partitions(tmp_path, **{"4": [90.0, 90.1, 90.3], "1": [80.0, 80.2, 80.1]})
-    claim = Claim(source="slides", better={"partitions": 4}, than={"partitions": 1})
+    claim = Claim(asks="Four?", better={"partitions": 4}, than={"partitions": 1})
     (found,) = results(tmp_path, entries, spec_of(**SPEC))
     (comparison,) = of_claim(found, claim)
     assert (comparison.row.name, comparison.reference.name) == ("C-GaP, 4", "C-GaP, 1")
     assert comparison.verdict == "better"
-    elsewhere = Claim(source="slides", better={"partitions": 4}, than={"partitions": 3})
+    elsewhere = Claim(asks="Four?", better={"partitions": 4}, than={"partitions": 3})
     assert of_claim(found, elsewhere) == []

@@ -39,8 +39,13 @@ def test_tables_compile_whatever_the_values_are(tmp_path: Path) -> None:
             entries.append(entry_of(trial, name))
             write_run(tmp_path, trial, 88.0 + seed)
     entries.append(entry_of(trial_of("rigl")))
-    claim = {"source": "50% & more", "better": {"partitions": 2}, "than": {"partitions": 3}}
-    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 2}, claim=claim)
+    claim = {
+        "asks": "50% & more?",
+        "source": "x_1 & {y}",
+        "better": {"partitions": 2},
+        "than": {"partitions": 3},
+    }
+    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 2}, claims=[claim])
     (results,) = results_of(runs_frame(entries, scan(tmp_path)), spec)
     source = tmp_path / "table.tex"
     source.write_text(DOCUMENT % render.latex([table_of(results, spec)]), encoding="utf-8")

@@ -30,8 +30,13 @@ def page(results: Path, name: str = "C-GaP") -> str:
             write_run(results, trial, 85 + 2.5 * partitions**0.5 + seed)
     dense = trial_of("dense")
     entries.append(entry_of(dense))
-    claim = {"source": "slides", "better": {"partitions": 4}, "than": {"partitions": 1}}
-    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 1}, claim=claim,
+    claim = {
+        "asks": "Four?",
+        "source": "slides",
+        "better": {"partitions": 4},
+        "than": {"partitions": 1},
+    }
+    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 1}, claims=[claim],
                    figures=["means", "coverage"])  # fmt: skip
     (results / "runs" / f"{name[:3].strip('<')}-foreign").mkdir()
     found = scan(results)
@@ -89,9 +94,12 @@ def test_trials_show_configuration_provenance_log_and_curves(tmp_path: Path) -> 
     assert section.count("<polyline") == 3
 
 
-def test_the_summary_answers_the_claim(tmp_path: Path) -> None:
+def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path)
-    assert "6 of 7" in text and "C-GaP, 4: not resolved" in text
+    answers = text.split('id="answers"')[1].split("</table>")[0]
+    assert "6 of 7" in text and "<td>not resolved</td>" in answers
+    assert "C-GaP, 4 against C-GaP, 1: +2.50 (n = 2)" not in answers  # both differences are equal
+    assert "C-GaP, 4 against C-GaP, 1: +2.50 ± 0.00 (n = 2)" in answers
 
 
 def test_figures_are_inside_with_words_for_those_who_cannot_see_them(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from gapbench.experiments.schema import AblationSpec
 from gapbench.report import render
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
+from gapbench.report.full_numbers import to_csv
 from gapbench.report.stats import summary
-from gapbench.report.tables import Table, table_of, to_csv
+from gapbench.report.tables import Table, table_of
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 NASTY = r"<b>50% & $x_1$ | \alpha{} #1</b> [a] ~^"
@@ -102,9 +103,14 @@ def test_the_comparison_grid_says_effect_p_and_verdict(tmp_path: Path) -> None:
 def test_the_claim_gets_a_grid_of_its_own(tmp_path: Path) -> None:
     entries = write(tmp_path, "four", [80.0, 80.1, 80.3])
     entries += write(tmp_path, "one", [90.0, 90.2, 90.1], partitions=1)
-    claim = {"source": "slides", "better": {"partitions": 4}, "than": {"partitions": 1}}
-    found = table(tmp_path, entries, spec_of(rows=["label"], claim=claim))
-    assert found.grids[1].title == "The claim (slides): partitions 4 is better than partitions 1"
+    claim = {
+        "asks": "Four?",
+        "source": "slides",
+        "better": {"partitions": 4},
+        "than": {"partitions": 1},
+    }
+    found = table(tmp_path, entries, spec_of(rows=["label"], claims=[claim]))
+    assert found.grids[1].title == "Four? (slides)"
     assert texts(found, 1)[0][-1] == "contradicted"
 
 
@@ -179,8 +185,13 @@ def test_the_terminal_shows_brackets_as_they_are(nasty: Table) -> None:
 
 def test_every_row_of_every_grid_has_as_many_cells_as_heads(tmp_path: Path) -> None:
     entries = write(tmp_path, "four", [90.0, None]) + write(tmp_path, "d", [1.0], method="dense")
-    claim = {"source": "s", "better": {"partitions": 4}, "than": {"method": "dense"}}
-    spec = spec_of(rows=["label"], baseline={"method": "dense"}, claim=claim)
+    claim = {
+        "asks": "Four?",
+        "source": "s",
+        "better": {"partitions": 4},
+        "than": {"method": "dense"},
+    }
+    spec = spec_of(rows=["label"], baseline={"method": "dense"}, claims=[claim])
     found = table(tmp_path, entries, spec)
     for grid in found.grids:
         assert all(len(row) == len(grid.head) for row in grid.body)

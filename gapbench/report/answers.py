@@ -1,0 +1,148 @@
+"""What results say to the questions of ablations: a few words each, with intervals, generated."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapbench.errors import UserError
+from gapbench.experiments.schema import AblationSpec, Claim
+from gapbench.report.cells import Results, results_of
+from gapbench.report.collect import RUNS, read_runs
+from gapbench.report.comparisons import Comparison, of_claim
+from gapbench.report.records import NOTHING, text_of
+from gapbench.report.render import markdown
+from gapbench.report.stats import Difference
+from gapbench.report.tables import NOT_RUN, Grid, Table, Text, claim_word, decimals
+
+ANSWERS = "answers.md"
+MOST_DIFFERENCES = 4  # more than these are summed up by the one that speaks most for the claim
+BOUNDS = (
+    "Differences are means over seeds with the half-widths of their 95 % t-intervals. "
+    "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
+    "comparisons of a question; not resolved means that neither did, and that the difference may "
+    "be anything inside its interval."
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one ablation says to one question on one task."""
+
+    claim: Claim
+    results: Results
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def run(self) -> list[tuple[Comparison, Difference]]:
+        """The comparisons for which at least one seed of both rows has run."""
+        return [(c, c.difference) for c in self.comparisons if c.difference is not None]
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a few words: "supported", or in how many comparisons it is."""
+        if not self.comparisons and self.claim.equal != "train_flops":
+            return "no such rows"
+        run = self.run
+        if not run:
+            return NOT_RUN
+        counts = Counter(claim_word(self.claim, comparison.verdict) for comparison, _ in run)
+        words = ", ".join(f"{word} in {n} of {len(run)}" for word, n in counts.most_common())
+        words = next(iter(counts)) if len(counts) == 1 else words
+        if all(difference.summary.n == 1 for _, difference in run):
+            words += " (ONE SEED)"
+        missing = len(self.comparisons) - len(run)
+        return f"{words}; {missing} {NOT_RUN}" if missing else words
+
+    @property
+    def differences(self) -> str:
+        """The differences in words; of many, only the one that speaks most for the claim."""
+        sign = 1 if self.results.metric.higher_is_better else -1
+        run = self.run
+        if len(run) <= MOST_DIFFERENCES:
+            return "; ".join(self._in_words(*one) for one in run)
+        best = max(run, key=lambda one: sign * one[1].summary.mean)
+        return f"of {len(run)} comparisons the one most in favour: {self._in_words(*best)}"
+
+    def _in_words(self, comparison: Comparison, difference: Difference) -> str:
+        summary, places = difference.summary, decimals(self.results)
+        words = f"{summary.mean:+.{places}f}"
+        if summary.half_width is not None:
+            words += f" ± {summary.half_width:.{places}f}"
+        at = f" at {self.results.column} {text_of(comparison.column)}"
+        at = at if len(self.results.columns) > 1 else ""
+        rows = f"{comparison.row.name} against {comparison.reference.name}"
+        return f"{rows}{at}: {words} (n = {summary.n})"
+
+
+def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answer]:
+    """Return the answers of one ablation, question by question, each on every task."""
+    found = [
+        Answer(claim, results, tuple(of_claim(results, claim)))
+        for claim in spec.claims
+        for results in all_results
+    ]
+    # where a question is about another task's rows, its not being there is no news
+    spoken = {id(answer.claim) for answer in found if answer.comparisons}
+    return [a for a in found if a.comparisons or id(a.claim) not in spoken]
+
+
+def answers_at(results: Path, scale: str, specs: Sequence[AblationSpec]) -> list[Answer]:
+    """Return the answers of the reports that are there, from their runs.csv alone."""
+    folders = [(spec, results / scale / spec.name / RUNS) for spec in specs]
+    return [
+        answer
+        for spec, path in folders
+        if path.is_file()
+        for answer in answers_of(spec, results_of(read_runs(path), spec))
+    ]
+
+
+def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
+    """Return one line an answer."""
+    body = [
+        (
+            Text(answer.claim.asks),
+            Text(answer.results.ablation),
+            Text(answer.results.task),
+            Text(answer.verdict),
+            Text(answer.differences or NOTHING),
+        )
+        for answer in answers
+    ]
+    head = ("question", "ablation", "task", "answer", "differences")
+    return Grid(title, head, tuple(body), keys=1, notes=(BOUNDS,))
+
+
+def answers_text(answers: Sequence[Answer], scale: str) -> str:
+    """Return what answers.md holds."""
+    grid = answer_grid(answers, f"What the results of scale {scale} say")
+    made = f"Made from the runs.csv of each ablation by: gapbench report --scale {scale}"
+    table = Table(f"Answers, scale {scale}", made, "", (grid,))
+    return markdown([table])
+
+
+def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> Path:
+    """Write the answers of a scale from the runs.csv that are there.
+
+    Raises:
+        UserError: if the file is a link, which could lead anywhere, or cannot be written.
+    """
+    path = results / scale / ANSWERS
+    if path.is_symlink():
+        raise UserError(f"{path}: is a link: answers are written to a real file only")
+    try:
+        path.write_text(answers_text(answers_at(results, scale, specs), scale), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def check_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> tuple[Path, bool]:
+    """Say whether the answers of a scale are what the runs.csv give; so is no file of no report."""
+    path, answers = results / scale / ANSWERS, answers_at(results, scale, specs)
+    if not path.is_file():
+        return path, not answers
+    return path, path.read_bytes() == answers_text(answers, scale).encode()

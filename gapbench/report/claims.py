@@ -1,0 +1,111 @@
+"""docs/claims.md: every claim, the command that tests it, and what was measured at which scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from gapbench.experiments.schema import AblationSpec, Claim
+from gapbench.methods.method import methods
+from gapbench.report.answers import BOUNDS, Answer, answers_at
+from gapbench.report.cells import WORDS
+from gapbench.report.published import Published, published_pairs
+from gapbench.report.render import md_escape
+from gapbench.report.tables import NOT_RUN, settings_words
+from gapbench.tasks.task import tasks
+
+SCALES = ("mini", "small", "paper")  # what smoke trains is too little to say anything
+OURS = "nobody: our question"
+
+
+def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
+    """Return the document, from the claims of ablation files and the reports that are there.
+
+    Raises:
+        UserError: if a runs.csv is damaged, or does not fit its ablation.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gapbench.report", ""),
+        autoescape=False,  # this is Markdown: every value goes through the filter md
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = md_escape
+    answers = {scale: answers_at(results, scale, list(specs.values())) for scale in SCALES}
+    return environment.get_template("claims.md.j2").render(
+        bounds=BOUNDS,
+        scales=SCALES,
+        claims=[
+            _claim(file, spec, claim, answers)
+            for file, spec in specs.items()
+            for claim in spec.claims
+        ],
+    )
+
+
+def _claim(
+    file: Path, spec: AblationSpec, claim: Claim, answers: Mapping[str, Sequence[Answer]]
+) -> dict[str, Any]:
+    own = {
+        scale: [a for a in found if a.results.ablation == spec.name and a.claim == claim]
+        for scale, found in answers.items()
+    }
+    return {
+        "asks": claim.asks,
+        "source": claim.source or OURS,
+        "file": file.as_posix(),
+        "published": _published(claim, spec.name) if claim.source else [],
+        "rows": _rows(claim),
+        "short": [_short(own[scale]) for scale in SCALES],
+        "measured": list(_measured(own)),
+    }
+
+
+def _short(answers: Sequence[Answer]) -> str:
+    if len(answers) == 1:
+        return answers[0].verdict
+    return "; ".join(f"{a.results.task}: {a.verdict}" for a in answers) or NOT_RUN
+
+
+def _measured(answers: Mapping[str, Sequence[Answer]]) -> Iterator[dict[str, str]]:
+    for scale, found in answers.items():
+        for answer in found:
+            place = f"{scale}, {answer.results.task}"
+            yield {"place": place, "verdict": answer.verdict, "differences": answer.differences}
+        if not found:
+            yield {"place": scale, "verdict": NOT_RUN, "differences": ""}
+
+
+def _rows(claim: Claim) -> str:
+    words = f"{settings_words(claim.better) or 'every sparse row'} against "
+    words += settings_words({**claim.than, **claim.at})
+    equal = {None: "", "epochs": ", at equal machine-epochs", "train_flops": ", at equal FLOPs"}
+    return words + equal[claim.equal]
+
+
+def _published(claim: Claim, ablation: str) -> list[str]:
+    """Return the published values of both sides, pair by pair; those of its own table alone."""
+    pairs = published_pairs(claim)
+    own = [pair for pair in pairs if pair[0].table == ablation]
+    return [
+        f"{_line(one)} {one.value} against {_line(other)} {other.value}, {_where(one)}"
+        for one, other in own or pairs
+    ]
+
+
+def _line(line: Published) -> str:
+    """Return what a published line is of."""
+    words = methods[line.method].label
+    words += f" {line.multiplier}x" if line.multiplier not in (None, 1) else ""
+    details = [] if line.method == "dense" else [WORDS.get(line.distribution, line.distribution)]
+    details += [f"κ = {line.partitions}"] if line.partitions is not None else []
+    details += [line.strategy] if line.strategy == "random" else []
+    return f"{words} ({', '.join(details)})" if details else words
+
+
+def _where(line: Published) -> str:
+    unit = tasks[line.task].metric.unit if line.task in tasks else line.metric
+    return f"{unit}, {100 * line.sparsity:g} % sparse, {line.task}"

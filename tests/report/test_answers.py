@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gapbench.errors import UserError
+from gapbench.experiments.schema import Claim
+from gapbench.report.answers import ANSWERS, Answer, answers_of, check_answers, write_answers
+from gapbench.report.build import report
+from gapbench.report.cells import Results, results_of
+from gapbench.report.collect import runs_frame, scan
+from gapbench.report.comparisons import of_claim
+from tests.report.folders import entry_of, result_of, spec_of, trial_of, write_run
+from tests.report.test_build import ablation, entries_of
+
+LAYOUT = {"rows": ["label", "distribution", "epochs"]}
+
+
+def results(folder: Path, *rows: tuple[str, dict[str, object], list[float]]) -> Results:
+    """Return results of rows given as method, settings and the value of each seed that has run."""
+    entries = []
+    for method, settings, values in rows:
+        for seed in range(3):
+            trial = trial_of(method, seed=seed, **settings)
+            entries.append(entry_of(trial))
+            if seed < len(values):
+                write_run(folder, trial, values[seed])
+    (found,) = results_of(runs_frame(entries, scan(folder)), spec_of(**LAYOUT))
+    return found
+
+
+def answer(found: Results, **claim: object) -> Answer:
+    whole = Claim.model_validate({"asks": "Is it?", **claim})
+    return Answer(whole, found, tuple(of_claim(found, whole)))
+
+
+def pairs(found: Results, **claim: object) -> list[tuple[str, str]]:
+    compared = answer(found, **claim).comparisons
+    return [(c.row.settings["method"], c.reference.settings["method"]) for c in compared]
+
+
+def test_rows_of_other_methods_need_not_share_their_epochs(tmp_path: Path) -> None:
+    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {"epochs": 12, "multiplier": 5}, []))
+    claim = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
+    assert pairs(found, **claim) == [("c_gap", "rigl")]
+    assert pairs(found, **claim, equal="epochs") == [("c_gap", "rigl")]  # 60 = 12 x 5
+
+
+def test_at_equal_epochs_only_rows_of_equal_epochs_are_compared(tmp_path: Path) -> None:
+    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {}, []), ("rigl", {"multiplier": 5}, []))
+    claim = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}, "equal": "epochs"}
+    (compared,) = answer(found, **claim).comparisons
+    assert compared.reference.name == "RigL"
+
+
+def test_rows_of_one_method_share_their_epochs_and_other_fields(tmp_path: Path) -> None:
+    rows = [("c_gap", {"strategy": s, "distribution": d}, []) for s in ("cyclic", "random")
+            for d in ("uniform", "erk")]  # fmt: skip
+    entries = [entry_of(trial_of(m, **settings)) for m, settings, _ in rows]
+    layout = {"rows": ["strategy", "distribution"]}
+    (found,) = results_of(runs_frame(entries, scan(tmp_path)), spec_of(**layout))
+    compared = answer(found, better={"strategy": "cyclic"}, than={"strategy": "random"}).comparisons
+    shared = [(c.row.fields[1], c.reference.fields[1]) for c in compared]
+    assert shared == [("uniform", "uniform"), ("erk", "erk")]
+
+
+def test_at_equal_flops_rows_within_five_percent_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs = {"c_gap": 0.200, "rigl": 0.209, "static": 0.211}
+    monkeypatch.setattr(
+        "tests.report.folders.result_of",
+        lambda trial, value: {
+            **result_of(trial, value),
+            "cost": {"train_flops_ratio": costs[trial.method]},
+        },
+    )
+    claim = {"better": {"method": "c_gap"}, "than": {"method": ["rigl", "static"]},
+             "equal": "train_flops"}  # fmt: skip
+    found = results(tmp_path, *((method, {}, [80.0, 81.0]) for method in costs))
+    assert pairs(found, **claim) == [("c_gap", "rigl")]
+    none = answer(results(tmp_path / "none", ("c_gap", {}, []), ("rigl", {}, [])), **claim)
+    assert none.comparisons == () and none.verdict == "not run"
+
+
+def test_every_sparse_row_is_compared_with_dense_training(tmp_path: Path) -> None:
+    dense = [90.0, 90.2, 90.1]
+    erk = ("c_gap", {"distribution": "erk"}, [90.1, 90.0, 90.2])
+    rigl = ("rigl", {}, [70.0, 70.1, 70.3])
+    found = results(tmp_path, ("dense", {}, dense), rigl, erk, ("static", {}, []))
+    matched = answer(found, than={"method": "dense"}, holds="as good")
+    assert len(matched.comparisons) == 3
+    words = "contradicted in 1 of 2, no difference shown in 1 of 2; 1 not run"
+    assert matched.verdict == words
+    assert "RigL, uniform against Dense: -19.97 ± 0.38 (n = 3)" in matched.differences
+
+
+def test_one_seed_is_said_and_has_no_interval(tmp_path: Path) -> None:
+    found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {}, [70.0]))
+    one = answer(found, better={"method": "c_gap"}, than={"method": "rigl"})
+    assert one.verdict == "not resolved (ONE SEED)"
+    assert one.differences == "C-GaP against RigL: +10.00 (n = 1)"
+
+
+def test_of_many_differences_the_one_most_in_favour_is_shown(tmp_path: Path) -> None:
+    rows = [
+        ("c_gap", {"epochs": epochs}, [float(epochs), epochs + 1.5]) for epochs in range(60, 66)
+    ]
+    found = results(tmp_path, ("dense", {}, [66.0, 66.0]), *rows)
+    words = answer(found, than={"method": "dense"}, holds="as good").differences
+    assert words.startswith("of 6 comparisons the one most in favour: C-GaP, uniform, 65 against")
+
+
+def test_a_question_that_another_task_answers_is_not_put_to_the_first(tmp_path: Path) -> None:
+    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {}, []))
+    claims = [{"asks": "?", "better": {"method": "c_gap"}, "than": {"method": m}}
+              for m in ("rigl", "set")]  # fmt: skip
+    answers = answers_of(spec_of(**LAYOUT, claims=claims), [found])
+    assert [a.verdict for a in answers] == ["not run", "no such rows"]
+
+
+def test_answers_are_written_from_runs_csv_and_checked(tmp_path: Path) -> None:
+    whole = ablation()
+    claims = [{"asks": "4 | <1>?", "better": {"partitions": 4}, "than": {"partitions": 1}}]
+    spec = spec_of(rows=["label", "partitions"], claims=claims)
+    report(whole, "mini", entries_of(tmp_path), tmp_path)
+    path = write_answers(tmp_path, "mini", [spec])
+    assert path == tmp_path / "mini" / ANSWERS
+    assert r"| 4 \| \<1\>? | partitions | fashion\_mnist |" in path.read_text()
+    assert check_answers(tmp_path, "mini", [spec]) == (path, True)
+    path.write_text(path.read_text().replace("fashion", "other"))
+    assert check_answers(tmp_path, "mini", [spec]) == (path, False)
+    path.unlink()
+    assert check_answers(tmp_path, "mini", [spec]) == (path, False)
+    outside = tmp_path / "outside.md"
+    path.symlink_to(outside)
+    with pytest.raises(UserError, match="is a link"):
+        write_answers(tmp_path, "mini", [spec])
+    assert not outside.exists()

@@ -53,17 +53,25 @@ def _top_of_device(flat: Tensor, keep: int) -> Tensor:
 
 
 def _top_of_host(flat: Tensor, keep: int) -> Tensor:
-    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read."""
+    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read.
+
+    Entries of the lowest value, as masked ones are, are left out where they are many: ties make
+    numpy's partition twenty times slower.
+    """
     if flat.element_size() < 4:
         flat = flat.float()  # exact; numpy has no bfloat16
-    lowest = flat.numel() - keep
-    threshold = float(np.partition(flat.numpy(), lowest)[lowest])
-    mask = flat >= threshold
-    surplus = int(mask.count_nonzero()) - keep
+    values = flat.numpy()
+    threshold = values.min()
+    above = values > threshold
+    count = int(np.count_nonzero(above))
+    if keep <= count:
+        some = np.compress(above, values) if 2 * count < values.size else values
+        threshold = np.partition(some, some.size - keep)[some.size - keep]
+    mask = values >= threshold
+    surplus = int(np.count_nonzero(mask)) - keep
     if surplus:
-        ties = (flat == threshold).nonzero().view(-1)
-        mask[ties[-surplus:]] = False
-    return mask
+        mask[np.flatnonzero(values == threshold)[-surplus:]] = False
+    return torch.from_numpy(mask)
 
 
 def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -> Tensor:

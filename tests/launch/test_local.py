@@ -16,7 +16,8 @@ from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch import local
 from gapbench.launch.jobs import Attempt, launch
-from gapbench.run import _job, expanded
+from gapbench.run import job_of
+from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 
 ROOT = ABLATIONS.parent
@@ -41,7 +42,7 @@ def start(results, *options):
 def jobs(results, count, *sets):
     """Return jobs of short trials, as `gapbench run` makes them."""
     entries = expanded(FILE, "smoke", sets, ["image", "partitions=2"], str(count))[2]
-    return [_job(results, "partitions", entry, 1) for entry in entries]
+    return [job_of(results, "partitions", entry, 1) for entry in entries]
 
 
 def wait_for(true, seconds=60.0):

@@ -13,7 +13,8 @@ from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
-from gapbench.run import expanded, job_of
+from gapbench.run import job_of
+from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 

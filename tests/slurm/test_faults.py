@@ -17,7 +17,8 @@ from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
-from gapbench.run import _job, expanded
+from gapbench.run import job_of
+from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
@@ -28,7 +29,7 @@ def work(results, count=1):
     """Return jobs of trials that run for a while, as `gapbench run` makes them."""
     file = ABLATIONS / "partitions.yaml"
     entries = expanded(file, "smoke", [EPOCHS], ["image", "partitions=2"], str(count))[2]
-    return [_job(results, "partitions", entry, 1) for entry in entries]
+    return [job_of(results, "partitions", entry, 1) for entry in entries]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def trial(cluster, tmp_path):
     return folder
 
 
-def job_of(folder):
+def only_job(folder):
     (job,) = jobs_of(folder)
     return job
 
@@ -81,13 +82,13 @@ def completes(folder, seconds=120):
 
 
 def test_slurms_warning_makes_a_trial_checkpoint_and_requeue_itself(cluster, trial, undisturbed):
-    job = job_of(trial)
+    job = only_job(trial)
     cluster.run("scancel", "--signal=USR2", job)  # what #SBATCH --signal sends before the limit
     wait_until(lambda: sight(trial).state == "queued", 30, "the requeue")
     assert read_json(trial.status)["state"] == "interrupted"
     assert trial.checkpoint.exists()
     completes(trial)
-    assert job_of(trial) == job
+    assert only_job(trial) == job
     assert attempts(trial) == 2
     assert_equal(trial, undisturbed)
     states = [read_json(trial.sacred / n / "run.json")["status"] for n in ("1", "2")]
@@ -95,7 +96,7 @@ def test_slurms_warning_makes_a_trial_checkpoint_and_requeue_itself(cluster, tri
 
 
 def test_preemption_by_sigterm_alone_loses_nothing(cluster, trial, undisturbed):
-    cluster.run("scancel", "--signal=TERM", job_of(trial))  # and SLURM kills at the grace's end
+    cluster.run("scancel", "--signal=TERM", only_job(trial))  # and SLURM kills at the grace's end
     completes(trial)
     assert attempts(trial) == 2
     assert_equal(trial, undisturbed)
@@ -104,14 +105,14 @@ def test_preemption_by_sigterm_alone_loses_nothing(cluster, trial, undisturbed):
 def test_a_requeue_by_hand_runs_the_trial_once_more_from_its_checkpoint(
     cluster, trial, undisturbed
 ):
-    cluster.run("scontrol", "requeue", job_of(trial))
+    cluster.run("scontrol", "requeue", only_job(trial))
     completes(trial)
     assert attempts(trial) == 2
     assert_equal(trial, undisturbed)
 
 
 def test_a_cancelled_job_is_not_requeued_and_the_next_run_goes_on(cluster, trial, undisturbed):
-    cluster.run("scancel", job_of(trial))
+    cluster.run("scancel", only_job(trial))
     wait_until(lambda: sight(trial).state == "interrupted", 30, "the job to end")
     time.sleep(3)
     assert sight(trial).state == "interrupted"
@@ -131,7 +132,7 @@ def test_a_killed_process_ends_its_job_and_the_next_run_goes_on(cluster, trial, 
 def test_two_live_copies_of_a_trial_do_not_mix(cluster, trial, undisturbed):
     """A node's daemon dies, its processes live on, and SLURM starts the job on another node."""
     owner = trial.living_owner()
-    (node,) = cluster.run("squeue", "--noheader", "--format=%N", "-j", job_of(trial)).split()
+    (node,) = cluster.run("squeue", "--noheader", "--format=%N", "-j", only_job(trial)).split()
     cluster.kill(f"slurmd.{node}")
     try:
         os.kill(owner["pid"], signal.SIGSTOP)  # so that it is still there when the copy starts
@@ -180,9 +181,9 @@ def test_jobs_outlive_the_launcher_and_the_next_run_follows_them(cluster, tmp_pa
     wait_until(lambda: trains(folder), 60, "the trial to train")
     running.kill()
     running.wait()
-    before = job_of(folder)
+    before = only_job(folder)
     assert main(command) == 0
-    assert job_of(folder) == before
+    assert only_job(folder) == before
     assert attempts(folder) == 1
     assert_equal(folder, undisturbed)
 

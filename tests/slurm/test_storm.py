@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,10 @@ from gapbench.__main__ import main
 from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt
-from gapbench.run import _job, expanded
+from gapbench.run import job_of
+from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import Cluster, wait_until
 
 FAULTS = 30
 PAUSE = 1.0
@@ -62,12 +65,20 @@ class Storm:
             self.kill_the_launcher,
         ]
 
-    def kill_a_process(self) -> None:
+    def owners(self) -> list[dict[str, Any]]:
         folders = [RunFolder(path) for path in (self.results / "runs").glob("*")]
         folders += [RunFolder(place) for path in folders for place in path.rounds.glob("*/*")]
-        owners = [owner for folder in folders if (owner := folder.living_owner())]
+        return [owner for folder in folders if (owner := folder.living_owner())]
+
+    def let_something_begin(self) -> None:
+        with suppress(TimeoutError):  # nothing may be able to, or everything be done
+            wait_until(lambda: bool(self.owners()), 8, "a trial to begin")
+
+    def kill_a_process(self) -> None:
+        owners = self.owners()
         if owners:
-            os.kill(self.chance.choice(owners)["pid"], signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self.chance.choice(owners)["pid"], signal.SIGKILL)
 
     def signal_a_job(self, name: str) -> None:
         self.tell_a_job("scancel", f"--signal={name}")
@@ -101,7 +112,7 @@ class Storm:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     results = tmp_path_factory.mktemp("calm")
-    jobs = [_job(results, "main", e, 1) for e in expanded(FILE, "smoke", SETS, ONLY, "1")[2]]
+    jobs = [job_of(results, "main", e, 1) for e in expanded(FILE, "smoke", SETS, ONLY, "1")[2]]
     assert len(jobs) == 2  # C-GaP and P-GaP
     for job in jobs:
         assert Attempt(job)() == "completed"
@@ -115,6 +126,7 @@ def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturb
     while done < FAULTS:
         storm.keep_launched()
         storm.return_nodes(DEAD_NODE_SECONDS)
+        storm.let_something_begin()
         time.sleep(storm.chance.uniform(0.5, 2) * PAUSE)
         faults = storm.faults()
         if len(storm.dead) > 1:
@@ -123,7 +135,7 @@ def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturb
         done += 1
     storm.kill_the_launcher()
     storm.return_nodes(0)
-    cluster.wait_for_jobs(240)
+    cluster.wait_for_jobs(300)
 
     assert main([*COMMAND, "--results", str(tmp_path)]) == 0
     attempts = 0

@@ -16,7 +16,8 @@ from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
-from gapbench.run import _job, expanded
+from gapbench.run import job_of
+from gapbench.selection import expanded
 from gapbench.tasks.task import Resources
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
@@ -25,7 +26,7 @@ FILE = ABLATIONS / "partitions.yaml"
 RUN = ["run", str(FILE), "--scale", "smoke", "--executor", "slurm", "--only", "image"]
 
 
-def job_of(folder):
+def only_job(folder):
     (job,) = jobs_of(folder)
     return job
 
@@ -36,7 +37,7 @@ def run(results, *options):
 
 def jobs(results, *sets, only="partitions=2", seeds=1):
     entries = expanded(FILE, "smoke", sets, ["image", only], str(seeds))[2]
-    return [_job(results, "partitions", entry, 1) for entry in entries]
+    return [job_of(results, "partitions", entry, 1) for entry in entries]
 
 
 def empty_jobs(results, count):
@@ -68,7 +69,7 @@ def test_an_ablation_on_slurm_gives_the_bits_of_this_process(cluster, tmp_path, 
     for job in jobs(tmp_path, only="partitions=1,2"):
         folder = RunFolder(job.folder)
         assert folder.completed()
-        assert read_json(folder.status)["slurm_job"] == job_of(folder)
+        assert read_json(folder.status)["slurm_job"] == only_job(folder)
         there = RunFolder(tmp_path / "here" / "runs" / folder.path.name)
         there.prepare(read_json(folder.trial), read_json(folder.plan))
         assert Attempt(Job(there.path, "partitions", "", Resources()))() == "completed"
@@ -86,7 +87,7 @@ def test_five_hundred_trials_are_one_array_in_under_ten_seconds(cluster, tmp_pat
     assert time.monotonic() - began < 10
     (array,) = submissions(cluster) - before
     cluster.run("scancel", array)
-    assert job_of(RunFolder(work[-1].folder)) == f"{array}_499"
+    assert only_job(RunFolder(work[-1].folder)) == f"{array}_499"
     script = (tmp_path / "slurm").glob("*/*_submission.sh")
     assert "--array=0-499%3" in next(script).read_text()
     wait_until(lambda: not started.poll(), 60, "the array to end")
@@ -101,7 +102,7 @@ def test_jobs_ask_for_what_the_task_and_the_profile_say(cluster, tmp_path):
     )
     (job,) = empty_jobs(tmp_path, 1)
     started = launch("slurm", [job], None, profile=profile)
-    shown = cluster.run("scontrol", "--oneliner", "show", "job", job_of(RunFolder(job.folder)))
+    shown = cluster.run("scontrol", "--oneliner", "show", "job", only_job(RunFolder(job.folder)))
     for part in ("Partition=main", "TimeLimit=03:00:00", "NumCPUs=2", "Nice=7", "Requeue=1"):
         assert f" {part} " in shown, part
     assert "MinMemoryNode=512M" in shown
@@ -116,7 +117,7 @@ def test_a_failed_trial_is_a_failed_job(cluster, tmp_path):
     wait_until(lambda: not started.poll(), 60, "the job to end")
     folder = RunFolder(job.folder)
     assert folder.state() == "failed"
-    wait_until(lambda: f"{job_of(folder)}|FAILED" in listing(cluster), 20, "SLURM to notice")
+    wait_until(lambda: f"{only_job(folder)}|FAILED" in listing(cluster), 20, "SLURM to notice")
 
 
 @pytest.mark.parametrize(

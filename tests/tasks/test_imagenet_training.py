@@ -17,7 +17,7 @@ from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
-from gapbench.run import expanded
+from gapbench.selection import expanded
 from tests.jpegs import plant, truncate
 from tests.runs import assert_equal, attempt, free_port, in_child, prepared
 

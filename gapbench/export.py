@@ -104,9 +104,10 @@ def sparse(
             tensors[name] = tensor.contiguous()
             continue
         mask = masks[name]
-        if tensor[~mask].any():
+        values = tensor.contiguous()[mask]
+        if tensor.count_nonzero() != values.count_nonzero():
             raise UserError(f"layer {name}: has weights outside its mask")
-        tensors[f"{name}.values"] = tensor.contiguous()[mask]
+        tensors[f"{name}.values"] = values
         tensors[f"{name}.mask"] = mask_codes.encode(mask)
     written = {
         "version": VERSION,

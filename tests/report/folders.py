@@ -99,11 +99,19 @@ def history_of(trial: Trial, value: float) -> list[dict[str, Any]]:
              "coverage": min(1.0, 0.3 * epoch), "train_flops_ratio": 0.1 * epoch}
         )  # fmt: skip
         if epoch < 3:
+            # the branches of P-GaP prune a partition each, and are merged then
+            pruned = "conv1.weight" if (trial.method, epoch) == ("p_gap", 2) else "fc.weight"
             lines.append(
                 {"kind": "change", "epoch": float(epoch), "step": 100 * epoch, "event": "prune",
-                 "layers": ["fc.weight"], "mask_error": 0.02 * epoch, "iou": {"fc.weight": 0.7},
+                 "layers": [pruned], "mask_error": 0.02 * epoch, "iou": {pruned: 0.7},
                  "before": metric, "after": {"val/accuracy": value - 1.5, "val/loss": 0.6},
                  "densities": densities}
+            )  # fmt: skip
+        if (trial.method, epoch) == ("p_gap", 2):
+            lines.append(
+                {"kind": "change", "epoch": 2.0, "step": 200, "event": "merge",
+                 "layers": list(LAYERS), "mask_error": None, "iou": None, "before": None,
+                 "after": None, "densities": densities}
             )  # fmt: skip
     return lines
 

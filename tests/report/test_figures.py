@@ -17,7 +17,13 @@ from gapbench.report.plots.performance import pareto
 from gapbench.report.plots.training import _phases
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
-TRIALS = [trial_of("dense"), trial_of(), trial_of(sparsity=0.8), trial_of("rigl")]
+TRIALS = [
+    trial_of("dense"),
+    trial_of(),
+    trial_of(sparsity=0.8),
+    trial_of("rigl"),
+    trial_of("p_gap"),
+]
 
 
 def evidence(
@@ -102,6 +108,18 @@ def test_mask_iou_has_a_value_for_each_layer_and_prune(tmp_path: Path) -> None:
     own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)]
     assert list(own["epoch"]) == [1.0, 2.0] and set(own["layer"]) == {"fc.weight"}
     assert list(own["iou"]) == pytest.approx([0.7, 0.7])
+
+
+def test_branches_differ_by_what_their_partitions_have_moved(tmp_path: Path) -> None:
+    frame = plotted(tmp_path, "branch_iou")
+    assert list(frame["row"].unique()) == ["P-GaP"]
+    values = frame.set_index(["branch", "other"])["iou"]
+    assert values[1, 1] == values[2, 2] == 1.0 and values[1, 2] == values[2, 1]
+    kept = {"conv1.weight": 14.4, "layer1.0.conv1.weight": 230.4, "fc.weight": 64.0}
+    moved = kept["conv1.weight"] + kept["fc.weight"]
+    shared = kept["layer1.0.conv1.weight"] + moved * 2 * 0.7 / 1.7
+    covered = kept["layer1.0.conv1.weight"] + moved * 2 / 1.7
+    assert values[1, 2] == pytest.approx(shared / covered)
 
 
 def test_prune_shock_is_the_metric_after_minus_before(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ NAMES = (
     "accuracy_vs_flops",
     "accuracy_vs_sparsity",
     "anytime",
+    "branch_iou",
     "coverage",
     "layer_density",
     "loss_curves",

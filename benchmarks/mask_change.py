@@ -15,9 +15,9 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from benchmarks.events import DISTRIBUTIONS, SIZES, Subject
+from benchmarks.events import DISTRIBUTIONS, SIZES, Event, Subject
 from benchmarks.peak_memory import peaks
 from benchmarks.peers import NotInstalled
 from benchmarks.rows import Peer, Row, main, paired
@@ -46,8 +46,8 @@ def rows(quick: bool) -> list[Row]:
 def times(size: str, rounds: int) -> list[Row]:
     """Return the rows of what changes of one model take."""
     subject = Subject(size)
-    events = ("topk", "topk, again", "kthvalue", "copy", *PRUNES, RIGL)
-    seen = measured(subject, events, rounds)
+    names = ("topk", "topk, again", "kthvalue", "copy", *PRUNES, RIGL)
+    seen = measured({name: subject.event(name) for name in names}, rounds)
     weights = f"{size} ({subject.numel / 1e6:.3g} M)"
     medians = {name: statistics.median(taken) * 1000 for name, taken in seen.items()}
     kthvalue = Peer("kthvalue", medians["kthvalue"], paired(seen["kthvalue"], seen["topk"]))
@@ -63,14 +63,9 @@ def times(size: str, rounds: int) -> list[Row]:
     return [*found, _against_peer(size, weights)]
 
 
-def measured(subject: Subject, names: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Return processor seconds of every event, one of each in turn; the first round is a warm-up.
-
-    Raises:
-        NotInstalled: if one is a peer's that is not there.
-    """
-    events = {name: subject.event(name) for name in names}
-    seen: dict[str, list[float]] = {name: [] for name in names}
+def measured(events: Mapping[str, Event], rounds: int) -> dict[str, list[float]]:
+    """Return processor seconds of every event, one of each in turn, after a round to warm up."""
+    seen: dict[str, list[float]] = {name: [] for name in events}
     for number in range(-1, rounds):
         for name, event in events.items():
             event.prepare()
@@ -114,10 +109,11 @@ def _against_topk(
 def _against_peer(size: str, weights: str) -> Row:
     what = f"{RIGL} over {PEER}'s, {weights}"
     try:
-        # a model of its own, since the peer hooks into it; few rounds, since it takes very long
-        seen = measured(Subject(size), (RIGL, PEER), rounds=1)
+        # each on a model of its own, since the peer masks gradients too; it takes very long
+        events = {name: Subject(size).event(name) for name in (RIGL, PEER)}
     except NotInstalled as error:
         return Row(what, None, "ms", note=f"{PEER}: {error}")
+    seen = measured(events, rounds=1)
     ours, theirs = (seen[name][0] * 1000 for name in (RIGL, PEER))
     return Row(what, ours, "ms", PEER, theirs, ours / theirs, PEER_LIMIT)
 

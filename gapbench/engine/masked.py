@@ -86,9 +86,9 @@ class MaskedWeights:
             _clear_outside(self.masks[name], self.params[name], *self._moments(name))
         self._refresh()
 
-    def prune(self, keep: Mapping[str, int]) -> None:
-        """Keep the `keep[layer]` largest weights of each layer; a masked one never comes back."""
-        self.mask_by({name: top_mask(self._scores(name), count) for name, count in keep.items()})
+    def largest(self, keep: Mapping[str, int]) -> dict[str, Tensor]:
+        """Return masks of the `keep[layer]` largest weights; a masked one never comes back."""
+        return {name: top_mask(self._scores(name), count) for name, count in keep.items()}
 
     @torch.no_grad()
     def grow(self, names: Iterable[str]) -> dict[str, Tensor]:

@@ -294,12 +294,13 @@ class Sparsifier:
         self._count_steps()
         params = {name: self.weights.params[name] for name in names}
         keep = self.targets.keep(params, progress)
-        dense = {name: param.detach().clone() for name, param in params.items()}
-        self.weights.prune(keep)
+        masks = self.weights.largest(keep)
+        error = mask_error(params, masks)
+        self.weights.mask_by(masks)
         masks = {name: self.weights.masks[name] for name in names}
         overlap = iou({n: old for n, old in self._before_growth.items() if n in masks}, masks)
         self._before_growth = {}
-        self._record("prune", names, mask_error(dense, masks), overlap or None)
+        self._record("prune", names, error, overlap or None)
 
     def _drop_and_grow(self, update: DropGrow, fraction: float) -> None:
         self._count_steps()

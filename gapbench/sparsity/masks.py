@@ -55,18 +55,22 @@ def _top_of_device(flat: Tensor, keep: int) -> Tensor:
 def _top_of_host(flat: Tensor, keep: int) -> Tensor:
     """Do it on the CPU: numpy selects many times faster than torch, and counts can be read.
 
-    Entries of the lowest value, as masked ones are, are left out where they are many: ties make
-    numpy's partition twenty times slower.
+    Masked entries, and zero gradients behind dead units, are ties that make numpy's partition
+    twenty times slower: the lowest values are left out of it as long as they are many.
     """
     if flat.element_size() < 4:
         flat = flat.float()  # exact; numpy has no bfloat16
-    values = flat.numpy()
-    threshold = values.min()
-    above = values > threshold
-    count = int(np.count_nonzero(above))
-    if keep <= count:
-        some = np.compress(above, values) if 2 * count < values.size else values
-        threshold = np.partition(some, some.size - keep)[some.size - keep]
+    values = some = flat.numpy()
+    while True:
+        threshold = some.min()
+        above = some > threshold
+        count = int(np.count_nonzero(above))
+        if keep > count:
+            break
+        if count > 0.99 * some.size:
+            threshold = np.partition(some, some.size - keep)[some.size - keep]
+            break
+        some = np.compress(above, some)
     mask = values >= threshold
     surplus = int(np.count_nonzero(mask)) - keep
     if surplus:

@@ -45,7 +45,7 @@ def test_top_mask_is_exact_for_many_ties_in_every_float_type(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("values", ["distinct", "tied", "mostly lowest"])
+@pytest.mark.parametrize("values", ["distinct", "tied", "mostly lowest", "mostly zero"])
 def test_cpu_and_device_select_the_same_weights(values, dtype):
     scores = torch.randn(4001, generator=torch.Generator().manual_seed(1))
     if values == "tied":
@@ -53,6 +53,9 @@ def test_cpu_and_device_select_the_same_weights(values, dtype):
         scores[::3] = -0.0
     elif values == "mostly lowest":
         scores[40:] = -float("inf")
+    elif values == "mostly zero":  # as gradients behind dead units, with kept ones below them
+        scores = scores.abs() * (torch.arange(4001) % 9 == 0)
+        scores[1::9] = -float("inf")
     scores = scores.to(dtype)
     for keep in (1, 39, 41, 400, 2000, 4000):
         mask = _top_of_host(scores, keep)

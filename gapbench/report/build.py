@@ -18,8 +18,18 @@ from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec, Scale
 from gapbench.report import render
 from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import RUNS, LeftOut, Scan, read_runs, runs_frame, scan, write_runs
-from gapbench.report.figures import draw, evidence_of, figures, save
+from gapbench.report.collect import (
+    RUNS,
+    LeftOut,
+    Scan,
+    is_plain,
+    read_runs,
+    require_real,
+    runs_frame,
+    scan,
+    write_runs,
+)
+from gapbench.report.figures import draw_all, evidence_of, figures, save
 from gapbench.report.full_numbers import to_csv
 from gapbench.report.histories import Histories, read_histories
 from gapbench.report.tables import Table, table_of
@@ -157,18 +167,17 @@ def check(spec: AblationSpec, folder: Path) -> list[str]:
     differing = []
     for name, text in table_texts(all_results, tables, spec).items():
         path = folder / name
-        if not path.is_file() or path.read_bytes() != text.encode():
+        if not is_plain(path) or path.read_bytes() != text.encode():
             differing.append(name)
     return differing
 
 
 def _make(results: Path, folder: Path) -> None:
-    """Make the report's folder; a link on the way would lead out of the results folder."""
-    inside = len(folder.parts) - len(results.parts)
-    for part in (folder, *folder.parents[: inside - 1]):
-        if part.is_symlink():
-            raise UserError(f"{part}: is a link: a report is written to real folders only")
+    """Make the folder of the figures; no link, there or on the way, leads out of the results."""
+    require_real(folder, results)
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (*folder.parent.iterdir(), *folder.iterdir()):
+        require_real(path, results)
 
 
 # -- figures -------------------------------------------------------------------------------------
@@ -211,9 +220,9 @@ def _draw_all(
 ) -> tuple[list[Path], list[LeftOut]]:
     evidence = evidence_of(results, frame, histories)
     paths, left_out = [], []
-    for name in spec.report.figures or figures:
+    names = tuple(spec.report.figures or figures)
+    for name, files in zip(names, draw_all(names, evidence), strict=True):
         stem = f"{name}-{results.task}" if several else name
-        files = draw(name, evidence)
         if files is None:
             left_out.append(LeftOut(f"figures/{stem}", "nothing has run that it could show"))
         else:

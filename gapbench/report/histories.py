@@ -13,7 +13,6 @@ import pandas as pd
 from gapbench.report.collect import LeftOut, Run, is_plain
 
 CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
-MAPPINGS = ("iou", "before", "after")
 CHANGE = ("epoch", "step", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
 
@@ -102,7 +101,9 @@ def _is_line(value: object) -> bool:
         isinstance(value, dict)
         and value.get("kind") in ("epoch", "change")
         and isinstance(value.get("epoch"), (int, float))
-        and all(isinstance(value.get(name), (dict, NoneType)) for name in MAPPINGS)
+        and isinstance(value.get("iou"), (dict, NoneType))
+        and isinstance(value.get("before"), (dict, NoneType))
+        and isinstance(value.get("after"), (dict, NoneType))
     )
 
 

@@ -11,7 +11,7 @@ from gapbench.errors import UserError
 from gapbench.experiments.trials import Trial
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
-from gapbench.report.figures import COLOURS, Evidence, draw, evidence_of, figures, looks
+from gapbench.report.figures import COLOURS, Evidence, draw, draw_all, evidence_of, figures, looks
 from gapbench.report.histories import read_histories
 from gapbench.report.plots.performance import pareto
 from gapbench.report.plots.training import _phases
@@ -103,6 +103,16 @@ def test_coverage_is_averaged_over_seeds_epoch_by_epoch(tmp_path: Path) -> None:
     assert list(own["coverage"]) == pytest.approx([0.3, 0.6, 0.9, 1.0])
 
 
+def test_coverage_of_branches_never_falls(tmp_path: Path) -> None:
+    found = evidence(tmp_path)
+    curves = found.histories.curves
+    curves.loc[(curves["row"] == "P-GaP") & (curves["epoch"] == 3), "coverage"] = 0.2
+    drawn = figures["coverage"](found)
+    assert drawn is not None
+    own = drawn[1][drawn[1]["row"] == "P-GaP"]
+    assert list(own["coverage"]) == pytest.approx([0.3, 0.6, 0.6, 1.0])
+
+
 def test_mask_iou_has_a_value_for_each_layer_and_prune(tmp_path: Path) -> None:
     frame = plotted(tmp_path, "mask_iou")
     own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)]
@@ -149,3 +159,9 @@ def test_a_method_has_one_colour_in_all_figures_and_its_variants_differ() -> Non
     assert one.marker == two.marker and one.dashes != two.dashes and two.hollow
     assert len({colour for colour, _ in COLOURS.values()}) == len(COLOURS)
     assert len({marker for _, marker in COLOURS.values()}) == len(COLOURS)
+
+
+def test_figures_drawn_side_by_side_are_those_drawn_alone(tmp_path: Path) -> None:
+    found, names = evidence(tmp_path), ("means", "coverage", "accuracy_vs_sparsity")
+    assert draw_all(names, found) == [draw(name, found) for name in names]
+    assert draw_all(names[:1], found) == [draw(names[0], found)]

@@ -107,7 +107,7 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
     from gapbench.experiments.grid import scale_of
     from gapbench.report.answers import check_answers
     from gapbench.report.build import SELECTION, check
-    from gapbench.report.collect import RUNS
+    from gapbench.report.collect import RUNS, require_real
 
     failed = 0
     for file in files:
@@ -119,6 +119,7 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
         if not made:
             print(f"{whole}: there is no report")
         for folder in made:
+            require_real(folder / RUNS, results)
             wrong = check(ablation.spec, folder)
             failed += bool(wrong)
             told = f"not what {RUNS} gives: {', '.join(wrong)}" if wrong else "as from runs.csv"

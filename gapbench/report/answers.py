@@ -10,7 +10,7 @@ from pathlib import Path
 from gapbench.errors import UserError
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import RUNS, read_runs
+from gapbench.report.collect import RUNS, is_plain, read_runs, require_real
 from gapbench.report.comparisons import Comparison, of_claim
 from gapbench.report.records import NOTHING, text_of
 from gapbench.report.render import markdown
@@ -22,8 +22,9 @@ MOST_DIFFERENCES = 4  # more than these are summed up by the one that speaks mos
 BOUNDS = (
     "Differences are means over seeds with the half-widths of their 95 % t-intervals. "
     "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
-    "comparisons of a question; not resolved means that neither did, and that the difference may "
-    "be anything inside its interval."
+    "comparisons of a question. Not resolved, and not shown to be worse, are no proof of equality: "
+    "the difference may be anything inside its interval. Detectable is the smallest true "
+    "difference that the test finds with 80 % power at this n."
 )
 
 
@@ -74,7 +75,9 @@ class Answer:
         at = f" at {self.results.column} {text_of(comparison.column)}"
         at = at if len(self.results.columns) > 1 else ""
         rows = f"{comparison.row.name} against {comparison.reference.name}"
-        return f"{rows}{at}: {words} (n = {summary.n})"
+        least = comparison.detectable
+        shown = "" if least is None else f", detectable {least:.{places}f}"
+        return f"{rows}{at}: {words} (n = {summary.n}{shown})"
 
 
 def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answer]:
@@ -92,6 +95,8 @@ def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answe
 def answers_at(results: Path, scale: str, specs: Sequence[AblationSpec]) -> list[Answer]:
     """Return the answers of the reports that are there, from their runs.csv alone."""
     folders = [(spec, results / scale / spec.name / RUNS) for spec in specs]
+    for _, path in folders:
+        require_real(path, results)
     return [
         answer
         for spec, path in folders
@@ -105,14 +110,13 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
     body = [
         (
             Text(answer.claim.asks),
-            Text(answer.results.ablation),
-            Text(answer.results.task),
             Text(answer.verdict),
             Text(answer.differences or NOTHING),
+            Text(f"{answer.results.ablation}, {answer.results.task}"),
         )
         for answer in answers
     ]
-    head = ("question", "ablation", "task", "answer", "differences")
+    head = ("question", "answer", "differences", "rows of")
     return Grid(title, head, tuple(body), keys=1, notes=(BOUNDS,))
 
 
@@ -128,11 +132,10 @@ def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> P
     """Write the answers of a scale from the runs.csv that are there.
 
     Raises:
-        UserError: if the file is a link, which could lead anywhere, or cannot be written.
+        UserError: if a link is on the way, or the file cannot be written.
     """
     path = results / scale / ANSWERS
-    if path.is_symlink():
-        raise UserError(f"{path}: is a link: answers are written to a real file only")
+    require_real(path, results)
     try:
         path.write_text(answers_text(answers_at(results, scale, specs), scale), encoding="utf-8")
     except OSError as error:
@@ -143,6 +146,6 @@ def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> P
 def check_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> tuple[Path, bool]:
     """Say whether the answers of a scale are what the runs.csv give; so is no file of no report."""
     path, answers = results / scale / ANSWERS, answers_at(results, scale, specs)
-    if not path.is_file():
+    if not is_plain(path):
         return path, not answers
     return path, path.read_bytes() == answers_text(answers, scale).encode()

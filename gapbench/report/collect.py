@@ -125,6 +125,19 @@ def is_plain(path: Path) -> bool:
         return False
 
 
+def require_real(path: Path, results: Path) -> None:
+    """Check that no part of a report's path below `results` is a link, which could lead anywhere.
+
+    Raises:
+        UserError: naming the link.
+    """
+    for part in (path, *path.parents):
+        if part == results:
+            return
+        if part.is_symlink():
+            raise UserError(f"{part}: is a link: reports are in real folders and files only")
+
+
 def _trial(folder: RunFolder) -> Trial:
     if not is_plain(folder.trial):
         raise UserError("no trial.json: not a run folder")

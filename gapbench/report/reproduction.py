@@ -22,6 +22,7 @@ from gapbench.report.collect import (
     measured,
     read_run,
     read_runs,
+    require_real,
 )
 from gapbench.report.records import COMPLETED, is_given
 from gapbench.tasks.task import tasks
@@ -122,6 +123,7 @@ def find_original(results: Path, key: str) -> Original:
     folders = {folder.path.name: folder for folder in folders_of(results)}
     rows: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path in sorted(results.glob(f"*/*/{RUNS}")):
+        require_real(path, results)
         for row in read_runs(path).to_dict("records"):
             if row["state"] == COMPLETED:
                 rows.setdefault(str(row["key"]), (path, {str(n): v for n, v in row.items()}))

@@ -75,12 +75,15 @@ class Table:
 
 
 def table_of(results: Results, spec: AblationSpec) -> Table:
-    """Return the grids: results beside published values, comparisons, the claim, cost."""
+    """Return the grids: results beside published values, comparisons, the claims, cost."""
     grids = [_result_grid(results)]
     comparisons = to_baseline(results, spec.report.baseline)
     if comparisons:
         grids.append(_comparison_grid(results, comparisons, spec.report.baseline))
-    grids += [claim_grid(results, claim) for claim in spec.claims]
+    explained = bool(comparisons)
+    for claim in spec.claims:
+        grids.append(_claim_grid(results, claim, explained))
+        explained = explained or bool(grids[-1].body)
     grids.append(_cost_grid(results))
     return Table(results.ablation, results.question, results.task, tuple(grids))
 
@@ -217,8 +220,14 @@ def _comparison_grid(
     )
 
 
-def claim_grid(results: Results, claim: Claim) -> Grid:
-    """Return the comparisons that answer a claim's question."""
+def _claim_grid(results: Results, claim: Claim, explained: bool) -> Grid:
+    """Return the comparisons that answer a claim's question.
+
+    Args:
+        results: of one task.
+        claim: the question.
+        explained: whether a grid above says already what its columns are.
+    """
     comparisons = of_claim(results, claim)
     lines = [
         (*_compared(results, c), _verdict(c, claim_word(claim, c.verdict))) for c in comparisons
@@ -228,7 +237,7 @@ def claim_grid(results: Results, claim: Claim) -> Grid:
         head=(*_comparison_heads(results), "answer"),
         body=tuple(lines),
         keys=3,
-        notes=_comparison_notes(comparisons) if lines else (nothing_compared(claim),),
+        notes=_comparison_notes(comparisons, explained) if lines else (_nothing_compared(claim),),
         on_screen=bool(lines),
         only_in_files=DETAILS,
     )
@@ -237,11 +246,11 @@ def claim_grid(results: Results, claim: Claim) -> Grid:
 def claim_word(claim: Claim, verdict: Verdict) -> str:
     """Return what a verdict means for a claim."""
     if claim.holds == "as good" and verdict == "no difference shown":
-        return verdict
+        return "not shown to be worse"
     return CLAIM_WORDS[verdict]
 
 
-def nothing_compared(claim: Claim) -> str:
+def _nothing_compared(claim: Claim) -> str:
     """Return why nothing answers a claim here."""
     if claim.equal == "train_flops":
         return f"No rows that have run spend alike: within {100 * LIKE_FLOPS:g} % of each other."
@@ -294,14 +303,19 @@ def _p(value: float | None) -> Text:
     return Text("< 0.001" if value < 0.001 else f"{value:.3f}", value)
 
 
-def _comparison_notes(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+def _comparison_notes(
+    comparisons: Sequence[Comparison], explained: bool = False
+) -> tuple[str, ...]:
     tests = sum(c.p_holm is not None for c in comparisons)
     if not tests:
         return ("No comparison has two seeds or more that differ: nothing can be tested.",)
+    corrected = f"Holm-corrected for {tests} comparison{'s' if tests > 1 else ''}"
+    if explained:
+        return (f"{corrected}; columns as above.",)
     return (
         f"Mean difference ± half-width of its 95 % t-interval; effect size: mean over standard "
-        f"deviation of the differences; paired t-test, Holm-corrected for {tests} "
-        f"comparison{'s' if tests > 1 else ''}; detectable: the smallest true difference that "
+        f"deviation of the differences; paired t-test, {corrected}; "
+        f"detectable: the smallest true difference that "
         f"would be found at this n with {stats.POWER:.0%} power.".replace("80%", "80 %"),
     )
 

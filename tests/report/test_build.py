@@ -131,6 +131,22 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["runs.csv", "table.md", "figures", "figures/means.png"])
+def test_no_file_is_written_or_checked_through_a_link(tmp_path: Path, name: str) -> None:
+    results = tmp_path / "results"
+    entries = entries_of(results)
+    made = report(ablation(), "mini", entries, results)
+    outside = tmp_path / "outside"
+    (made.folder / name).rename(outside)
+    (made.folder / name).symlink_to(outside)
+    before = contents(outside) if outside.is_dir() else outside.read_bytes()
+    with pytest.raises(UserError, match="is a link"):
+        report(ablation(), "mini", entries, results)
+    assert (contents(outside) if outside.is_dir() else outside.read_bytes()) == before
+    if name == "table.md":
+        assert check(ablation().spec, made.folder) == [name]
+
+
 def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
     made = make(tmp_path)
     precious = made.folder / "precious"

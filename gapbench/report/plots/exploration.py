@@ -23,12 +23,17 @@ MOST_PANELS = 9
 
 @figure("coverage")
 def coverage(evidence: Evidence) -> Drawn | None:
-    """Draw the share of prunable weights that has ever been active, over epochs."""
+    """Draw the share of prunable weights that has ever been active, over epochs.
+
+    Of P-GaP's branches it is the largest share so far: each counts its own partition, until they
+    are merged.
+    """
     results, curves = evidence.results, evidence.histories.curves
     frame = curves[["row", "column", "epoch", "coverage"]].dropna(subset="coverage")
     if frame.empty:
         return None
     frame = frame.groupby(["row", "column", "epoch"], sort=False, as_index=False).mean()
+    frame["coverage"] = frame.groupby(["row", "column"], sort=False)["coverage"].cummax()
     columns = [column for column in results.columns if column in set(frame["column"])]
     if not columns:
         return None

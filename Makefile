@@ -1,6 +1,7 @@
 # make run    train, compare and report on this machine: the partitions ablation, two seeds
 # make test   the whole test suite
 # make lint   ruff and mypy
+# make bench  all benchmarks as one table; about ten minutes, and the machine should do nothing else
 # Each sets up .venv first, from the versions in constraints.txt. Another Python: make PYTHON=python3.12
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 FAIRSEQ := fairseq==0.12.2
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint translation freeze clean
+.PHONY: run test lint bench translation freeze clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2 --only image
@@ -25,6 +26,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks --write docs/performance.md
+
 # fairseq's own requirements cannot be resolved any more, hence --no-deps; the extra has what it
 # imports. Its build needs a C++ compiler, and takes its tools from the same constraints.
 translation: $(VENV)/installed-translation
@@ -36,6 +40,10 @@ $(VENV)/installed-translation: $(VENV)/installed
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(INSTALL) --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(INSTALL) --editable '.[bench]'
 	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python

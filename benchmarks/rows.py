@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,19 @@ def _figure(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def dump(rows: Sequence[Row]) -> list[dict[str, object]]:
+def dump(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the rows as plain data, `reached` included."""
     return [{**asdict(row), "reached": row.reached} for row in rows]
+
+
+def load(data: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return the rows that `dump` made plain."""
+    found = []
+    for line in data:
+        fields = {name: value for name, value in line.items() if name != "reached"}
+        peers = tuple(Peer(**peer) for peer in fields.pop("peers"))
+        found.append(Row(**fields, peers=peers))
+    return found
 
 
 def main(description: str | None, rows: Callable[[bool], list[Row]]) -> None:

@@ -41,6 +41,9 @@ COLOURS = {
 OTHER = ("#777777", "*")
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
+LEGEND_WIDTH = 6.0  # inches, the least width of a figure that has a legend
+LEGEND_LINE = 0.18  # inches
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -169,15 +172,21 @@ def one_range(axes: Sequence[Axes]) -> None:
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:
-    """Put one legend for all axes under the figure, as many entries abreast as fit, or `across`."""
+    """Put one legend for all axes under the figure, which grows by as much.
+
+    As many entries stand abreast as fit, at most `across`.
+    """
     handles: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
-    if handles:
-        widest = 0.5 + 0.065 * max(map(len, handles))  # inches
-        across = max(1, min(across, int(made.get_figwidth() / widest)))
-        made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across)
+    if not handles:
+        return
+    made.set_figwidth(max(made.get_figwidth(), LEGEND_WIDTH))
+    widest = 0.5 + 0.065 * max(map(len, handles))
+    across = max(1, min(across, int(made.get_figwidth() / widest)))
+    made.set_figheight(made.get_figheight() + LEGEND_LINE * -(-len(handles) // across))
+    made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across)
 
 
 # -- saving --------------------------------------------------------------------------------------

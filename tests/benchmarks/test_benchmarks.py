@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BEGIN, BENCHMARKS, END, main, marked, where
-from benchmarks.rows import load
+from benchmarks.rows import Row, load
 
 ROOT = Path(__file__).parents[2]
 
 
-def by_script(name: str, tmp_path: Path) -> list[dict[str, object]]:
+def by_script(name: str, tmp_path: Path) -> list[Row]:
     file = tmp_path / "rows.json"
     words = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)

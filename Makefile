@@ -59,7 +59,7 @@ $(BIN)/python:
 		exit 2; fi
 
 # renews constraints.txt from an environment that holds every extra
-freeze: $(VENV)/installed-dev $(VENV)/installed-translation
+freeze: $(VENV)/installed-dev $(VENV)/installed-bench $(VENV)/installed-translation
 	{ sed -n '/^#/p' constraints.txt; \
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu//' | sort -f; \
 	} > constraints.new

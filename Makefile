@@ -16,7 +16,7 @@ FAIRSEQ := fairseq==0.12.2
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2 --only image
 
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev $(VENV)/installed-bench
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
 		echo "fairseq could not be built here: the tests that need it are skipped"
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope

@@ -72,10 +72,17 @@ class Cluster:
     def stop(self) -> None:
         """Cancel all jobs and stop every process that was started, the last one first."""
         if self._lives("slurmctld"):
-            self.run("scancel", "--user", getpass.getuser(), check=False)
-            self.wait_for_jobs(30)
+            self.clear()
         for name in reversed(list(self._started)):
             self.kill(name, signal.SIGTERM)
+
+    def clear(self) -> None:
+        """Cancel all jobs and wait for their end.
+
+        A controller that is killed forgets the last seconds: jobs cancelled then wait again.
+        """
+        self.run("scancel", "--user", getpass.getuser())
+        self.wait_for_jobs(60)
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run one of SLURM's commands and return what it prints."""

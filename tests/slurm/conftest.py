@@ -41,9 +41,10 @@ def _running(accounting: bool) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(plain_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """The cluster without accounting, in this process's environment."""
-    return _used(plain_cluster, monkeypatch)
+def cluster(plain_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster without accounting, in this process's environment, and afterwards without jobs."""
+    yield _used(plain_cluster, monkeypatch)
+    plain_cluster.clear()
 
 
 def _used(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:

@@ -205,7 +205,9 @@ def _to_do(
         elif only_failed and sight.state != "failed":
             continue
         elif sight.state in ("running", "queued"):
-            (todo if attach and sight.job else elsewhere).append(entry)
+            # one that waits without a job is just being submitted by another launcher
+            follow = attach and (sight.job or sight.state == "queued")
+            (todo if follow else elsewhere).append(entry)
         else:
             todo.append(entry)
             if force:

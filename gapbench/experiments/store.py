@@ -164,13 +164,14 @@ class RunFolder:
         if self.completed():
             return "completed"
         owner = read_json(self.owner)
-        if marks.is_mark(owner):
-            return "running" if self._lives(owner) else "lost"
+        if marks.is_mark(owner) and self._lives(owner):
+            return "running"
         written = self.read_status().get("state")
-        if written in ("failed", "interrupted"):
+        if not marks.is_mark(owner) and written in ("failed", "interrupted"):
             return "failed" if written == "failed" else "interrupted"
-        if written == "running":
-            return "lost"
+        if marks.is_mark(owner) or written == "running":
+            # one that was asked to stop and then killed has ended as it should
+            return "interrupted" if self.cancelled.exists() else "lost"
         return "queued" if self.submitted.exists() else "planned"
 
     def _last_sign(self) -> float:

@@ -131,7 +131,8 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
     listed = None if answer is None else answer.get(job)
     if answer is None:
         return Sight(state, job, "SLURM does not answer")
-    if listed is None or not listed.lives:
+    ending = listed is not None and listed.state == "COMPLETING" and folder.cancelled.exists()
+    if listed is None or not listed.lives or ending:  # not to be requeued any more
         hint = "" if listed is None else listed.hint
         return Sight(_without_job(folder, state), job, hint)
     status = read_json(folder.status) or {}

@@ -127,6 +127,17 @@ def test_an_interrupted_trial_that_slurm_requeued_is_queued(folders, submitted):
     assert state_of(folder, silent=True) == "interrupted"
 
 
+def test_a_cancelled_trial_is_interrupted_while_its_job_ends_or_after_it_was_killed(
+    folders, submitted
+):
+    folder = folders[0]
+    folder.begin_attempt()
+    folder.cancel()
+    assert state_of(folder, j12_0="RUNNING") == "queued"  # still to notice
+    assert state_of(folder, j12_0="COMPLETING") == "interrupted"
+    assert state_of(folder) == "interrupted"
+
+
 def test_a_failed_trial_stays_failed_while_its_job_ends_and_is_queued_when_retried(
     folders, submitted, tmp_path
 ):

@@ -266,7 +266,7 @@ def _slurm_conf(folder: Path, ports: Mapping[str, int]) -> list[str]:
         "SchedulerType=sched/backfill",
         "SchedulerParameters=sched_interval=1,sched_min_interval=100000,bf_interval=1,"
         "batch_sched_delay=0,defer_batch=0,requeue_delay=2",
-        "KillWait=5",
+        "KillWait=10",
         "MessageTimeout=5",  # how long commands wait for a controller that is not there
         "MinJobAge=300",
         "SlurmdTimeout=15",

@@ -42,7 +42,7 @@ def _running(accounting: bool) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(plain_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster without accounting, in this process's environment, and afterwards without jobs."""
+    """The cluster without accounting, in this process's environment; no job outlives the test."""
     yield _used(plain_cluster, monkeypatch)
     plain_cluster.clear()
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,9 +22,6 @@ from gapbench.options import (
 )
 from gapbench.selection import expanded, is_selection, tell_left_out
 from gapbench.status import find
-
-if TYPE_CHECKING:
-    from gapbench.experiments.schema import AblationSpec
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -53,6 +50,7 @@ def report(
     """Make tables, figures and a page from the run folders that are there; nothing is trained."""
     from rich.console import Console
 
+    from gapbench.experiments.ablation import read
     from gapbench.report.answers import write_answers
     from gapbench.report.build import report as build
     from gapbench.report.collect import scan
@@ -66,14 +64,16 @@ def report(
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
     console, found, whole = Console(highlight=False), scan(results), not files
-    made = []
+    made, specs = [], []
     for file in given:
         try:
             ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
         except NotInstalled as error:
             print(f"{file} is left out: {error}", file=sys.stderr)
             whole = False
+            specs.append(read(file).spec)
             continue
+        specs.append(ablation.spec)
         tell_left_out(ablation, chosen, only or ())
         selection = is_selection(ablation, chosen, set_, only, seeds)
         whole = whole and not selection
@@ -87,15 +87,9 @@ def report(
         page = write_page(shown, title, found, folder / PAGE)
         console.print(f"page: {page}", soft_wrap=True)
     if not (files or set_ or only) and seeds is None:
-        path = write_answers(results, scale, _specs(given))
+        path = write_answers(results, scale, specs)
         console.print(f"answers: {path}", soft_wrap=True)
     return 0
-
-
-def _specs(files: Sequence[Path]) -> list[AblationSpec]:
-    from gapbench.experiments.ablation import read
-
-    return [read(file).spec for file in files]
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
@@ -110,8 +104,8 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
     from gapbench.report.collect import RUNS, require_real
 
     failed = 0
-    for file in files:
-        ablation = read(file)
+    ablations = [read(file) for file in files]
+    for ablation in ablations:
         whole = results / scale_of(ablation, scale) / ablation.name
         made = [folder for folder in (whole, whole / SELECTION) if (folder / RUNS).exists()]
         if not made and every:
@@ -125,7 +119,7 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
             told = f"not what {RUNS} gives: {', '.join(wrong)}" if wrong else "as from runs.csv"
             print(f"{folder}: {told}")
     if not every:
-        path, fits = check_answers(results, scale, _specs(files))
+        path, fits = check_answers(results, scale, [ablation.spec for ablation in ablations])
         failed += not fits
         print(f"{path}: {'as from' if fits else 'not what'} {RUNS}{'' if fits else ' gives'}")
     return 1 if failed else 0
@@ -133,12 +127,13 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
 
 def claims(results: ResultsOption = RESULTS) -> int:
     """Print what the papers claim, what tests it, and what was measured at which scale."""
+    from gapbench.experiments.ablation import read
     from gapbench.report.claims import claims_text
 
     files = sorted(Path("ablations").glob("*.yaml"))
     if not files:
         raise UserError("ablations/*.yaml: there is no ablation here")
-    print(claims_text(results, dict(zip(files, _specs(files), strict=True))), end="")
+    print(claims_text(results, {file: read(file).spec for file in files}), end="")
     return 0
 
 

@@ -164,12 +164,13 @@ class RunFolder:
         if self.completed():
             return "completed"
         owner = read_json(self.owner)
-        if marks.is_mark(owner) and self._lives(owner):
+        mark = owner if marks.is_mark(owner) else None
+        if mark and self._lives(mark):
             return "running"
         written = self.read_status().get("state")
-        if not marks.is_mark(owner) and written in ("failed", "interrupted"):
+        if not mark and written in ("failed", "interrupted"):
             return "failed" if written == "failed" else "interrupted"
-        if marks.is_mark(owner) or written == "running":
+        if mark or written == "running":
             # one that was asked to stop and then killed has ended as it should
             return "interrupted" if self.cancelled.exists() else "lost"
         return "queued" if self.submitted.exists() else "planned"

@@ -176,14 +176,16 @@ def global_magnitude(
     Raises:
         UserError: if the sparsity is outside [0, 1).
     """
+    from gapbench.sparsity.masks import top_counts  # needs torch; the other rules do not
+
     _check(sparsity)
-    scores = {name: weight.detach().abs().reshape(-1) for name, weight in weights.items()}
+    free = dict(weights)
     least = floors({name: tuple(weight.shape) for name, weight in weights.items()}, floor)
-    numel = sum(score.numel() for score in scores.values())
+    numel = sum(weight.numel() for weight in weights.values())
     budget = numel - zeros_of(numel, 1 - sparsity)
     kept: dict[str, int] = {}  # first of the layers that their least counts hold up
-    while scores:
-        counts = _above_threshold(scores, budget)
+    while free:
+        counts = top_counts(free, budget)
         low = [name for name, count in counts.items() if count < least[name]]
         if not low:
             kept.update(counts)
@@ -191,19 +193,8 @@ def global_magnitude(
         for name in low:
             kept[name] = least[name]
             budget = max(0, budget - least[name])
-            del scores[name]
+            del free[name]
     return {name: kept[name] for name in weights}
-
-
-def _above_threshold(scores: Mapping[str, Tensor], keep: int) -> dict[str, int]:
-    """Return how many of the `keep` largest scores each layer has."""
-    import torch
-
-    from gapbench.sparsity.masks import counts, top_mask
-
-    mask = top_mask(torch.cat(list(scores.values())), keep)
-    parts = torch.split(mask, [score.numel() for score in scores.values()])
-    return counts(dict(zip(scores, parts, strict=True)))
 
 
 def _check(sparsity: float) -> None:

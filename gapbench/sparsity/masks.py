@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gapbench.sparsity.counts import zeros_of
 
-__all__ = ["counts", "digest", "pack", "random_mask", "top_mask", "unpack", "zeros_of"]
+__all__ = [
+    "counts",
+    "digest",
+    "pack",
+    "random_mask",
+    "top_counts",
+    "top_mask",
+    "unpack",
+    "zeros_of",
+]
+
+FloatArray = npt.NDArray[np.floating[Any]]
 
 _INF = float("inf")
 
@@ -53,29 +67,73 @@ def _top_of_device(flat: Tensor, keep: int) -> Tensor:
 
 
 def _top_of_host(flat: Tensor, keep: int) -> Tensor:
-    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read.
-
-    Masked entries, and zero gradients behind dead units, are ties that make numpy's partition
-    twenty times slower: the lowest values are left out of it as long as they are many.
-    """
+    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read."""
     if flat.element_size() < 4:
         flat = flat.float()  # exact; numpy has no bfloat16
-    values = some = flat.numpy()
-    while True:
-        threshold = some.min()
-        above = some > threshold
-        count = int(np.count_nonzero(above))
-        if keep > count:
-            break
-        if count > 0.99 * some.size:
-            threshold = np.partition(some, some.size - keep)[some.size - keep]
-            break
-        some = np.compress(above, some)
+    values = flat.numpy()
+    threshold = _threshold(values, keep)
     mask = values >= threshold
     surplus = int(np.count_nonzero(mask)) - keep
     if surplus:
         mask[np.flatnonzero(values == threshold)[-surplus:]] = False
     return torch.from_numpy(mask)
+
+
+def _threshold(values: FloatArray, keep: int) -> Any:
+    """Return the lowest of the `keep` largest values.
+
+    Masked entries, and zero gradients behind dead units, are ties that make numpy's partition
+    twenty times slower: the lowest values are left out of it as long as they are many.
+    """
+    some = values
+    while True:
+        threshold = some.min()
+        above = some > threshold
+        count = int(np.count_nonzero(above))
+        if keep > count:
+            return threshold
+        if count > 0.99 * some.size:
+            return np.partition(some, some.size - keep)[some.size - keep]
+        some = np.compress(above, some)
+
+
+def top_counts(weights: Mapping[str, Tensor], keep: int) -> dict[str, int]:
+    """Return how many of the `keep` largest magnitudes of all tensors together each has.
+
+    Of equal ones those of earlier tensors are counted, and NaN as infinitely large.
+
+    Args:
+        weights: any shapes, all on one device.
+        keep: a count in [0, number of all entries].
+
+    Raises:
+        ValueError: if `keep` is out of range.
+    """
+    sizes = [weight.numel() for weight in weights.values()]
+    device = next(iter(weights.values())).device
+    if not 0 < keep < sum(sizes) or device.type != "cpu":
+        scores = torch.cat([weight.detach().abs().reshape(-1) for weight in weights.values()])
+        parts = torch.split(top_mask(scores, keep), sizes)
+        return counts(dict(zip(weights, parts, strict=True)))
+    flat = torch.empty(sum(sizes), dtype=_dtype_of(weights))  # no other copy of all is made
+    layers = dict(zip(weights, torch.split(flat, sizes), strict=True))
+    for name, weight in weights.items():
+        layers[name].view(weight.shape).copy_(weight.detach()).abs_()
+    flat.nan_to_num_(nan=_INF, posinf=_INF)
+    threshold = _threshold(flat.numpy(), keep)
+    found = {n: int(np.count_nonzero(layer.numpy() > threshold)) for n, layer in layers.items()}
+    left = keep - sum(found.values())
+    for name, layer in layers.items():
+        ties = min(left, int(np.count_nonzero(layer.numpy() == threshold)))
+        found[name] += ties
+        left -= ties
+    return found
+
+
+def _dtype_of(weights: Mapping[str, Tensor]) -> torch.dtype:
+    """Return a type that holds all values exactly, and that numpy has."""
+    types = [torch.float32, *(weight.dtype for weight in weights.values())]
+    return functools.reduce(torch.promote_types, types)
 
 
 def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -> Tensor:

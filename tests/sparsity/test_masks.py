@@ -12,6 +12,7 @@ from gapbench.sparsity.masks import (
     digest,
     pack,
     random_mask,
+    top_counts,
     top_mask,
     unpack,
 )
@@ -61,6 +62,27 @@ def test_cpu_and_device_select_the_same_weights(values, dtype):
         mask = _top_of_host(scores, keep)
         assert mask.sum() == keep
         assert torch.equal(mask, _top_of_device(scores, keep))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_counts_of_the_largest_are_those_of_one_mask_over_all(dtype):
+    generator = torch.Generator().manual_seed(2)
+    weights = {
+        "signed": torch.randn(3, 40, generator=generator).to(dtype),
+        "tied": torch.randn(90, generator=generator).mul(2).round().to(dtype),
+        "diverged": torch.tensor([float("nan"), -float("inf"), -0.0, 1.0], dtype=torch.float32),
+        "strided": torch.randn(2, 3, 2, 2, generator=generator)
+        .to(dtype)
+        .to(memory_format=torch.channels_last),
+    }
+    scores = torch.cat([weight.abs().double().reshape(-1) for weight in weights.values()])
+    sizes = [weight.numel() for weight in weights.values()]
+    for keep in range(len(scores) + 1):
+        parts = torch.split(top_mask(scores, keep), sizes)
+        expected = {n: int(part.sum()) for n, part in zip(weights, parts, strict=True)}
+        assert top_counts(weights, keep) == expected
+    with pytest.raises(ValueError, match="cannot keep"):
+        top_counts(weights, len(scores) + 1)
 
 
 def test_a_device_is_not_waited_for():

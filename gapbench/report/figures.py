@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,6 +20,7 @@ from gapbench.registry import Registry
 from gapbench.report.cells import Results, Row
 from gapbench.report.histories import Histories
 from gapbench.report.records import COMPLETED, text_of
+from gapbench.report.workers import side_by_side
 
 # Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
 # in all figures. Markers differ as well, so that nothing depends on colour alone.
@@ -203,8 +201,10 @@ def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
         if drawn is None:
             return None
         made, frame = drawn
-        made.draw_without_rendering()
-        made.set_layout_engine("none")  # it has laid out once; each format would do so again
+        layout = made.get_layout_engine()
+        assert layout is not None  # the style file asks for one
+        layout.execute(made)
+        made.set_layout_engine("none")  # each format would lay out again
         files = {"csv": frame.to_csv(index=False, lineterminator="\n").encode()}
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
             stream = io.BytesIO()
@@ -214,24 +214,8 @@ def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
 
 
 def draw_all(names: Sequence[str], evidence: Evidence) -> list[dict[str, bytes] | None]:
-    """Return what `draw` returns for each name; a process a core draws them side by side."""
-    workers = min(len(names), len(os.sched_getaffinity(0)))
-    if workers < 2:
-        return [draw(name, evidence) for name in names]
-    fork = multiprocessing.get_context("fork")  # it hands the evidence on without copying it
-    with ProcessPoolExecutor(workers, fork, _keep, (evidence,)) as pool:
-        return list(pool.map(_draw_kept, names))
-
-
-_kept: list[Evidence] = []  # in a process of `draw_all`
-
-
-def _keep(evidence: Evidence) -> None:
-    _kept.append(evidence)
-
-
-def _draw_kept(name: str) -> dict[str, bytes] | None:
-    return draw(name, _kept[-1])
+    """Return what `draw` returns for each name, drawn side by side."""
+    return side_by_side(lambda name: draw(name, evidence), names)
 
 
 def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:

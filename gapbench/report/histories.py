@@ -11,7 +11,9 @@ from typing import Any
 import pandas as pd
 
 from gapbench.report.collect import LeftOut, Run, is_plain
+from gapbench.report.workers import side_by_side
 
+PART = 500  # runs that one process reads at a time
 CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
 CHANGE = ("epoch", "step", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
@@ -41,10 +43,37 @@ def read_histories(runs: Iterable[Run], metrics: Sequence[str]) -> Histories:
         runs: completed runs.
         metrics: names such as "val/accuracy" to take from epoch lines.
     """
-    curves: Columns = {name: [] for name in ("key", *CURVE, *metrics)}
-    changes: Columns = {name: [] for name in ("key", *CHANGE)}
-    layers: Columns = {name: [] for name in ("key", "layer", "density", "numel", "coverage")}
-    left_out = []
+    runs = list(runs)
+    parts = [runs[at : at + PART] for at in range(0, len(runs), PART)]
+    columns, left_out = _empty(metrics), []
+    for read, wrong in side_by_side(lambda part: _read_part(part, metrics), parts):
+        for whole, added in zip(columns, read, strict=True):
+            for name in whole:
+                whole[name] += added[name]
+        left_out += wrong
+    curves, changes, layers = columns
+    return Histories(
+        curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
+        changes=_numbers(changes, {"epoch", "step", "mask_error"}),
+        layers=_numbers(layers, {"coverage"}),
+        left_out=tuple(left_out),
+    )
+
+
+def _empty(metrics: Sequence[str]) -> tuple[Columns, Columns, Columns]:
+    """Return the columns of curves, changes and layers, without a row."""
+    return (
+        {name: [] for name in ("key", *CURVE, *metrics)},
+        {name: [] for name in ("key", *CHANGE)},
+        {name: [] for name in ("key", "layer", "density", "numel", "coverage")},
+    )
+
+
+def _read_part(
+    runs: Sequence[Run], metrics: Sequence[str]
+) -> tuple[tuple[Columns, Columns, Columns], list[LeftOut]]:
+    columns, left_out = _empty(metrics), []
+    curves, changes, layers = columns
     for run in runs:
         key = run.folder.path.name
         _add_layers(layers, key, run.result)
@@ -56,12 +85,7 @@ def read_histories(runs: Iterable[Run], metrics: Sequence[str]) -> Histories:
             into["key"] += [key] * len(chosen)
             for name in list(into)[1:]:
                 into[name] += [line.get(name) for line in chosen]
-    return Histories(
-        curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
-        changes=_numbers(changes, {"epoch", "step", "mask_error"}),
-        layers=_numbers(layers, {"coverage"}),
-        left_out=tuple(left_out),
-    )
+    return columns, left_out
 
 
 def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:

@@ -57,9 +57,10 @@ def value_label(results: Results) -> str:
     return f"{split} {name}" + (f" ({unit})" if unit and unit.lower() != name else "")
 
 
-def _mark(ax: Axes, x: float, point: Any, look: Look, label: str | None) -> None:
-    half = None if pd.isna(point.half_width) else [point.half_width]
-    ax.errorbar([x], [point.mean], yerr=half, label=label, **look.mark())
+def _mark(ax: Axes, x: Sequence[float], own: pd.DataFrame, look: Look, label: str) -> None:
+    """Mark means, and their intervals where there are any."""
+    half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
+    ax.errorbar(x, own["mean"], yerr=half, label=label, **look.mark())
 
 
 @figure("accuracy_vs_sparsity")
@@ -83,8 +84,7 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
         spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
         x = [(1 - column) * spread for column in own["column"]]
         ax.plot(x, own["mean"], **look[row.name].line())
-        for at, point in zip(x, own.itertuples(), strict=True):
-            _mark(ax, at, point, look[row.name], row.name if at == x[0] else None)
+        _mark(ax, x, own, look[row.name], row.name)
         known = own.dropna(subset="published")
         ax.plot(1 - known["column"].astype(float), known["published"], linestyle="none",
                 marker=look[row.name].marker, markerfacecolor="none",
@@ -136,8 +136,8 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
     look = looks(results.rows)
     for ax, column in zip(axes, results.columns, strict=True):
         own = frame[frame["column"] == column]
-        for point in own.itertuples():
-            _mark(ax, getattr(point, x), point, look[point.row], point.row)
+        for row, points_of in own.groupby("row", sort=False):
+            _mark(ax, points_of[x], points_of, look[str(row)], str(row))
         if front:
             best = pareto(own, x, results.metric.higher_is_better)
             frame.loc[best.index, "on_front"] = True

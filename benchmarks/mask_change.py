@@ -26,6 +26,7 @@ from benchmarks.step_overhead import one_thread
 LIMIT, PEER_LIMIT = 2.0, 0.1
 PRUNES = tuple(f"prune, {name}" for name in DISTRIBUTIONS)
 RIGL, PEER = "RigL update", "rigl-torch"
+BESIDE_PEER = (RIGL, PRUNES[0])
 # a weight: read 4, written 4; momentum likewise; its mask written 1. RigL also reads 4 of the
 # gradient and 1 of the old mask
 BYTES = {**dict.fromkeys(PRUNES, 17), RIGL: 22}
@@ -60,7 +61,7 @@ def times(size: str, rounds: int) -> list[Row]:
         )
     del subject
     gc.collect()
-    return [*found, _against_peer(size, weights)]
+    return [*found, *_against_peer(size, weights)]
 
 
 def measured(events: Mapping[str, Event], rounds: int) -> dict[str, list[float]]:
@@ -106,16 +107,22 @@ def _against_topk(
     return Row(what, ours, "ms", "topk", topk, ratio, limit, peers=peers, note=note)
 
 
-def _against_peer(size: str, weights: str) -> Row:
-    what = f"{RIGL} over {PEER}'s, {weights}"
+def _against_peer(size: str, weights: str) -> list[Row]:
+    """Return the rows of an update and of a prune beside the peer's update; it prunes no other way.
+
+    Each has a model of its own, since the peer masks gradients too; its update takes very long.
+    """
+    what = {name: f"{name} over {PEER}'s update, {weights}" for name in BESIDE_PEER}
     try:
-        # each on a model of its own, since the peer masks gradients too; it takes very long
-        events = {name: Subject(size).event(name) for name in (RIGL, PEER)}
+        events = {name: Subject(size).event(name) for name in (*BESIDE_PEER, PEER)}
     except NotInstalled as error:
-        return Row(what, None, "ms", note=f"{PEER}: {error}")
-    seen = measured(events, rounds=1)
-    ours, theirs = (seen[name][0] * 1000 for name in (RIGL, PEER))
-    return Row(what, ours, "ms", PEER, theirs, ours / theirs, PEER_LIMIT)
+        return [Row(text, None, "ms", note=f"{PEER}: {error}") for text in what.values()]
+    seen = {name: taken[0] * 1000 for name, taken in measured(events, rounds=1).items()}
+    theirs = seen[PEER]
+    return [
+        Row(text, seen[name], "ms", PEER, theirs, seen[name] / theirs, PEER_LIMIT)
+        for name, text in what.items()
+    ]
 
 
 if __name__ == "__main__":

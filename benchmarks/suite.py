@@ -70,7 +70,7 @@ trials:
 
 def rows(quick: bool) -> list[Row]:
     """Return the rows of this benchmark."""
-    seeds, rounds, sparsities = (1, 1, SPARSITIES[-1:]) if quick else (25, 3, SPARSITIES)
+    seeds, rounds, sparsities = (1, 1, SPARSITIES[-1:]) if quick else (25, 2, SPARSITIES)
     count = CONFIGURATIONS * len(sparsities) * seeds
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)

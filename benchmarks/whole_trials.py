@@ -5,11 +5,11 @@
 The trial is C-GaP at scale mini with a quarter of its epochs, run by what runs every trial: engine,
 Sacred, history, heartbeat, and a checkpoint after every epoch. The bare loop has the same model,
 data, order, optimiser, schedule and evaluations, prunes by the same rule and multiplies weights by
-masks after each step; it ends with the same bits, which is checked. Epochs of the trial and of two
-copies of the bare loop take turns within one process, so that whatever else the machine does meets
-all three; the second copy is the control. What comes before the first epoch and after the last is
-timed apart, and a trial of scale mini's whole length is put together from the parts. Importing
-modules is not counted.
+masks after each step; it ends with the same bits, which is checked. The trial and two copies of the
+bare loop take turns within one process, a few steps each, so that whatever else the machine does
+meets all three; the second copy is the control. What comes before the first epoch and after the
+last is timed apart, and a trial of scale mini's whole length is put together from the parts.
+Importing modules is not counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from gapbench.training.setup import Training, build_optimizer, fix_numerics
 
 MOST, LEAST_THROUGHPUT = 1.03, 1.8
 MINI_EPOCHS = 32
+TURN = 10  # steps
 ABLATION = """\
 name: whole
 question: What does a trial cost beside its training?
@@ -69,8 +70,8 @@ def rows(quick: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         entries = trials_of(place, quick)
-        runs = [compare(place / f"{at}", entries[0].trial) for at in range(1 if quick else 2)]
-        return [*_beside_bare(runs), side_by_side(place, entries, 1 if quick else 2)]
+        beside = _beside_bare(*compare(place / "beside", entries[0].trial))
+        return [*beside, side_by_side(place, entries)]
 
 
 def trials_of(place: Path, quick: bool) -> list[Entry]:
@@ -82,15 +83,7 @@ def trials_of(place: Path, quick: bool) -> list[Entry]:
     return expanded(file, "mini", (), (), None)[2]
 
 
-def _beside_bare(runs: list[tuple[Seconds, Seconds, Seconds]]) -> list[Row]:
-    ours, bare, again = (
-        Seconds(
-            statistics.median(run[at].start for run in runs),
-            [seconds for run in runs for seconds in run[at].epochs],
-            statistics.median(run[at].end for run in runs),
-        )
-        for at in range(3)
-    )
+def _beside_bare(ours: Seconds, bare: Seconds, again: Seconds) -> list[Row]:
     epoch, control = paired(ours.epochs, bare.epochs), paired(again.epochs, bare.epochs)
     one = statistics.median(bare.epochs)
     around, around_bare = ours.start + ours.end, bare.start + bare.end
@@ -124,9 +117,8 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
     """
     params = build_training(trial).sparsifier.weights.params
     masks = {name: param != 0 for name, param in params.items()}  # also of layers grown at once
-    bare = [Stepped(lambda: bare_loop(trial, masks)) for _ in range(2)]
-    ours = Seconds()
-    clock = time.perf_counter()
+    bare = [Stepped(bare_loop(trial, masks)) for _ in range(2)]
+    ours, clock, turns = Seconds(), time.perf_counter(), itertools.count()
 
     def lap() -> float:
         nonlocal clock
@@ -139,26 +131,32 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
         ours.start = lap()
         for loop in bare:
             loop.seconds.start = loop.advance()
+            loop.seconds.epochs.append(0.0)
+        ours.epochs.append(0.0)
         clock = time.perf_counter()
 
     def asked(self: FolderKeeper, training: Training) -> Any:
         nonlocal clock
         told = ask(self, training)
-        if training.batch:
+        if training.batch % TURN:
             return told
-        ours.epochs.append(lap())
-        order = 1 if len(ours.epochs) % 2 else -1
+        ours.epochs[-1] += lap()
+        order = 1 if next(turns) % 2 else -1
         for loop in bare[::order]:
-            loop.seconds.epochs.append(loop.advance())
+            loop.seconds.epochs[-1] += loop.advance()
+        if not training.batch:
+            told = "save"  # after every epoch; the writing is part of the next
+            for seconds in (ours, *(loop.seconds for loop in bare)):
+                seconds.epochs.append(0.0)
         clock = time.perf_counter()
-        return "save"  # after every epoch, the writing is part of the next
+        return told
 
     resume, ask = FolderKeeper.resume, FolderKeeper.ask
     with mock.patch.multiple(FolderKeeper, resume=resumed, ask=asked):
         folder = run(results, trial)
-    ours.end = lap()
+    ours.end = lap() + ours.epochs.pop()
     for loop in bare:
-        loop.seconds.end = loop.advance()
+        loop.seconds.end = loop.advance() + loop.seconds.epochs.pop()
     trained = torch.load(folder.model, weights_only=True)["model"]
     for name, tensor in bare[0].last.items():
         if not torch.equal(tensor, trained[name]):
@@ -179,8 +177,8 @@ def run(results: Path, trial: Trial) -> RunFolder:
 class Stepped:
     """A training that goes on by one stretch a call; `last` is its state dict once it has ended."""
 
-    def __init__(self, begin: Callable[[], Iterator[dict[str, Tensor]]]) -> None:
-        self._stretches = begin()
+    def __init__(self, stretches: Iterator[dict[str, Tensor]]) -> None:
+        self._stretches = stretches
         self.seconds = Seconds()
         self.last: dict[str, Tensor] = {}
 
@@ -192,7 +190,7 @@ class Stepped:
 
 
 def bare_loop(trial: Trial, masks: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Train like the trial; yield when ready to, after every epoch, and at the end.
+    """Train like the trial; yield when ready to, after every turn and epoch, and at the end.
 
     Args:
         trial: C-GaP.
@@ -222,7 +220,8 @@ def bare_loop(trial: Trial, masks: dict[str, Tensor]) -> Iterator[dict[str, Tens
         for epoch in range(segment.start, segment.stop):
             model.train()
             seed = stream_seed(trial.seed, "data", epoch)
-            for batch in task.batches(seed, batch_size=recipe.batch_size):
+            batches = task.batches(seed, batch_size=recipe.batch_size)
+            for number, batch in enumerate(batches, start=1):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(recipe, plan, segment, step, per_epoch)
                 loss = task.loss(model, batch, recipe)
@@ -233,6 +232,8 @@ def bare_loop(trial: Trial, masks: dict[str, Tensor]) -> Iterator[dict[str, Tens
                 optimizer.zero_grad()
                 losses += loss.item()
                 step += 1
+                if number % TURN == 0 and number < per_epoch:
+                    yield model.state_dict()
             task.evaluate(model, "val")
             if epoch + 1 == segment.stop and segment.phase.grow:
                 for name in segment.phase.grow:
@@ -251,24 +252,19 @@ def bare_loop(trial: Trial, masks: dict[str, Tensor]) -> Iterator[dict[str, Tens
 # -- two at a time ---------------------------------------------------------------------------------
 
 
-def side_by_side(place: Path, entries: list[Entry], rounds: int) -> Row:
+def side_by_side(place: Path, entries: list[Entry]) -> Row:
     """Return the throughput of two trials of one thread each, beside that of one alone."""
     what = "two trials side by side, one thread each"
     cores = len(os.sched_getaffinity(0))
     if cores < 2:
         return Row(what, None, "epochs/s", limit=LEAST_THROUGHPUT, at_least=True, note="one core")
-    alone: list[float] = []
-    both: list[float] = []
-    for number in range(rounds):
-        for trials in (entries[:1], entries[:2]):
-            where = place / f"{number}-{len(trials)}"
-            # of epochs of equal seconds, each process delivers 1/median a second
-            speeds = [1 / statistics.median(taken) for taken in _together(where, trials)]
-            (alone if len(trials) == 1 else both).append(sum(speeds))
-    ratio = paired(both, alone)
-    one = statistics.median(alone)
+    # of epochs of equal seconds, each process delivers 1/median a second
+    one, both = (
+        sum(1 / statistics.median(taken) for taken in _together(place / name, trials))
+        for name, trials in (("one", entries[:1]), ("both", entries[:2]))
+    )
     return Row(
-        what, one * ratio, "epochs/s", "one alone", one, ratio, LEAST_THROUGHPUT, at_least=True,
+        what, both, "epochs/s", "one alone", one, both / one, LEAST_THROUGHPUT, at_least=True,
         note=f"{cores} cores",
     )  # fmt: skip
 

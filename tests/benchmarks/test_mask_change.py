@@ -23,7 +23,8 @@ def test_a_row_for_every_change_and_a_control_and_peak_memory_beside_them():
     pytest.importorskip("rigl_torch")
     found = {row.what.split(f", {SIZE}")[0]: row for row in mask_change.rows(quick=True)}
     assert list(found)[1:] == [
-        *mask_change.PRUNES, "RigL update", "RigL update over rigl-torch's",
+        *mask_change.PRUNES, "RigL update",
+        "RigL update over rigl-torch's update", "prune, uniform over rigl-torch's update",
         "peak memory of prune, uniform", "peak memory of RigL update",
     ]  # fmt: skip
     control = found[next(iter(found))]
@@ -32,7 +33,8 @@ def test_a_row_for_every_change_and_a_control_and_peak_memory_beside_them():
         row = found[name]
         assert (row.reference, row.limit, row.peers[0].name) == ("topk", 2.0, "kthvalue")
         assert "bytes a weight it moves" in row.note
-    assert found["RigL update over rigl-torch's"].limit == 0.1
+    for name in mask_change.BESIDE_PEER:
+        assert found[f"{name} over rigl-torch's update"].limit == 0.1
     assert found["peak memory of RigL update"].unit == "bytes a weight"
 
 
@@ -69,5 +71,6 @@ def test_a_missing_peer_has_a_row_that_says_so(monkeypatch):
         raise NotInstalled("not installed")
 
     monkeypatch.setattr("benchmarks.events.rigl_torch", missing)
-    row = mask_change._against_peer(SIZE, SIZE)
-    assert row.ours is None and row.note == "rigl-torch: not installed"
+    rows = mask_change._against_peer(SIZE, SIZE)
+    assert len(rows) == 2
+    assert all(row.ours is None and row.note == "rigl-torch: not installed" for row in rows)

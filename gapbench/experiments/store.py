@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from gapbench.errors import UserError
 from gapbench.experiments import marks
@@ -60,26 +60,43 @@ class Owned(UserError):
         self.mark = mark
 
 
+class _Place:
+    """A file or folder of a run folder; most of them are asked for in few of many folders."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, folder: None, owner: type[RunFolder]) -> _Place: ...
+
+    @overload
+    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path: ...
+
+    def __get__(self, folder: RunFolder | None, owner: type[RunFolder]) -> _Place | Path:
+        return self if folder is None else folder.path / self._name
+
+
 class RunFolder:
     """The folder of one trial (or of one branch of it); creating the object touches no file."""
 
+    trial = _Place("trial.json")
+    plan = _Place("plan.json")
+    status = _Place("status.json")
+    history = _Place("history.jsonl")
+    checkpoint = _Place("checkpoint.pt")
+    model = _Place("final.pt")
+    result = _Place("result.json")
+    log = _Place("log.txt")
+    error = _Place("error.txt")
+    sacred = _Place("sacred")
+    rounds = _Place("rounds")
+    exchange = _Place("exchange.json")
+    submitted = _Place("submitted.json")
+    owner = _Place("owner.json")
+    cancelled = _Place("cancelled")
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.trial = path / "trial.json"
-        self.plan = path / "plan.json"
-        self.status = path / "status.json"
-        self.history = path / "history.jsonl"
-        self.checkpoint = path / "checkpoint.pt"
-        self.model = path / "final.pt"
-        self.result = path / "result.json"
-        self.log = path / "log.txt"
-        self.error = path / "error.txt"
-        self.sacred = path / "sacred"
-        self.rounds = path / "rounds"
-        self.exchange = path / "exchange.json"
-        self.submitted = path / "submitted.json"
-        self.owner = path / "owner.json"
-        self.cancelled = path / "cancelled"
         self._token: str | None = None
 
     def prepare(self, trial: Mapping[str, Any], plan: Mapping[str, Any]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,12 +47,18 @@ class Trial(BaseModel):
     epochs: int = Field(ge=1)
     seed: int = Field(ge=0)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The first 16 hex digits of the sha256 of the whole configuration."""
         whole = self.model_dump(mode="json")
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
+        """Return a copy; one with other values has another key."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("key", None)
+        return copied
 
     @property
     def name(self) -> str:

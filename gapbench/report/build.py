@@ -29,7 +29,7 @@ from gapbench.report.collect import (
     scan,
     write_runs,
 )
-from gapbench.report.figures import draw_all, evidence_of, figures, save
+from gapbench.report.figures import draw_all, evidence_of, figures, lines_of, save
 from gapbench.report.full_numbers import to_csv
 from gapbench.report.histories import Histories, read_histories
 from gapbench.report.tables import Table, table_of
@@ -198,20 +198,21 @@ def _figures(
         return [place / name for name in before[1]], []
     runs = [found.runs[key] for key in frame["key"] if key in found.runs]
     metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
-    histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"])
+    names = tuple(spec.report.figures or figures)
+    histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
     paths, left_out = [], list(histories.left_out)
     for results in all_results:
-        drawn, empty = _draw_all(spec, place, results, frame, histories, len(all_results) > 1)
+        drawn, empty = _draw_all(names, place, results, frame, histories, len(all_results) > 1)
         paths += drawn
         left_out += empty
     _remove_old(place, paths, before)
-    names = "".join(f"{path.name}\n" for path in paths)
-    (place / STAMP).write_text(f"{stamp}\n{names}", encoding="utf-8")
+    lines = "".join(f"{line}\n" for line in (stamp, *(path.name for path in paths)))
+    (place / STAMP).write_text(lines, encoding="utf-8")
     return paths, left_out
 
 
 def _draw_all(
-    spec: AblationSpec,
+    names: Sequence[str],
     place: Path,
     results: Results,
     frame: pd.DataFrame,
@@ -220,7 +221,6 @@ def _draw_all(
 ) -> tuple[list[Path], list[LeftOut]]:
     evidence = evidence_of(results, frame, histories)
     paths, left_out = [], []
-    names = tuple(spec.report.figures or figures)
     for name, files in zip(names, draw_all(names, evidence), strict=True):
         stem = f"{name}-{results.task}" if several else name
         if files is None:

@@ -22,6 +22,7 @@ from gapbench.experiments.grid import Entry
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.report.records import COMPLETED, plain, records_of
+from gapbench.report.workers import uncollected
 
 RUNS = "runs.csv"
 PARTS = (
@@ -62,6 +63,7 @@ class Scan:
     left_out: tuple[LeftOut, ...]
 
 
+@uncollected()
 def scan(results: Path) -> Scan:
     """Read every folder under `results`/runs; none may be there yet.
 
@@ -186,6 +188,7 @@ def _is_layer(value: object) -> bool:
 # -- one row a trial -----------------------------------------------------------------------------
 
 
+@uncollected()
 def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     """Return one row for every trial of `entries`, in their order, run or not.
 
@@ -223,6 +226,7 @@ def write_runs(frame: pd.DataFrame, path: Path) -> None:
         writer.writerows(frame.itertuples(index=False, name=None))
 
 
+@uncollected()
 def read_runs(path: Path) -> pd.DataFrame:
     """Read what `write_runs` wrote: the same numbers, and text where text was.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gapbench.registry import Registry
 from gapbench.report.cells import Results, Row
-from gapbench.report.histories import Histories
+from gapbench.report.histories import KINDS, Histories
 from gapbench.report.records import COMPLETED, text_of
 from gapbench.report.workers import side_by_side
 
@@ -62,14 +62,26 @@ Drawn = tuple[Figure, pd.DataFrame]
 Draw = Callable[[Evidence], Drawn | None]
 
 figures: Registry[Draw] = Registry("figure", "gapbench.report.plots")
+_reads: dict[str, frozenset[str]] = {}
 
 
-def figure(name: str) -> Callable[[Draw], Draw]:
+def figure(name: str, reads: Collection[str] = KINDS) -> Callable[[Draw], Draw]:
     """Register a function that draws evidence.
 
     It returns the figure with the plotted frame, or None where there is nothing to draw.
+
+    Args:
+        name: of the figure.
+        reads: kinds of history lines that it draws; reading them takes longer than all tables.
     """
+    _reads[name] = frozenset(reads)
     return figures.register(name)
+
+
+def lines_of(names: Iterable[str]) -> frozenset[str]:
+    """Return the kinds of history lines that figures draw."""
+    known = [name for name in names if name in figures]
+    return frozenset(kind for name in known for kind in _reads.get(name, KINDS))
 
 
 def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> Evidence:

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from gapbench.report.collect import LeftOut, Run, is_plain
-from gapbench.report.workers import side_by_side
+from gapbench.report.workers import uncollected
 
-PART = 500  # runs that one process reads at a time
+KINDS = ("epoch", "change")  # of lines
 CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
 CHANGE = ("epoch", "step", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
@@ -36,48 +36,25 @@ class Histories:
     left_out: tuple[LeftOut, ...]
 
 
-def read_histories(runs: Iterable[Run], metrics: Sequence[str]) -> Histories:
+@uncollected()
+def read_histories(
+    runs: Iterable[Run], metrics: Sequence[str], kinds: Collection[str] = KINDS
+) -> Histories:
     """Read the history of every run.
 
     Args:
         runs: completed runs.
         metrics: names such as "val/accuracy" to take from epoch lines.
+        kinds: of lines that are wanted; the frames of others stay empty.
     """
-    runs = list(runs)
-    parts = [runs[at : at + PART] for at in range(0, len(runs), PART)]
-    columns, left_out = _empty(metrics), []
-    for read, wrong in side_by_side(lambda part: _read_part(part, metrics), parts):
-        for whole, added in zip(columns, read, strict=True):
-            for name in whole:
-                whole[name] += added[name]
-        left_out += wrong
-    curves, changes, layers = columns
-    return Histories(
-        curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
-        changes=_numbers(changes, {"epoch", "step", "mask_error"}),
-        layers=_numbers(layers, {"coverage"}),
-        left_out=tuple(left_out),
-    )
-
-
-def _empty(metrics: Sequence[str]) -> tuple[Columns, Columns, Columns]:
-    """Return the columns of curves, changes and layers, without a row."""
-    return (
-        {name: [] for name in ("key", *CURVE, *metrics)},
-        {name: [] for name in ("key", *CHANGE)},
-        {name: [] for name in ("key", "layer", "density", "numel", "coverage")},
-    )
-
-
-def _read_part(
-    runs: Sequence[Run], metrics: Sequence[str]
-) -> tuple[tuple[Columns, Columns, Columns], list[LeftOut]]:
-    columns, left_out = _empty(metrics), []
-    curves, changes, layers = columns
+    curves: Columns = {name: [] for name in ("key", *CURVE, *metrics)}
+    changes: Columns = {name: [] for name in ("key", *CHANGE)}
+    layers: Columns = {name: [] for name in ("key", "layer", "density", "numel", "coverage")}
+    left_out = []
     for run in runs:
         key = run.folder.path.name
         _add_layers(layers, key, run.result)
-        lines, broken = read_lines(run)
+        lines, broken = read_lines(run, kinds) if kinds else ([], None)
         if broken:
             left_out.append(LeftOut(f"runs/{key}/history.jsonl", broken))
         for into, kind in ((curves, "epoch"), (changes, "change")):
@@ -85,7 +62,12 @@ def _read_part(
             into["key"] += [key] * len(chosen)
             for name in list(into)[1:]:
                 into[name] += [line.get(name) for line in chosen]
-    return columns, left_out
+    return Histories(
+        curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
+        changes=_numbers(changes, {"epoch", "step", "mask_error"}),
+        layers=_numbers(layers, {"coverage"}),
+        left_out=tuple(left_out),
+    )
 
 
 def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
@@ -96,18 +78,23 @@ def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def read_lines(run: Run) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the lines of a run's history that can be read, and what is wrong with the rest."""
+def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the lines of a run's history that can be read, and what is wrong with the rest.
+
+    Lines that begin as others than `kinds` do are not parsed, which is most of the work.
+    """
     if not is_plain(run.folder.history):
         return [], "there is no history"
     try:
         text = run.folder.history.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return [], "cannot be read"
+    skipped = tuple(f'{{"kind":"{kind}"' for kind in KINDS if kind not in kinds)
+    lines = [line for line in text.splitlines() if not line.startswith(skipped)]
     try:
-        values = json.loads(f"[{','.join(text.splitlines())}]")  # one call is faster than many
+        values = json.loads(f"[{','.join(lines)}]")  # one call is faster than many
     except ValueError:
-        values = [_line(line) for line in text.splitlines()]
+        values = [_line(line) for line in lines]
     whole = [value for value in values if _is_line(value)]
     wrong = len(values) - len(whole)
     return whole, f"{wrong} of {len(values)} lines are damaged" if wrong else None
@@ -123,7 +110,7 @@ def _line(text: str) -> object:
 def _is_line(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and value.get("kind") in ("epoch", "change")
+        and value.get("kind") in KINDS
         and isinstance(value.get("epoch"), (int, float))
         and isinstance(value.get("iou"), (dict, NoneType))
         and isinstance(value.get("before"), (dict, NoneType))

@@ -24,6 +24,7 @@ from gapbench.report.histories import read_lines
 from gapbench.report.records import COMPLETED, is_given, text_of
 from gapbench.report.section import value_name
 from gapbench.report.tables import Grid
+from gapbench.report.workers import uncollected
 
 PAGE = "index.html"
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
@@ -32,6 +33,7 @@ LOG_BYTES = 8192
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
+@uncollected()
 def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: Path) -> Path:
     """Write the page of some reports: summary, tables, figures, and every trial.
 
@@ -145,7 +147,7 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _curves(run: Run) -> Iterator[dict[str, Any]]:
-    lines = [line for line in read_lines(run)[0] if line["kind"] == "epoch"]
+    lines = read_lines(run, ("epoch",))[0]
     metric = value_name(run.trial.task, "val/accuracy")
     for name in (metric, "train/loss", "coverage"):
         points = [(line["epoch"], line[name]) for line in lines if _is_finite(line.get(name))]

@@ -1,12 +1,13 @@
-"""Work on many items side by side, in forked processes: nothing is copied to them."""
+"""Work on many items: side by side, and without a collector that looks for garbage in between."""
 
 from __future__ import annotations
 
 import gc
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -16,7 +17,8 @@ R = TypeVar("R")
 def side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Return what `work` returns for each item, in order; a process a core takes them in turn.
 
-    What it returns is pickled; `work` and the items may be anything.
+    The processes are forked, so that `work` and the items may be anything; what it returns is
+    pickled.
     """
     workers = min(len(items), len(os.sched_getaffinity(0)))
     if workers < 2:
@@ -28,6 +30,22 @@ def side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
             return list(pool.map(_work_on, range(len(items))))
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Do without the collector of cycles; also a decorator.
+
+    Where many documents are read and kept, it goes through all of them again and again, and takes
+    as long as the reading.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 _kept: list[tuple[Callable[..., Any], Sequence[Any]]] = []  # in a process of the pool

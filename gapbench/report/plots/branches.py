@@ -13,7 +13,7 @@ from gapbench.report.records import text_of
 MOST_PANELS = 9
 
 
-@figure("branch_iou")
+@figure("branch_iou", reads=("change",))
 def branch_iou(evidence: Evidence) -> Drawn | None:
     """Draw how alike the masks of P-GaP's branches are when the last round ends.
 

@@ -21,7 +21,7 @@ from gapbench.report.records import text_of
 MOST_PANELS = 9
 
 
-@figure("coverage")
+@figure("coverage", reads=("epoch",))
 def coverage(evidence: Evidence) -> Drawn | None:
     """Draw the share of prunable weights that has ever been active, over epochs.
 
@@ -52,7 +52,7 @@ def coverage(evidence: Evidence) -> Drawn | None:
     return made, frame
 
 
-@figure("layer_density")
+@figure("layer_density", reads=())
 def layer_density(evidence: Evidence) -> Drawn | None:
     """Draw the density of every layer, in model order; rows with equal densities share a panel."""
     layers = evidence.histories.layers
@@ -88,7 +88,7 @@ def layer_density(evidence: Evidence) -> Drawn | None:
     return made, frame
 
 
-@figure("mask_iou")
+@figure("mask_iou", reads=("change",))
 def mask_iou(evidence: Evidence) -> Drawn | None:
     """Draw how much of each layer's mask came back when it was pruned, prune by prune.
 

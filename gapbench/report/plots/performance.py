@@ -63,7 +63,7 @@ def _mark(ax: Axes, x: Sequence[float], own: pd.DataFrame, look: Look, label: st
     ax.errorbar(x, own["mean"], yerr=half, label=label, **look.mark())
 
 
-@figure("accuracy_vs_sparsity")
+@figure("accuracy_vs_sparsity", reads=())
 def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
     """Draw mean and interval of each row against its density; dense training is a band."""
     results = evidence.results
@@ -112,14 +112,14 @@ def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:
     ax.set_xlabel("sparsity")
 
 
-@figure("accuracy_vs_flops")
+@figure("accuracy_vs_flops", reads=())
 def accuracy_vs_flops(evidence: Evidence) -> Drawn | None:
     """Draw means against training FLOPs, with the Pareto front, a panel a column."""
     label = "training FLOPs (× dense recipe)"
     return _against(evidence, "train_flops_ratio", label, front=True)
 
 
-@figure("accuracy_vs_epochs")
+@figure("accuracy_vs_epochs", reads=())
 def accuracy_vs_epochs(evidence: Evidence) -> Drawn | None:
     """Draw means against machine-epochs, a panel a column."""
     return _against(evidence, "epochs", "machine-epochs", front=False)
@@ -166,7 +166,7 @@ def pareto(frame: pd.DataFrame, x: str, higher_is_better: bool = True) -> pd.Dat
     return frame.loc[kept]
 
 
-@figure("means")
+@figure("means", reads=())
 def means(evidence: Evidence) -> Drawn | None:
     """Draw every row's mean, interval and seeds on one line, a panel a column."""
     results = evidence.results

@@ -98,7 +98,7 @@ def _prunes(evidence: Evidence, row: str) -> list[float]:
     return [float(epoch) for epoch in first["epoch"]]
 
 
-@figure("prune_shock")
+@figure("prune_shock", reads=("change",))
 def prune_shock(evidence: Evidence) -> Drawn | None:
     """Draw what each prune costs at once: the validation metric just after minus just before."""
     results, metric = evidence.results, watched(evidence)
@@ -129,7 +129,7 @@ def prune_shock(evidence: Evidence) -> Drawn | None:
     return made, frame
 
 
-@figure("loss_curves")
+@figure("loss_curves", reads=("epoch",))
 def loss_curves(evidence: Evidence) -> Drawn | None:
     """Draw training and validation loss over epochs, means over seeds, at the first column."""
     results, curves = evidence.results, evidence.histories.curves

@@ -174,11 +174,13 @@ def plain_decades(axis: Axis) -> None:
 
 
 def one_range(axes: Sequence[Axes]) -> None:
-    """Give all axes the y range that holds what each of them shows."""
+    """Give all axes the y range that holds what each of them shows, labelled on the left alone."""
     low = min(ax.get_ylim()[0] for ax in axes)
     high = max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
         ax.set_ylim(low, high)
+        place = ax.get_subplotspec()
+        ax.tick_params(labelleft=place is None or place.is_first_col())
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:

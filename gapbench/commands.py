@@ -51,10 +51,8 @@ def report(
     from rich.console import Console
 
     from gapbench.experiments.ablation import read
-    from gapbench.report.answers import write_answers
-    from gapbench.report.build import report as build
     from gapbench.report.collect import scan
-    from gapbench.report.page import PAGE, write_page
+    from gapbench.report.workers import beside
 
     given = files or sorted(Path("ablations").glob("*.yaml"))
     if not given:
@@ -63,17 +61,24 @@ def report(
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
-    console, found, whole = Console(highlight=False), scan(results), not files
-    made, specs = [], []
-    for file in given:
-        try:
-            ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
-        except NotInstalled as error:
-            print(f"{file} is left out: {error}", file=sys.stderr)
-            whole = False
-            specs.append(read(file).spec)
-            continue
-        specs.append(ablation.spec)
+    specs, planned = [], []
+    with beside(lambda: scan(results)) as scanned:
+        # what draws and computes takes seconds to import, and so do thousands of trials
+        from gapbench.report.answers import write_answers
+        from gapbench.report.build import report as build
+        from gapbench.report.page import PAGE, write_page
+
+        for file in given:
+            try:
+                planned.append(expanded(file, scale, set_ or (), only or (), seeds))
+                specs.append(planned[-1][0].spec)
+            except NotInstalled as error:
+                print(f"{file} is left out: {error}", file=sys.stderr)
+                specs.append(read(file).spec)
+        found = scanned()
+    console, made = Console(highlight=False), []
+    whole = not files and len(planned) == len(given)
+    for ablation, chosen, entries in planned:
         tell_left_out(ablation, chosen, only or ())
         selection = is_selection(ablation, chosen, set_, only, seeds)
         whole = whole and not selection

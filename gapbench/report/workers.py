@@ -1,4 +1,4 @@
-"""Work on many items: side by side, and without a collector that looks for garbage in between."""
+"""Work on many items: side by side, beside other work, and without looking for garbage."""
 
 from __future__ import annotations
 
@@ -46,6 +46,20 @@ def uncollected() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+@contextmanager
+def beside(work: Callable[[], R]) -> Iterator[Callable[[], R]]:
+    """Do `work` in a forked process while the block runs; what it is given waits for the result.
+
+    On one core that call does the work.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        yield work
+        return
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, fork, _keep, (lambda _: work(), (None,))) as pool:
+        yield pool.submit(_work_on, 0).result
 
 
 _kept: list[tuple[Callable[..., Any], Sequence[Any]]] = []  # in a process of the pool

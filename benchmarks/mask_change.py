@@ -5,7 +5,8 @@
 A change is all that happens between two training steps: kept counts, selection, new masks, weights
 and momentum outside them cleared, and the run's record of costs, overlap and explored weights. The
 reference is one pass of `torch.topk` over the absolute values of the same layers, one at a time,
-for the tenth that is kept; "A/A" is a second such pass. The bound is what memory allows: the bytes
+for the tenth that is kept; "A/A" is a second such pass. rigl-torch has updates only, and a prune is
+set beside one. The bound is what memory allows: the bytes
 that a change has to read and to write, at the speed of copying the weights in the same run. All
 take turns on one thread, and processor time counts; what restores the model between is not counted.
 """
@@ -120,9 +121,12 @@ def _against_peer(size: str, weights: str) -> list[Row]:
     seen = {name: taken[0] * 1000 for name, taken in measured(events, rounds=1).items()}
     theirs = seen[PEER]
     return [
-        Row(text, seen[name], "ms", PEER, theirs, seen[name] / theirs, PEER_LIMIT)
+        Row(
+            text, seen[name], "ms", PEER, theirs, seen[name] / theirs, PEER_LIMIT,
+            note="" if name == RIGL else "a prune grows nothing",
+        )
         for name, text in what.items()
-    ]
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

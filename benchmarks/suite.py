@@ -4,8 +4,9 @@
 
 Run folders are written by what writes them in a run: one small trial is trained, and its result and
 history are given, with other keys, seeds and values, to every trial of an ablation. The commands
-run as processes of their own, as in a shell, and write to a file; each is run several times, and
-the median counts. They are shares of no other program's time, so there is no control row.
+run as processes of their own, as in a shell, and write to a file. Plans and `status` are run twice;
+a report once, since a second one finds its figures drawn. They are shares of no other program's
+time, so there is no control row.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def rows(quick: bool) -> list[Row]:
         planned = [_seconds(["run", str(file), "--dry-run"]) for _ in range(rounds)]
         plain = [_seconds(["run", str(file), "--dry-run", "--json"]) for _ in range(rounds)]
         plant(results, entries, pattern(place))
+        os.sync()  # or the commands share the disk with what was planted
         where = ["--results", str(results)]
         states = [_seconds(["status", *where]) for _ in range(rounds)]
         # the first report draws its figures; one of the same runs again finds them drawn
@@ -90,9 +92,9 @@ def rows(quick: bool) -> list[Row]:
         _row(f"plan {count} trials (run --dry-run)", planned, DRY_RUN_SECONDS),
         _row(f"the same as JSON (--json), {count} trials", plain, DRY_RUN_SECONDS),
         _row(f"status over {count} run folders", states, STATUS_SECONDS),
-        _row(f"report over {count} run folders, its figures and page", reports, REPORT_SECONDS),
+        _row(f"report over {count} run folders, four figures, page", reports, REPORT_SECONDS),
         Row(
-            f"memory of that report, {count} run folders",
+            f"memory of that report's largest process, {count} run folders",
             max(size for _, size in reports),
             "GB",
             limit=REPORT_GIGABYTES,

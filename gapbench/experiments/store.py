@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from gapbench.errors import UserError
 from gapbench.experiments import marks
@@ -60,40 +60,34 @@ class Owned(UserError):
         self.mark = mark
 
 
-class _Place:
-    """A file or folder of a run folder; most of them are asked for in few of many folders."""
+class _PathOf:
+    """A path in a run folder, made when it is asked for: of thousands of folders few are."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    @overload
-    def __get__(self, folder: None, owner: type[RunFolder]) -> _Place: ...
-
-    @overload
-    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path: ...
-
-    def __get__(self, folder: RunFolder | None, owner: type[RunFolder]) -> _Place | Path:
-        return self if folder is None else folder.path / self._name
+    def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
+        return folder.path / self._name
 
 
 class RunFolder:
     """The folder of one trial (or of one branch of it); creating the object touches no file."""
 
-    trial = _Place("trial.json")
-    plan = _Place("plan.json")
-    status = _Place("status.json")
-    history = _Place("history.jsonl")
-    checkpoint = _Place("checkpoint.pt")
-    model = _Place("final.pt")
-    result = _Place("result.json")
-    log = _Place("log.txt")
-    error = _Place("error.txt")
-    sacred = _Place("sacred")
-    rounds = _Place("rounds")
-    exchange = _Place("exchange.json")
-    submitted = _Place("submitted.json")
-    owner = _Place("owner.json")
-    cancelled = _Place("cancelled")
+    trial = _PathOf("trial.json")
+    plan = _PathOf("plan.json")
+    status = _PathOf("status.json")
+    history = _PathOf("history.jsonl")
+    checkpoint = _PathOf("checkpoint.pt")
+    model = _PathOf("final.pt")
+    result = _PathOf("result.json")
+    log = _PathOf("log.txt")
+    error = _PathOf("error.txt")
+    sacred = _PathOf("sacred")
+    rounds = _PathOf("rounds")
+    exchange = _PathOf("exchange.json")
+    submitted = _PathOf("submitted.json")
+    owner = _PathOf("owner.json")
+    cancelled = _PathOf("cancelled")
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -22,7 +22,7 @@ from gapbench.experiments.grid import Entry
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.report.records import COMPLETED, plain, records_of
-from gapbench.report.workers import uncollected
+from gapbench.report.workers import without_gc
 
 RUNS = "runs.csv"
 PARTS = (
@@ -63,7 +63,7 @@ class Scan:
     left_out: tuple[LeftOut, ...]
 
 
-@uncollected()
+@without_gc()
 def scan(results: Path) -> Scan:
     """Read every folder under `results`/runs; none may be there yet.
 
@@ -188,7 +188,7 @@ def _is_layer(value: object) -> bool:
 # -- one row a trial -----------------------------------------------------------------------------
 
 
-@uncollected()
+@without_gc()
 def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     """Return one row for every trial of `entries`, in their order, run or not.
 
@@ -226,7 +226,7 @@ def write_runs(frame: pd.DataFrame, path: Path) -> None:
         writer.writerows(frame.itertuples(index=False, name=None))
 
 
-@uncollected()
+@without_gc()
 def read_runs(path: Path) -> pd.DataFrame:
     """Read what `write_runs` wrote: the same numbers, and text where text was.
 

@@ -20,7 +20,7 @@ from gapbench.registry import Registry
 from gapbench.report.cells import Results, Row
 from gapbench.report.histories import KINDS, Histories
 from gapbench.report.records import COMPLETED, text_of
-from gapbench.report.workers import side_by_side
+from gapbench.report.workers import parallel_map
 
 # Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
 # in all figures. Markers differ as well, so that nothing depends on colour alone.
@@ -80,8 +80,8 @@ def figure(name: str, reads: Collection[str] = KINDS) -> Callable[[Draw], Draw]:
 
 def lines_of(names: Iterable[str]) -> frozenset[str]:
     """Return the kinds of history lines that figures draw."""
-    known = [name for name in names if name in figures]
-    return frozenset(kind for name in known for kind in _reads.get(name, KINDS))
+    known = [name for name in names if name in figures]  # which imports what fills `_reads`
+    return frozenset(kind for name in known for kind in _reads[name])
 
 
 def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> Evidence:
@@ -173,7 +173,7 @@ def plain_decades(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def one_range(axes: Sequence[Axes]) -> None:
+def share_y(axes: Sequence[Axes]) -> None:
     """Give all axes the y range that holds what each of them shows, labelled on the left alone."""
     low = min(ax.get_ylim()[0] for ax in axes)
     high = max(ax.get_ylim()[1] for ax in axes)
@@ -216,8 +216,8 @@ def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
             return None
         made, frame = drawn
         layout = made.get_layout_engine()
-        assert layout is not None  # the style file asks for one
-        layout.execute(made)
+        if layout is not None:
+            layout.execute(made)
         made.set_layout_engine("none")  # each format would lay out again
         files = {"csv": frame.to_csv(index=False, lineterminator="\n").encode()}
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
@@ -229,7 +229,7 @@ def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
 
 def draw_all(names: Sequence[str], evidence: Evidence) -> list[dict[str, bytes] | None]:
     """Return what `draw` returns for each name, drawn side by side."""
-    return side_by_side(lambda name: draw(name, evidence), names)
+    return parallel_map(lambda name: draw(name, evidence), names)
 
 
 def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:

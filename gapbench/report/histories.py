@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from gapbench.report.collect import LeftOut, Run, is_plain
-from gapbench.report.workers import uncollected
+from gapbench.report.workers import without_gc
 
 KINDS = ("epoch", "change")  # of lines
 CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
@@ -27,7 +27,7 @@ class Histories:
         curves: one row an epoch, with metrics as split/name.
         changes: one row a mask change; iou, before and after are mappings or None.
         layers: one row a layer of the finished model: density, numel, coverage.
-        left_out: lines that could not be read.
+        left_out: lines that could not be read, of the kinds that were.
     """
 
     curves: pd.DataFrame
@@ -36,7 +36,7 @@ class Histories:
     left_out: tuple[LeftOut, ...]
 
 
-@uncollected()
+@without_gc()
 def read_histories(
     runs: Iterable[Run], metrics: Sequence[str], kinds: Collection[str] = KINDS
 ) -> Histories:
@@ -79,9 +79,9 @@ def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
 
 
 def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the lines of a run's history that can be read, and what is wrong with the rest.
+    """Return the lines of some kinds of a run's history, and what is wrong with those it read.
 
-    Lines that begin as others than `kinds` do are not parsed, which is most of the work.
+    Lines that begin as ours of other kinds do are not parsed, which is most of the work.
     """
     if not is_plain(run.folder.history):
         return [], "there is no history"
@@ -90,14 +90,16 @@ def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str,
     except (OSError, UnicodeDecodeError):
         return [], "cannot be read"
     skipped = tuple(f'{{"kind":"{kind}"' for kind in KINDS if kind not in kinds)
-    lines = [line for line in text.splitlines() if not line.startswith(skipped)]
+    every = text.splitlines()
+    lines = [line for line in every if not line.startswith(skipped)]
     try:
         values = json.loads(f"[{','.join(lines)}]")  # one call is faster than many
     except ValueError:
         values = [_line(line) for line in lines]
     whole = [value for value in values if _is_line(value)]
     wrong = len(values) - len(whole)
-    return whole, f"{wrong} of {len(values)} lines are damaged" if wrong else None
+    wanted = [value for value in whole if value["kind"] in kinds]
+    return wanted, f"{wrong} of {len(every)} lines are damaged" if wrong else None
 
 
 def _line(text: str) -> object:

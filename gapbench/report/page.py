@@ -24,7 +24,7 @@ from gapbench.report.histories import read_lines
 from gapbench.report.records import COMPLETED, is_given, text_of
 from gapbench.report.section import value_name
 from gapbench.report.tables import Grid
-from gapbench.report.workers import uncollected
+from gapbench.report.workers import without_gc
 
 PAGE = "index.html"
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
@@ -33,7 +33,7 @@ LOG_BYTES = 8192
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
-@uncollected()
+@without_gc()
 def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: Path) -> Path:
     """Write the page of some reports: summary, tables, figures, and every trial.
 

@@ -103,7 +103,7 @@ def top_counts(weights: Mapping[str, Tensor], keep: int) -> dict[str, int]:
     Of equal ones those of earlier tensors are counted, and NaN as infinitely large.
 
     Args:
-        weights: any shapes, all on one device.
+        weights: at least one, of any shapes, all on one device.
         keep: a count in [0, number of all entries].
 
     Raises:

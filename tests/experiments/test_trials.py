@@ -121,3 +121,11 @@ def test_a_dense_input_layer_is_no_layer_of_the_trial():
     inside = Trial(**{**WHOLE, "first_layer": "sparse"}).layers
     assert inside[0].name == "conv1.weight"
     assert Trial(**WHOLE).layers == inside[1:]
+
+
+def test_a_copy_with_other_values_has_another_key():
+    trial = Trial(**WHOLE)
+    key = trial.key
+    other = trial.model_copy(update={"seed": 7})
+    assert other.key == Trial(**{**WHOLE, "seed": 7}).key != key
+    assert trial.model_copy().key == trial.key == key

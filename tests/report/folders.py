@@ -11,6 +11,7 @@ from gapbench.experiments.schema import AblationSpec
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import methods, options_model
 from gapbench.tasks.task import Recipe
+from gapbench.training.history import History
 
 LAYERS = {"conv1.weight": 144, "layer1.0.conv1.weight": 2304, "fc.weight": 640}
 
@@ -128,8 +129,10 @@ def write_run(results: Path, trial: Trial, value: float) -> Path:
     """Write the run folder of a completed trial."""
     folder = write_trial(results, trial)
     (folder / "result.json").write_text(json.dumps(result_of(trial, value)))
-    lines = "".join(json.dumps(line) + "\n" for line in history_of(trial, value))
-    (folder / "history.jsonl").write_text(lines)
+    history = History(folder / "history.jsonl")
+    for line in history_of(trial, value):
+        history.append(line)
+    history.close()
     (folder / "status.json").write_text(json.dumps({"state": "completed", "attempt": 1}))
     (folder / "log.txt").write_text("2026-11-21 INFO began\n2026-11-21 INFO <done> & gone\n")
     return folder

@@ -9,7 +9,7 @@ import pytest
 
 from gapbench.errors import UserError
 from gapbench.report.collect import read_runs, runs_frame, scan, write_runs
-from gapbench.report.histories import read_histories
+from gapbench.report.histories import read_histories, read_lines
 from gapbench.report.records import is_given
 from tests.report.folders import entry_of, trial_of, write_run, write_trial
 
@@ -115,6 +115,20 @@ def test_damaged_lines_of_a_history_are_left_out_and_counted(tmp_path: Path) -> 
     found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
     assert found.left_out[0].reason == f"1 of {len(lines)} lines are damaged"
     assert len(found.curves) + len(found.changes) == len(lines) - 1
+
+
+def test_lines_of_other_kinds_are_not_read(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, trial_of(), 88.0)
+    lines = (folder / "history.jsonl").read_text().splitlines()
+    spaced = [json.dumps(json.loads(line)) for line in lines]  # as another program writes them
+    broken = next(line for line in lines if '"change"' in line)[:40]
+    (folder / "history.jsonl").write_text("\n".join([*lines, *spaced, broken]))
+    (run,) = scan(tmp_path).runs.values()
+    epochs, wrong = read_lines(run, ("epoch",))
+    assert [line["kind"] for line in epochs] == ["epoch"] * 8 and wrong is None
+    assert read_lines(run)[1] == f"1 of {2 * len(lines) + 1} lines are damaged"
+    found = read_histories([run], ["val/accuracy"], ())
+    assert len(found.curves) == len(found.changes) == 0 and len(found.layers) == 3
 
 
 def test_history_values_of_a_wrong_type_are_no_numbers(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
-"""What the loop records around the prunes of gradual pruning, wherever it is interrupted."""
+"""What the loop records around the prunes of gradual pruning, and what its steps draw from."""
 
 from __future__ import annotations
 
 import itertools
 
+import torch
+
 from gapbench.experiments.keeper import read_history
 from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.trial_run import Execution
+from gapbench.training.loop import _seed_noise
 from tests.runs import assert_equal, attempt, entry, prepared
 
 
@@ -31,3 +34,10 @@ def test_the_last_prune_of_gradual_pruning_is_measured_on_both_sides_and_resumes
         attempts += 1
     assert attempts > 2
     assert_equal(straight, stopped)
+
+
+def test_a_step_on_the_cpu_draws_what_it_draws_after_torch_is_seeded():
+    torch.manual_seed(5)
+    expected = torch.rand(4)
+    _seed_noise(torch.device("cpu"), 5)
+    assert torch.equal(torch.rand(4), expected)

@@ -13,9 +13,9 @@ from gapbench.report.figures import (
     figure,
     legend_below,
     looks,
-    one_range,
     panels,
     plain_decades,
+    share_y,
 )
 from gapbench.report.records import text_of
 
@@ -48,7 +48,7 @@ def coverage(evidence: Evidence) -> Drawn | None:
         ax.set_ylim(0, 1.03)
         ax.set_xlabel("machine-epochs")
         ax.set_title(f"{results.column} {text_of(column)}")
-    one_range(axes)
+    share_y(axes)
     axes[0].set_ylabel("coverage of prunable weights")
     legend_below(made, axes, across=2)
     return made, frame

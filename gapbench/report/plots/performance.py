@@ -18,9 +18,9 @@ from gapbench.report.figures import (
     figure,
     legend_below,
     looks,
-    one_range,
     panels,
     plain_decades,
+    share_y,
 )  # fmt: skip
 from gapbench.report.records import text_of
 
@@ -143,7 +143,7 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
         plain_decades(ax.xaxis)
         ax.set_xlabel(label)
         ax.set_title(f"{results.column} {text_of(column)}")
-    one_range(axes)
+    share_y(axes)
     axes[0].set_ylabel(value_label(results))
     legend_below(made, axes)
     return made, frame if front else frame.drop(columns="on_front")

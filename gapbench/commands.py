@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,12 +22,6 @@ from gapbench.options import (
 )
 from gapbench.selection import expanded, is_selection, tell_left_out
 from gapbench.status import find
-
-if TYPE_CHECKING:
-    from gapbench.experiments.ablation import Ablation
-    from gapbench.experiments.grid import Entry
-    from gapbench.experiments.schema import AblationSpec, Scale
-    from gapbench.report.collect import Scan
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -56,6 +50,12 @@ def report(
     """Make tables, figures and a page from the run folders that are there; nothing is trained."""
     from rich.console import Console
 
+    from gapbench.experiments.ablation import read
+    from gapbench.report.answers import write_answers
+    from gapbench.report.build import report as build
+    from gapbench.report.collect import scan
+    from gapbench.report.page import PAGE, write_page
+
     given = files or sorted(Path("ablations").glob("*.yaml"))
     if not given:
         raise UserError("ablations/*.yaml: there is no ablation here: name the file of one")
@@ -63,14 +63,17 @@ def report(
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
-    specs, planned, found = _gathered(given, scale, set_ or (), only or (), seeds, results)
-    from gapbench.report.answers import write_answers
-    from gapbench.report.build import report as build
-    from gapbench.report.page import PAGE, write_page
-
-    console, made = Console(highlight=False), []
-    whole = not files and len(planned) == len(given)
-    for ablation, chosen, entries in planned:
+    console, found = Console(highlight=False), scan(results)
+    specs, made, whole = [], [], not files
+    for file in given:
+        try:
+            ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
+        except NotInstalled as error:
+            print(f"{file} is left out: {error}", file=sys.stderr)
+            whole = False
+            specs.append(read(file).spec)
+            continue
+        specs.append(ablation.spec)
         tell_left_out(ablation, chosen, only or ())
         selection = is_selection(ablation, chosen, set_, only, seeds)
         whole = whole and not selection
@@ -87,33 +90,6 @@ def report(
         path = write_answers(results, scale, specs)
         console.print(f"answers: {path}", soft_wrap=True)
     return 0
-
-
-def _gathered(
-    files: Sequence[Path],
-    scale: str,
-    set_: Sequence[str],
-    only: Sequence[str],
-    seeds: str | None,
-    results: Path,
-) -> tuple[list[AblationSpec], list[tuple[Ablation, Scale, list[Entry]]], Scan]:
-    """Return all ablations, the trials of those whose packages are there, and the run folders."""
-    from gapbench.experiments.ablation import read
-    from gapbench.report.collect import scan
-    from gapbench.report.workers import in_background
-
-    specs, planned = [], []
-    with in_background(lambda: scan(results)) as scanned:
-        import gapbench.report.page  # noqa: F401 - what draws and computes takes seconds to import
-
-        for file in files:
-            try:
-                planned.append(expanded(file, scale, set_, only, seeds))
-                specs.append(planned[-1][0].spec)
-            except NotInstalled as error:
-                print(f"{file} is left out: {error}", file=sys.stderr)
-                specs.append(read(file).spec)
-        return specs, planned, scanned()
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:

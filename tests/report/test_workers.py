@@ -1,4 +1,4 @@
-"""Processes beside the one that reports."""
+"""Work in other processes, and without the garbage collector."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import gc
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from gapbench.__main__ import main
-from gapbench.errors import UserError
-from gapbench.report import workers
-from gapbench.report.workers import in_background, parallel_map, without_gc
+from gapbench.report.workers import parallel_map, without_gc
 
 
 @pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
@@ -29,37 +25,6 @@ def test_results_come_in_the_order_of_the_items(cores):
     assert parallel_map(len, []) == []
 
 
-def test_work_in_the_background_gives_its_result_or_its_error(cores):
-    with in_background(lambda: os.getpid()) as result:
-        assert (result() == os.getpid()) == (cores == 1)
-
-    def refuse():
-        raise UserError("no such folder")
-
-    with pytest.raises(UserError, match="no such folder"), in_background(refuse) as result:
-        result()
-
-
-def test_a_result_nobody_asks_for_keeps_nobody_waiting(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    with pytest.raises(KeyError), in_background(lambda: "x" * 10_000_000):
-        raise KeyError
-    assert not workers.multiprocessing.active_children()
-
-
-def test_the_work_is_done_here_where_its_process_dies(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    here = os.getpid()
-
-    def die():
-        if os.getpid() != here:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return "done"
-
-    with in_background(die) as result:
-        assert result() == "done"
-
-
 def test_an_interrupt_is_left_to_the_process_that_waits(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
 
@@ -71,8 +36,6 @@ def test_an_interrupt_is_left_to_the_process_that_waits(monkeypatch):
             time.sleep(0.05)
         return "would have been interrupted"
 
-    with in_background(wait) as result:
-        assert result() == "went on"
     assert parallel_map(lambda _: wait(), [0, 1]) == ["went on"] * 2
 
 
@@ -86,12 +49,3 @@ def test_the_collector_is_as_it_was_also_after_an_error():
             assert gc.isenabled() == enabled
         finally:
             gc.enable()
-
-
-def test_what_the_reading_process_refuses_is_one_line(tmp_path: Path, capfd):
-    (tmp_path / "runs").write_text("")
-    words = ["report", "ablations/partitions.yaml", "--results", str(tmp_path)]
-    assert main(words) == 2
-    told = capfd.readouterr().err.splitlines()
-    assert told[-1].endswith(f"{tmp_path}/runs: cannot be listed: Not a directory")
-    assert not any("Traceback" in line for line in told)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import pandas as pd
@@ -21,6 +21,8 @@ from gapbench.report.cells import Results, Row
 from gapbench.report.histories import KINDS, Histories
 from gapbench.report.records import COMPLETED, text_of
 from gapbench.report.workers import parallel_map
+
+T = TypeVar("T")
 
 # Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
 # in all figures. Markers differ as well, so that nothing depends on colour alone.
@@ -39,6 +41,7 @@ COLOURS = {
 OTHER = ("#777777", "*")
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
+MOST_PANELS = 9  # more are too small to read, and take seconds
 LEGEND_WIDTH = 6.0  # inches, the least width of a figure that has a legend
 LEGEND_LINE = 0.18  # inches
 
@@ -156,14 +159,26 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 
 
 def panels(
-    count: int, width: float = 3.2, height: float = 2.6, across: int = 3
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` axes in rows of `across`."""
+    items: Sequence[T],
+    width: float = 3.2,
+    height: float = 2.6,
+    across: int = 3,
+    most: int = MOST_PANELS,
+) -> tuple[Figure, list[Axes], list[T]]:
+    """Return a figure with axes in rows of `across`, and the items that they are for.
+
+    Of more than `most` items some are chosen at even distances, and the figure says so.
+    """
+    count = min(len(items), most)
+    shown = [items[round(at * (len(items) - 1) / max(1, count - 1))] for at in range(count)]
     across = min(across, count)
     down = -(-count // across)
     made = Figure(figsize=(width * across + 0.3, height * down + 0.3))
     axes = [made.add_subplot(down, across, number + 1) for number in range(count)]
-    return made, axes
+    if count < len(items):
+        words = f"{count} of {len(items)} panels; the CSV has all"
+        made.suptitle(words, x=0.01, ha="left", fontsize=8)
+    return made, axes, shown
 
 
 def plain_decades(axis: Axis) -> None:

@@ -20,6 +20,7 @@ from gapbench.report.figures import (
     figures,
     lines_of,
     looks,
+    panels,
 )
 from gapbench.report.histories import KINDS, read_histories
 from gapbench.report.plots.performance import pareto
@@ -179,3 +180,12 @@ def test_figures_drawn_side_by_side_are_those_drawn_alone(tmp_path: Path) -> Non
     found, names = evidence(tmp_path), ("means", "coverage", "accuracy_vs_sparsity")
     assert draw_all(names, found) == [draw(name, found) for name in names]
     assert draw_all(names[:1], found) == [draw(names[0], found)]
+
+
+def test_of_many_panels_some_are_shown_and_it_is_said() -> None:
+    made, axes, shown = panels(range(20))
+    assert len(axes) == len(shown) == 9 and (shown[0], shown[-1]) == (0, 19)
+    assert len(set(shown)) == 9 and shown == sorted(shown)
+    assert made.get_suptitle() == "9 of 20 panels; the CSV has all"
+    made, axes, shown = panels("abc")
+    assert shown == ["a", "b", "c"] and made.get_suptitle() == ""

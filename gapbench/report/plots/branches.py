@@ -10,8 +10,6 @@ import pandas as pd
 from gapbench.report.figures import Drawn, Evidence, figure, panels
 from gapbench.report.records import text_of
 
-MOST_PANELS = 9
-
 
 @figure("branch_iou", reads=("change",))
 def branch_iou(evidence: Evidence) -> Drawn | None:
@@ -35,9 +33,9 @@ def branch_iou(evidence: Evidence) -> Drawn | None:
     keys = ["row", "column", "branch", "other"]
     frame = pd.DataFrame(lines, columns=[*keys, "iou"])
     frame = frame.groupby(keys, sort=False, as_index=False).mean()
-    chosen = list(frame.groupby(["row", "column"], sort=False))[:MOST_PANELS]
-    made, axes = panels(len(chosen), width=3.4, height=2.9, across=3)
-    for ax, ((row, column), own) in zip(axes, chosen, strict=True):
+    groups = list(frame.groupby(["row", "column"], sort=False))
+    made, axes, shown = panels(groups, width=3.4, height=2.9)
+    for ax, ((row, column), own) in zip(axes, shown, strict=True):
         grid = own.pivot(index="branch", columns="other", values="iou")
         seaborn.heatmap(grid, ax=ax, vmax=1, cmap="cividis", annot=True, fmt=".3f",
                         annot_kws={"size": 7}, cbar_kws={"label": "IoU"})  # fmt: skip

@@ -19,8 +19,6 @@ from gapbench.report.figures import (
 )
 from gapbench.report.records import text_of
 
-MOST_PANELS = 9
-
 
 @figure("coverage", reads=("epoch",))
 def coverage(evidence: Evidence) -> Drawn | None:
@@ -38,9 +36,9 @@ def coverage(evidence: Evidence) -> Drawn | None:
     columns = [column for column in results.columns if column in set(frame["column"])]
     if not columns:
         return None
-    made, axes = panels(len(columns), width=4.2, height=3.0, across=2)
+    made, axes, shown = panels(columns, width=4.2, height=3.0, across=2)
     look = looks(results.rows)
-    for ax, column in zip(axes, columns, strict=True):
+    for ax, column in zip(axes, shown, strict=True):
         for row in results.rows:
             own = frame[(frame["row"] == row.name) & (frame["column"] == column)]
             if len(own):
@@ -69,8 +67,9 @@ def layer_density(evidence: Evidence) -> Drawn | None:
             shown[same] = own
     if not groups:
         return None
-    chosen = sorted(groups.items(), key=lambda group: str(group[0][0]))[:MOST_PANELS]
-    made, axes = panels(len(chosen), width=7.0, height=1.7, across=1)
+    made, axes, chosen = panels(
+        sorted(groups.items(), key=lambda group: str(group[0][0])), width=7.0, height=1.7, across=1
+    )
     look = looks(evidence.results.rows)
     for ax, (same, rows) in zip(axes, chosen, strict=True):
         own = shown[same]
@@ -112,13 +111,13 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
     keys = ["row", "column", "epoch", "layer"]
     frame = frame.groupby(keys, sort=False, as_index=False).mean()
     groups = frame.groupby(["row", "column"], sort=False)
-    chosen = [(at, own) for at, own in groups if own["epoch"].nunique() > 1][:MOST_PANELS]
-    if not chosen:
+    repeated = [(at, own) for at, own in groups if own["epoch"].nunique() > 1]
+    if not repeated:
         return None
     layers = list(dict.fromkeys([*evidence.histories.layers["layer"], *frame["layer"]]))
     height = max(2.2, 0.9 + 0.13 * len(layers))
-    made, axes = panels(len(chosen), width=4.4, height=height, across=2)
-    for ax, ((row, column), own) in zip(axes, chosen, strict=True):
+    made, axes, shown = panels(repeated, width=4.4, height=height, across=2)
+    for ax, ((row, column), own) in zip(axes, shown, strict=True):
         grid = own.pivot(index="layer", columns="epoch", values="iou")
         grid = grid.reindex([layer for layer in layers if layer in grid.index])
         grid.index = [name.removesuffix(".weight") for name in grid.index]

@@ -127,17 +127,22 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
     if frame.empty:
         return None
     frame["on_front"] = False
-    made, axes = panels(len(results.columns), width=3.6, height=3.2)
+    fronts = {
+        column: pareto(own, x, results.metric.higher_is_better)
+        for column, own in frame.groupby("column", sort=False)
+    }
+    for best in fronts.values():
+        frame.loc[best.index, "on_front"] = True
+    columns = [column for column in results.columns if column in fronts]
+    made, axes, shown = panels(columns, width=3.6, height=3.2)
     look = looks(results.rows)
-    for ax, column in zip(axes, results.columns, strict=True):
-        own = frame[frame["column"] == column]
+    for ax, column in zip(axes, shown, strict=True):
+        own, best = frame[frame["column"] == column], fronts[column]
         for point in own.itertuples():
             at = [getattr(point, x)]
             ax.plot(at, [point.mean], label=str(point.row), **look[str(point.row)].mark())
         _intervals(ax, x, own.dropna(subset="half_width"), look)
         if front:
-            best = pareto(own, x, results.metric.higher_is_better)
-            frame.loc[best.index, "on_front"] = True
             ax.step(best[x], best["mean"], where="post", color="#bbbbbb", linewidth=1, zorder=0)
         ax.set_xscale("log")
         plain_decades(ax.xaxis)
@@ -182,8 +187,9 @@ def means(evidence: Evidence) -> Drawn | None:
         return None
     look = looks(results.rows)
     count = len(results.rows)
-    made, axes = panels(len(results.columns), width=4.6, height=0.9 + 0.24 * count, across=2)
-    for ax, column in zip(axes, results.columns, strict=True):
+    height = 0.9 + 0.24 * count
+    made, axes, shown = panels(results.columns, width=4.6, height=height, across=2)
+    for ax, column in zip(axes, shown, strict=True):
         at = results.columns.index(column)
         for line, row in enumerate(results.rows):
             cell = row.cells[at]

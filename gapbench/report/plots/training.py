@@ -19,7 +19,7 @@ from gapbench.report.figures import (
 )
 from gapbench.report.records import text_of
 
-MOST_PANELS = 24
+MOST_ROWS = 24
 GROWN = "#f3e3c3"
 TUNED = "#dcebf5"
 
@@ -42,8 +42,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
     keys = ["row", "column", "epoch"]
     frame = curves.groupby(keys, sort=False, as_index=False).agg({metric: "mean", "phase": "first"})
     known = [row for row in results.rows if row.name in set(frame["row"])]
-    rows = known[:MOST_PANELS]
-    made, axes = panels(len(rows), across=4)
+    made, axes, rows = panels(known, across=4, most=MOST_ROWS)
     look = looks(results.rows)
     low, high = frame[metric].quantile(0.02), frame[metric].max()
     for ax, row in zip(axes, rows, strict=True):
@@ -113,7 +112,7 @@ def prune_shock(evidence: Evidence) -> Drawn | None:
         return None
     names = ["row", "column", "epoch", "seed", "change", "mask_error"]
     frame = pd.DataFrame(lines, columns=names)
-    made, axes = panels(2, width=3.8, height=3.0)
+    made, axes, _ = panels(range(2), width=3.8, height=3.0)
     look = looks(results.rows)
     for row in results.rows:
         own = frame[frame["row"] == row.name]
@@ -138,7 +137,7 @@ def loss_curves(evidence: Evidence) -> Drawn | None:
         return None
     keys = ["row", "column", "epoch"]
     frame = curves[[*keys, *names]].groupby(keys, sort=False, as_index=False).mean()
-    made, axes = panels(2, width=3.8, height=3.2)
+    made, axes, _ = panels(range(2), width=3.8, height=3.2)
     look = looks(results.rows)
     for row in results.rows:
         own = frame[frame["row"] == row.name]

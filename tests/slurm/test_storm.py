@@ -28,7 +28,7 @@ FAULTS = 30
 PAUSE = 1.0
 DEAD_NODE_SECONDS = 18.0  # SLURM gives a silent node up after 15
 FILE = ABLATIONS / "main.yaml"
-SETS = ["epochs=61", "partitions=2", "step_epochs=2"]
+SETS = ["epochs=121", "partitions=2", "step_epochs=2"]
 ONLY = ["image", "c_gap,p_gap", "distribution=uniform"]
 COMMAND = ["run", str(FILE), "--scale", "smoke", "--seeds", "1", "--executor", "slurm"]
 COMMAND += [word for value in SETS for word in ("--set", value)]
@@ -44,6 +44,7 @@ class Storm:
         self.chance = chance
         self.launcher: subprocess.Popen[bytes] | None = None
         self.dead: dict[str, float] = {}
+        self.hits = 0  # faults that met a running job
 
     def keep_launched(self) -> None:
         if self.launcher is None or self.launcher.poll() is not None:
@@ -77,6 +78,7 @@ class Storm:
     def kill_a_process(self) -> None:
         owners = self.owners()
         if owners:
+            self.hits += 1
             with suppress(ProcessLookupError):
                 os.kill(self.chance.choice(owners)["pid"], signal.SIGKILL)
 
@@ -86,6 +88,7 @@ class Storm:
     def tell_a_job(self, *words: str) -> None:
         running = self.cluster.run("squeue", "-h", "--array", "--states=R", "--format=%i").split()
         if running:
+            self.hits += 1
             self.cluster.run(*words, self.chance.choice(running), check=False)
 
     def kill_a_node(self) -> None:
@@ -138,11 +141,9 @@ def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturb
     cluster.wait_for_jobs(300)
 
     assert main([*COMMAND, "--results", str(tmp_path)]) == 0
-    attempts = 0
     for calm in undisturbed:
         folder = RunFolder(tmp_path / "runs" / calm.path.name)
         assert_equal(folder, calm)
         runs = [read_json(path) or {} for path in folder.sacred.glob("*/run.json")]
-        attempts += len(runs)
         assert [run["status"] for run in runs].count("COMPLETED") == 1
-    assert attempts > 4  # more than it takes undisturbed
+    assert storm.hits >= 3  # or the trials were over before the storm was

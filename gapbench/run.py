@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -155,7 +156,7 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
     console.print(table_text(columns, rows, console.width), soft_wrap=True)
     console.print(
         f"{len(outlooks)} trials, {sum(o.epochs for o in outlooks)} machine-epochs. FLOPs are "
-        "multiples of dense training and of dense inference; * is known after the run."
+        "multiples of the task's dense recipe and of dense inference; * is known after the run."
     )
     return 0
 
@@ -333,7 +334,8 @@ def _conclude(
         if state != "completed":
             missing += 1
             error = folder.read_status().get("error") or "no error was recorded"
-            log = f"gapbench logs {entry.trial.key}"
+            where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+            log = f"gapbench logs {entry.trial.key}{where}"
             console.print(f"{state}: {entry.label}: {error} ({log})", soft_wrap=True, markup=False)
     return 1 if missing else 0
 

@@ -44,6 +44,9 @@ class DocsEnDe(Translation):
         width: model width; the feed-forward layers are twice as wide.
         layers: blocks of the encoder, and of the decoder.
         dropout: after embeddings and sublayers.
+
+    Raises:
+        UserError: if an option is out of range.
     """
 
     architecture = "transformer_wmt_en_de"
@@ -59,8 +62,14 @@ class DocsEnDe(Translation):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if width % HEAD_WIDTH:
-            raise UserError(f"task docs_en_de: width is a multiple of {HEAD_WIDTH}, not {width}")
+        least = {"words": (words, 1), "pairs": (pairs, 0), "layers": (layers, 1)}
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                raise UserError(f"{name}: {value} is not possible: give {lowest} or more")
+        if width < 1 or width % HEAD_WIDTH:
+            raise UserError(f"width: {width} is not possible: give a multiple of {HEAD_WIDTH}")
+        if not 0 <= dropout < 1:
+            raise UserError(f"dropout: {dropout} is not possible: give a number in [0, 1)")
         self.words = words
         self.pairs = pairs
         few = VAL_SENTENCES if not pairs else min(VAL_SENTENCES, max(pairs // 8, 1))

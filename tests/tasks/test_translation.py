@@ -195,9 +195,21 @@ def test_every_option_of_the_model_is_read(docs):
     assert model.encoder.layers[0].fc1.weight.shape == (128, 64)
 
 
-def test_a_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(UserError, match="width is a multiple of 32, not 100"):
-        DocsEnDe(width=100)
+@pytest.mark.parametrize(
+    ("option", "value", "valid"),
+    [
+        ("words", 0, "1 or more"),
+        ("pairs", -5, "0 or more"),
+        ("layers", 0, "1 or more"),
+        ("width", 100, "a multiple of 32"),
+        ("width", 0, "a multiple of 32"),
+        ("dropout", 1.5, "a number in [0, 1)"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_before_anything_runs(option, value, valid):
+    with pytest.raises(UserError) as told:
+        DocsEnDe(**{option: value})
+    assert str(told.value) == f"{option}: {value} is not possible: give {valid}"
 
 
 def test_using_a_task_before_its_data_is_loaded_is_told():

@@ -45,6 +45,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
     made, axes, rows = panels(known, across=4, most=MOST_ROWS)
     look = looks(results.rows)
     low, high = frame[metric].quantile(0.02), frame[metric].max()
+    edge = 0.05 * (high - low) or 1.0
     for ax, row in zip(axes, rows, strict=True):
         own = frame[frame["row"] == row.name]
         columns = list(dict.fromkeys(own["column"]))
@@ -56,7 +57,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
         _shade(ax, own[own["column"] == columns[0]])
         for epoch in _prunes(evidence, row.name):
             ax.axvline(epoch, color="#999999", linewidth=0.5, linestyle=":", zorder=0)
-        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        ax.set_ylim(low - edge, high + edge)
         ax.set_title(row.name, fontsize=8)
         ax.set_xlabel("machine-epochs")
         if len(columns) > 1:
@@ -64,7 +65,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
     axes[0].set_ylabel(f"validation {metric.rpartition('/')[2]}")
     words = "shaded: growing (sand), fine-tuning (blue); dotted: prune"
     if len(rows) < len(known):
-        words += f"; the first {len(rows)} of {len(known)} rows"
+        words += f"; {len(rows)} of {len(known)} rows, the CSV has all"
     made.suptitle(words, fontsize=8)
     return made, frame
 

@@ -6,9 +6,9 @@ A change is all that happens between two training steps: kept counts, selection,
 and momentum outside them cleared, and the run's record of costs, overlap and explored weights. The
 reference is one pass of `torch.topk` over the absolute values of the same layers, one at a time,
 for the tenth that is kept; "A/A" is a second such pass. rigl-torch has updates only, and a prune is
-set beside one. The bound is what memory allows: the bytes
-that a change has to read and to write, at the speed of copying the weights in the same run. All
-take turns on one thread, and processor time counts; what restores the model between is not counted.
+set beside one. The bound is what memory allows: the bytes that a change has to read and to write,
+at the speed of copying the weights in the same run. All take turns on one thread, and processor
+time counts; what restores the model between is not counted.
 """
 
 from __future__ import annotations

@@ -130,6 +130,7 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
     masks = {name: param != 0 for name, param in params.items()}  # also of layers grown at once
     bare = [Stepped(bare_loop(trial, masks)) for _ in range(2)]
     ours, clock, turns = Seconds(), time.perf_counter(), itertools.count()
+    taken = (ours, *(loop.seconds for loop in bare))
 
     def lap() -> float:
         nonlocal clock
@@ -142,8 +143,8 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
         ours.start = lap()
         for loop in bare:
             loop.seconds.start = loop.advance()
-            loop.seconds.epochs.append(0.0)
-        ours.epochs.append(0.0)
+        for seconds in taken:
+            seconds.epochs.append(0.0)
         clock = time.perf_counter()
 
     def asked(self: FolderKeeper, training: Training) -> Any:
@@ -157,7 +158,7 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
             loop.seconds.epochs[-1] += loop.advance()
         if not training.batch:
             told = "save"  # after every epoch; the writing is part of the next
-            for seconds in (ours, *(loop.seconds for loop in bare)):
+            for seconds in taken:
                 seconds.epochs.append(0.0)
         clock = time.perf_counter()
         return told
@@ -168,7 +169,7 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
     ours.end = lap()
     for loop in bare:
         loop.seconds.end = loop.advance()
-    for seconds in (ours, *(loop.seconds for loop in bare)):
+    for seconds in taken:
         seconds.epochs.pop()  # that of an epoch after the last
     trained = torch.load(folder.model, weights_only=True)["model"]
     for name, tensor in bare[0].last.items():

@@ -63,10 +63,8 @@ def anytime(evidence: Evidence) -> Drawn | None:
         if len(columns) > 1:
             ax.legend(title=results.column, loc="lower right")
     axes[0].set_ylabel(f"validation {metric.rpartition('/')[2]}")
-    words = "shaded: growing (sand), fine-tuning (blue); dotted: prune"
-    if len(rows) < len(known):
-        words += f"; {len(rows)} of {len(known)} rows, the CSV has all"
-    made.suptitle(words, fontsize=8)
+    words = ["shaded: growing (sand), fine-tuning (blue)", "dotted: prune", made.get_suptitle()]
+    made.suptitle("; ".join(filter(None, words)), fontsize=8)
     return made, frame
 
 

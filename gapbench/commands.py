@@ -78,7 +78,10 @@ def report(
         selection = is_selection(ablation, chosen, set_, only, seeds)
         whole = whole and not selection
         made.append(build(ablation, chosen, entries, results, found, selection=selection))
-        console.print(made[-1].renderable())
+        if files or made[-1].completed:
+            console.print(made[-1].renderable())
+        else:
+            console.print(f"{ablation.name}: none of its trials has completed at scale {chosen}")
         console.print(f"report: {made[-1].folder}", soft_wrap=True)
     pages = [made] if whole else [[one] for one in made]
     for shown in pages:

@@ -134,7 +134,7 @@ class Progress:
         self.total = total
         self._live = Live(console=console, refresh_per_second=2, transient=True)
         self._states: dict[str, State] = {}
-        self._phases: dict[str, object] = {}
+        self._errors: set[str | None] = set()
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -162,7 +162,7 @@ class Progress:
                 self._line(view, views)
 
     def _line(self, view: View, views: Sequence[View]) -> None:
-        detail = view.status.get("error") if view.state == "failed" else view.metric
+        detail = self._error(view) if view.state == "failed" else view.metric
         clock = time.strftime("%H:%M:%S")
         tail = f": {detail}" if detail else ""
         done = sum(other.state == "completed" for other in views)
@@ -172,6 +172,13 @@ class Progress:
             highlight=False,
             soft_wrap=True,
         )
+
+    def _error(self, view: View) -> str | None:
+        """Return why a trial failed; what others failed of already is not told again."""
+        error = view.status.get("error")
+        told = error in self._errors
+        self._errors.add(error)
+        return "the same error" if told and error else error
 
     def _summary(self, views: Sequence[View]) -> str:
         counts = Counter(view.state for view in views)

@@ -327,17 +327,21 @@ def _conclude(
     else:
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)
-    missing = 0
+    told: dict[tuple[str, str], list[Entry]] = {}
     for entry in asked:
         folder = RunFolder(results / "runs" / entry.trial.key)
         state = folder.state()
         if state != "completed":
-            missing += 1
             error = folder.read_status().get("error") or "no error was recorded"
-            where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
-            log = f"gapbench logs {entry.trial.key}{where}"
-            console.print(f"{state}: {entry.label}: {error} ({log})", soft_wrap=True, markup=False)
-    return 1 if missing else 0
+            told.setdefault((state, error), []).append(entry)
+    where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+    for (state, error), (first, *others) in told.items():
+        words = f"{state}: {first.label}: {error} (gapbench logs {first.trial.key}{where})"
+        console.print(words, soft_wrap=True, markup=False)
+        if others:
+            names = "; ".join(entry.label for entry in others)
+            console.print(f"{state} likewise: {names}", soft_wrap=True, markup=False)
+    return 1 if told else 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

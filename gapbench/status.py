@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -105,14 +105,14 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
         return 0
     console = Console(highlight=False)
     console.print(f"{folder.path}: {parts['state']}", markup=False, soft_wrap=True)
-    for name in ("trial", "result"):
-        for field, value in _flat(parts[name] or {}):
-            shown = f"{value:.6g}" if isinstance(value, float) else value
-            console.print(f"{name:>7}  {field}: {shown}", markup=False, soft_wrap=True)
-    for segment in (parts["plan"] or {}).get("segments", []):
-        branch = "" if segment["branch"] is None else f" branch {segment['branch']}"
-        line = f"epochs {segment['start']}-{segment['stop']}: {segment['label']}{branch}"
-        console.print(f"   plan  {line}, {len(segment['grow'])} layers dense", markup=False)
+    lines = {
+        "trial": _settings(parts["trial"] or {}),
+        "plan": _segments(parts["plan"] or {}),
+        "result": _settings(parts["result"] or {}),
+    }
+    for name, told in lines.items():
+        for line in told:
+            console.print(f"{name:>7}  {line}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -269,12 +269,24 @@ def _label(folder: RunFolder) -> str:
     options = options if isinstance(options, dict) else {}
     told = [str(trial.get(name, "?")) for name in ("task", "method", "distribution", "sparsity")]
     told += [f"{name}={options[name]}" for name in ("partitions", "strategy") if name in options]
-    return f"{' '.join(told)} seed {trial.get('seed', '?')}"
+    return f"{' '.join(told)} {trial.get('epochs', '?')} epochs seed {trial.get('seed', '?')}"
 
 
 def _summary(views: Sequence[View]) -> str:
     counts = Counter(view.state for view in views)
     return f"{len(views)} trials: " + ", ".join(f"{n} {state}" for state, n in counts.items())
+
+
+def _settings(values: Mapping[str, Any]) -> Iterator[str]:
+    for field, value in _flat(values):
+        yield f"{field}: {value:.6g}" if isinstance(value, float) else f"{field}: {value}"
+
+
+def _segments(plan: Mapping[str, Any]) -> Iterator[str]:
+    for segment in plan.get("segments", []):
+        branch = "" if segment["branch"] is None else f" branch {segment['branch']}"
+        epochs = f"epochs {segment['start']}-{segment['stop']}: {segment['label']}{branch}"
+        yield f"{epochs}, {len(segment['grow'])} layers dense"
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,7 +36,9 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
     monkeypatch.chdir(tmp_path)
     assert main(["report", "--scale", "smoke"]) == 0
     page = Path("results/smoke/index.html")
-    assert f"page: {page}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"page: {page}" in told
+    assert "restart: none of its trials has completed at scale smoke" in told and "━" not in told
     answers = Path("results/smoke/answers.md")
     assert "Does non-uniform sparsity beat uniform sparsity?" in answers.read_text()
     assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()

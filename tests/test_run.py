@@ -96,6 +96,8 @@ def test_status_show_and_logs_tell_what_happened(done, capsys):
     (key, *_) = sorted(path.name for path in (results / "runs").iterdir())
     assert main(["show", key[:8], *at]) == 0
     shown = capsys.readouterr().out
+    parts = [line.split()[0] for line in shown.splitlines()[1:]]
+    assert list(dict.fromkeys(parts)) == ["trial", "plan", "result"]  # the longest at the end
     assert "test/accuracy" in shown
     assert re.search(r"\d\.\d{8}", shown) is None
     assert main(["show", key, "--json", *at]) == 0
@@ -112,6 +114,7 @@ def test_status_shows_on_80_columns_the_keys_that_other_commands_take(done, caps
     told = capsys.readouterr().out
     for path in (results / "runs").iterdir():
         assert re.search(rf"^{path.name[:8]} .*completed.*accuracy \d", told, re.MULTILINE)
+    assert " epochs" in told  # RigL and its fivefold run are told apart
 
 
 def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
@@ -206,7 +209,7 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path, capsys):
     assert "cannot be written" in err
 
 
-def test_missing_data_fail_the_trial_in_one_line(tmp_path, capsys, monkeypatch):
+def test_missing_data_fail_trials_in_one_line_for_all(tmp_path, capsys, monkeypatch):
     """No folder of data, no package manager, no network: every source says why it failed."""
     monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -214,7 +217,7 @@ def test_missing_data_fail_the_trial_in_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nonexistent")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    command = ["run", PARTITIONS, "--executor", "debug", "--seeds", "1", "--only", "dense"]
+    command = ["run", PARTITIONS, "--executor", "debug", "--seeds", "2", "--only", "dense"]
     command += ["--only", "image"]
     if Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("the system has the data, which is a source that always answers")
@@ -223,6 +226,7 @@ def test_missing_data_fail_the_trial_in_one_line(tmp_path, capsys, monkeypatch):
     failed = [line for line in out.splitlines() if line.startswith("failed:")]
     assert len(failed) == 1
     assert "fashion-mnist" in failed[0].lower()
+    assert "failed likewise: Dense seed 1" in out and out.count("Dense seed 1: the same error") == 1
     assert "Traceback" not in out
 
 

@@ -88,7 +88,10 @@ def expand(
         if only:
             others = expand(ablation, scale, overrides=overrides, seeds=seeds)
             rows = ", ".join(dict.fromkeys(entry.name for entry in others))
-            reason = f"no trial matches --only {' '.join(only)} at scale {scale}: rows: {rows}"
+            here_too = dict.fromkeys(entry.trial.task for entry in others)
+            kinds = ", ".join(f"{name} ({tasks[name].kind})" for name in here_too)
+            asked = f"no trial matches --only {' '.join(only)} at scale {scale}"
+            reason = f"{asked}: rows: {rows}; tasks (and kinds): {kinds}"
             raise UserError(f"{ablation.document.name}: {reason}")
         raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
     return _labelled(chosen)

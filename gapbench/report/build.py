@@ -32,6 +32,7 @@ from gapbench.report.collect import (
 from gapbench.report.figures import draw_all, evidence_of, figures, lines_of, save
 from gapbench.report.full_numbers import to_csv
 from gapbench.report.histories import Histories, read_histories
+from gapbench.report.records import COMPLETED
 from gapbench.report.tables import Table, table_of
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class ReportResult:
     paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def completed(self) -> int:
+        """Number of trials that have completed."""
+        return int((self.frame["state"] == COMPLETED).sum())
 
     def renderable(self) -> RenderableType:
         """Return what the terminal shows."""

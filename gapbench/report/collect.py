@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ YES_NO = "environment/git_dirty"
 TEXT_PREFIXES = (
     "environment/", "signatures/", "digest/", "run/data_sha256", "run/finished", "run/command",
 )  # fmt: skip
+
+_KERNEL = re.compile(r"^(Linux-[\d.]+).*?(?=-(?:x86_64|aarch64|ppc64le|riscv64))")
 
 
 @dataclass(frozen=True)
@@ -209,13 +212,26 @@ def measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """Yield every number and word of a result under the name of its column in runs.csv."""
     yield from result["metrics"].items()
     for part in PARTS:
-        for name, value in result.get(part, {}).items():
+        values = result.get(part, {})
+        for name, value in (shareable(values) if part == "environment" else values).items():
             if not isinstance(value, (dict, list)):
                 yield f"{part}/{name}", value
     for name in ("epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",
                  "data_sha256", "finished"):  # fmt: skip
         if name in result:
             yield f"run/{name}", plain(result[name])
+
+
+def shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report tells of where a run took place; its run folder has all of it.
+
+    Reports are passed on: a host's name and the name that a site gave its kernel stay at home, and
+    decide nothing about a result.
+    """
+    told = {name: value for name, value in environment.items() if name != "host"}
+    if isinstance(told.get("system"), str):
+        told["system"] = _KERNEL.sub(r"\1", told["system"])
+    return told
 
 
 def write_runs(frame: pd.DataFrame, path: Path) -> None:

@@ -18,7 +18,7 @@ from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.answers import answer_grid, answers_of
 from gapbench.report.build import ReportResult
-from gapbench.report.collect import Run, Scan, is_plain
+from gapbench.report.collect import Run, Scan, is_plain, shareable
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
 from gapbench.report.records import COMPLETED, is_given, text_of
@@ -140,10 +140,10 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
                  "data_sha256", "finished"):  # fmt: skip
         if is_given(run.result.get(name)):
             yield name.replace("_", " "), text_of(run.result[name])
-    for part in ("signatures", "environment"):
-        for name, value in run.result.get(part, {}).items():
-            if is_given(value):
-                yield name.replace("_", " "), text_of(value)
+    parts = run.result.get("signatures", {}), shareable(run.result.get("environment", {}))
+    for name, value in (item for part in parts for item in part.items()):
+        if is_given(value):
+            yield name.replace("_", " "), text_of(value)
 
 
 def _curves(run: Run) -> Iterator[dict[str, Any]]:

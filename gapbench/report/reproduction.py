@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 # what has to be equal, by the names of runs.csv's columns; times and places may differ
 PARTS = ("test/", "val/", "sparsity/", "density/", "parameters/", "cost/", "exploration/",
          "signatures/", "digest/", "run/data_sha256", "run/epochs", "run/wall_epochs")  # fmt: skip
-# what may be why it is not, most likely first; a host's name decides nothing
+# what may be why it is not, most likely first
 CAUSES = ("run/data_sha256", "environment/", "run/ranks")
-NO_CAUSE = ("environment/host",)
 MOST_SHOWN = 5
 
 
@@ -301,6 +300,6 @@ def _causes(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
     for part in CAUSES:
         for name in sorted({*there, *here}):
             one, other = there.get(name), here.get(name)
-            if name.startswith(part) and name not in NO_CAUSE and repr(one) != repr(other):
+            if name.startswith(part) and repr(one) != repr(other):
                 words = name.partition("/")[2].replace("_", " ")
                 yield f"{words}: {one} there, {other} here"

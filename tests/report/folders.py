@@ -74,6 +74,7 @@ def result_of(trial: Trial, value: float) -> dict[str, Any]:
         "command": None,
         "environment": {"gapbench": "0.1.0", "python": "3.11", "torch": "2.13.0",
                         "git_commit": "12345678", "git_dirty": False, "host": "node1",
+                        "system": "Linux-6.1.0-18-mysite-x86_64-with-glibc2.36",
                         "cpu": "a <cpu> & more", "gpu": None},
         "data_sha256": "0" * 64,
         "seed": trial.seed,

@@ -35,6 +35,14 @@ def test_a_completed_trial_becomes_one_row_with_settings_and_measurements(tmp_pa
     assert row["recipe.lr"] == 0.1 and row["environment/git_commit"] == "12345678"
 
 
+def test_reports_name_neither_a_host_nor_its_own_kernel(tmp_path: Path) -> None:
+    trial = trial_of()
+    write_run(tmp_path, trial, 88.0)
+    row = runs_frame([entry_of(trial)], scan(tmp_path)).iloc[0]
+    assert "environment/host" not in row
+    assert row["environment/system"] == "Linux-6.1.0-x86_64-with-glibc2.36"
+
+
 def test_trials_that_have_not_run_are_rows_too_in_the_order_of_the_ablation(tmp_path: Path) -> None:
     trials = [trial_of(seed=2), trial_of("dense"), trial_of(seed=0)]
     write_run(tmp_path, trials[2], 80.0)

@@ -105,6 +105,14 @@ def test_accuracy_figures_plot_the_means_of_the_table(tmp_path: Path) -> None:
     assert pd.isna(own["published"])  # a value for another task shares no axis with ours
 
 
+def test_costs_that_are_all_alike_have_a_number_at_their_axis(tmp_path: Path) -> None:
+    drawn = figures["accuracy_vs_flops"](evidence(tmp_path))
+    assert drawn is not None
+    for ax in drawn[0].axes:
+        low, high = ax.get_xlim()
+        assert low < 0.375 < high and any(low <= tick <= high for tick in ax.get_xticks())
+
+
 def test_the_pareto_front_holds_what_nothing_cheaper_beats() -> None:
     frame = pd.DataFrame({"cost": [3, 1, 2, 2, 4], "mean": [9.0, 5.0, 4.0, 7.0, 8.0]})
     assert list(pareto(frame, "cost").index) == [1, 3, 0]

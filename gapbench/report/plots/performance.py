@@ -145,6 +145,7 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
         if front:
             ax.step(best[x], best["mean"], where="post", color="#bbbbbb", linewidth=1, zorder=0)
         ax.set_xscale("log")
+        _widen(ax)
         plain_decades(ax.xaxis)
         ax.set_xlabel(label)
         ax.set_title(f"{results.column} {text_of(column)}")
@@ -152,6 +153,14 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
     axes[0].set_ylabel(value_label(results))
     legend_below(made, axes)
     return made, frame if front else frame.drop(columns="on_front")
+
+
+def _widen(ax: Axes) -> None:
+    """Make a logarithmic x axis so wide that one of 1, 2 and 5 of a decade is on it."""
+    low, high = ax.get_xlim()
+    if high < 2.5 * low:
+        middle = (low * high) ** 0.5
+        ax.set_xlim(middle / 1.6, middle * 1.6)
 
 
 def _intervals(ax: Axes, x: str, own: pd.DataFrame, look: Mapping[str, Look]) -> None:

@@ -106,7 +106,7 @@ def answers_at(results: Path, scale: str, specs: Sequence[AblationSpec]) -> list
 
 
 def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
-    """Return one line an answer."""
+    """Return one line an answer, what is known first."""
     body = [
         (
             Text(answer.claim.asks),
@@ -114,7 +114,7 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
             Text(answer.differences or NOTHING),
             Text(f"{answer.results.ablation}, {answer.results.task}"),
         )
-        for answer in answers
+        for answer in sorted(answers, key=lambda answer: not answer.run)
     ]
     head = ("question", "answer", "differences", "rows of")
     return Grid(title, head, tuple(body), keys=1, notes=(BOUNDS,))

@@ -110,8 +110,9 @@ def _grid(grid: Grid) -> dict[str, Any]:
 
 
 def _figure(path: Path) -> dict[str, str]:
-    name = path.stem.partition("-")[0]
+    name, _, task = path.stem.partition("-")
     words = (figures[name].__doc__ or name).strip().splitlines()[0].removeprefix("Draw ")
+    words = f"{words.removesuffix('.')} ({task})." if task else words
     return {
         "name": path.stem,
         "caption": words[0].upper() + words[1:],

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gapbench.errors import NotInstalled, UserError, choose
+from gapbench.errors import NotInstalled, ReportKept, UserError, choose
 from gapbench.options import (
     RESULTS,
     KeyArgument,
@@ -52,6 +52,7 @@ def report(
 
     from gapbench.experiments.ablation import read
     from gapbench.report.answers import write_answers
+    from gapbench.report.build import completed
     from gapbench.report.build import report as build
     from gapbench.report.collect import scan
     from gapbench.report.page import PAGE, write_page
@@ -68,31 +69,32 @@ def report(
     for file in given:
         try:
             ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
+            specs.append(ablation.spec)
+            tell_left_out(ablation, chosen, only or ())
+            selection = is_selection(ablation, chosen, set_, only, seeds)
+            made.append(build(ablation, chosen, entries, results, found, selection=selection))
         except NotInstalled as error:
-            print(f"{file} is left out: {error}", file=sys.stderr)
-            whole = False
             specs.append(read(file).spec)
-            continue
-        specs.append(ablation.spec)
-        tell_left_out(ablation, chosen, only or ())
-        selection = is_selection(ablation, chosen, set_, only, seeds)
-        whole = whole and not selection
-        made.append(build(ablation, chosen, entries, results, found, selection=selection))
-        if files or made[-1].completed:
-            console.print(made[-1].renderable())
+            print(f"{file} is left out: {error}", file=sys.stderr)
+        except ReportKept as error:
+            print(error, file=sys.stderr)
         else:
-            console.print(f"{ablation.name}: none of its trials has completed at scale {chosen}")
-        console.print(f"report: {made[-1].folder}", soft_wrap=True)
-    pages = [made] if whole else [[one] for one in made]
-    for shown in pages:
+            whole = whole and not selection
+            if files or completed(made[-1].frame):
+                console.print(made[-1].renderable())
+            else:
+                console.print(f"{ablation.name}: no trial of it has completed at scale {chosen}")
+            console.print(f"report: {made[-1].folder}", soft_wrap=True)
+    whole = whole and len(made) == len(given)
+    for shown in [made] if whole else [[one] for one in made]:
         folder = results / scale if whole else shown[0].folder
         title = f"gapbench, scale {scale}" if whole else f"{shown[0].spec.name}, scale {scale}"
         page = write_page(shown, title, found, folder / PAGE)
         console.print(f"page: {page}", soft_wrap=True)
-    if not (files or set_ or only) and seeds is None:
+    if made and not (files or set_ or only) and seeds is None:
         path = write_answers(results, scale, specs)
         console.print(f"answers: {path}", soft_wrap=True)
-    return 0
+    return 0 if made else 2
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:

@@ -38,7 +38,7 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
     page = Path("results/smoke/index.html")
     told = capsys.readouterr().out
     assert f"page: {page}" in told
-    assert "restart: none of its trials has completed at scale smoke" in told and "━" not in told
+    assert "restart: no trial of it has completed at scale smoke" in told and "━" not in told
     answers = Path("results/smoke/answers.md")
     assert "Does non-uniform sparsity beat uniform sparsity?" in answers.read_text()
     assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()

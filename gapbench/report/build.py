@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gapbench.errors import UserError
+from gapbench.errors import ReportKept, UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec, Scale
@@ -64,11 +64,6 @@ class ReportResult:
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
 
-    @property
-    def completed(self) -> int:
-        """Number of trials that have completed."""
-        return int((self.frame["state"] == COMPLETED).sum())
-
     def renderable(self) -> RenderableType:
         """Return what the terminal shows."""
         return render.screen(self.tables)
@@ -117,19 +112,39 @@ def report(
             its own, and leaves that of the whole ablation as it is.
 
     Raises:
+        ReportKept: if none of the trials has completed here, and the report that is there already
+            has some that have, such as one that came with a clone.
         UserError: if the report section does not fit the trials, or a file cannot be written.
     """
     found = scan(results) if found is None else found
     folder = results / scale / ablation.name / (SELECTION if selection else "")
     try:
         _make(results, folder / "figures")
-        return _write(ablation.spec, folder, entries, found)
+        frame = runs_frame(entries, found)
+        kept = 0 if completed(frame) else _reported(folder)
+        if kept:
+            reason = f"its {kept} trials have no run folder here: it is left as it is"
+            raise ReportKept(f"{folder}: {reason}; report into another folder by --results")
+        return _write(ablation.spec, folder, frame, found)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
 
-def _write(spec: AblationSpec, folder: Path, entries: Sequence[Entry], found: Scan) -> ReportResult:
-    write_runs(runs_frame(entries, found), folder / RUNS)
+def completed(frame: pd.DataFrame) -> int:
+    """Return the number of trials that have completed."""
+    return int((frame["state"] == COMPLETED).sum())
+
+
+def _reported(folder: Path) -> int:
+    """Return how many completed trials a report is of that is there; a damaged one is of none."""
+    try:
+        return completed(read_runs(folder / RUNS))
+    except UserError:
+        return 0
+
+
+def _write(spec: AblationSpec, folder: Path, runs: pd.DataFrame, found: Scan) -> ReportResult:
+    write_runs(runs, folder / RUNS)
     # from the file, as `check` does: what can be recomputed later is what is written now
     frame = read_runs(folder / RUNS)
     all_results = results_of(frame, spec)

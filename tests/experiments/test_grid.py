@@ -181,7 +181,7 @@ def test_trials_match_all_patterns_of_only(tmp_path):
 
 
 def test_an_only_that_matches_nothing_names_the_rows(tmp_path):
-    words = r"no trial matches --only rigl at scale smoke: rows: Static.*; tasks .*: digits \(image\)"
+    words = r"no trial matches --only rigl at scale smoke: rows: Stat.*; tasks .*: digits \(image\)"
     with pytest.raises(UserError, match=words):
         grid(tmp_path, "{method: static}", only=["rigl"])
     with pytest.raises(UserError, match="--only: unknown setting 'epoch': did you mean 'epochs'"):

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from gapbench.errors import UserError
+from gapbench.errors import ReportKept, UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.loading import Document
 from gapbench.report import build
-from gapbench.report.build import ReportResult, check, report
+from gapbench.report.build import ReportResult, check, completed, report
 from gapbench.report.section import require_section
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -59,6 +60,19 @@ def test_reporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
         path.unlink()
     report(ablation(), "mini", entries, tmp_path)
     assert contents(made.folder) == before
+
+
+def test_a_report_of_nothing_replaces_none_of_something(tmp_path: Path) -> None:
+    """As in a clone, whose reports are of trials that ran elsewhere."""
+    made = make(tmp_path)
+    before = contents(made.folder)
+    shutil.rmtree(tmp_path / "runs")
+    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
+    with pytest.raises(ReportKept, match="partitions: its 6 trials have no run folder here"):
+        report(ablation(), "mini", entries, tmp_path)
+    assert contents(made.folder) == before
+    write_run(tmp_path, trial_of(seed=0, partitions=4), 88.0)
+    assert completed(report(ablation(), "mini", entries, tmp_path).frame) == 1
 
 
 def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> None:

@@ -86,6 +86,8 @@ def layer_density(evidence: Evidence) -> Drawn | None:
     last = shown[chosen[-1][0]]
     names = [name.removesuffix(".weight") for name in last["layer"]]
     axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+    # inches of a letter: upright names stand below the panels, not in the last one's place
+    made.set_figheight(made.get_figheight() + 0.055 * max(map(len, names)))
     return made, frame
 
 

@@ -338,12 +338,12 @@ def _conclude(
             error = folder.read_status().get("error") or "no error was recorded"
             told.setdefault((state, error), []).append(entry)
     where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
-    for (state, error), (first, *others) in told.items():
-        words = f"{state}: {first.label}: {error} (gapbench logs {first.trial.key}{where})"
+    for (how, error), (first, *others) in told.items():
+        words = f"{how}: {first.label}: {error} (gapbench logs {first.trial.key}{where})"
         console.print(words, soft_wrap=True, markup=False)
         if others:
             names = "; ".join(entry.label for entry in others)
-            console.print(f"{state} likewise: {names}", soft_wrap=True, markup=False)
+            console.print(f"{how} likewise: {names}", soft_wrap=True, markup=False)
     return 1 if told else 0
 
 

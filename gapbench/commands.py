@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from gapbench.errors import NotInstalled, ReportKept, UserError, choose
+from gapbench.errors import NotInstalled, UserError, choose
 from gapbench.options import (
     RESULTS,
     KeyArgument,
@@ -76,15 +76,13 @@ def report(
         except NotInstalled as error:
             specs.append(read(file).spec)
             print(f"{file} is left out: {error}", file=sys.stderr)
-        except ReportKept as error:
-            print(error, file=sys.stderr)
         else:
-            whole = whole and not selection
+            whole = whole and not (selection or made[-1].kept)
             if files or completed(made[-1].frame):
                 console.print(made[-1].renderable())
             else:
                 console.print(f"{ablation.name}: no trial of it has completed at scale {chosen}")
-            console.print(f"report: {made[-1].folder}", soft_wrap=True)
+            console.print(made[-1].place, soft_wrap=True)
     whole = whole and len(made) == len(given)
     for shown in [made] if whole else [[one] for one in made]:
         folder = results / scale if whole else shown[0].folder

@@ -14,10 +14,6 @@ class NotInstalled(UserError):
     """A package that some tasks need is not installed; the message says how to install it."""
 
 
-class ReportKept(UserError):
-    """A report would hold nothing where there is one of completed trials, which stays as it is."""
-
-
 def choose(kind: str, given: str, valid: Iterable[str]) -> str:
     """Return one line that says `given` is no valid `kind`, and which choices there are."""
     names = sorted(valid)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gapbench.errors import ReportKept, UserError
+from gapbench.errors import UserError
 from gapbench.options import (
     RESULTS,
     ExecutorOption,
@@ -315,21 +315,18 @@ def _conclude(
     from gapbench.experiments.store import RunFolder
     from gapbench.report.build import report
 
-    try:
-        made = report(
-            reported.ablation,
-            reported.scale,
-            reported.entries,
-            results,
-            selection=reported.selection,
-        )
-        if as_json:
-            print(json.dumps(made.as_dict(), indent=1))
-        else:
-            console.print(made.renderable())
-            console.print(f"report: {made.folder}", soft_wrap=True)
-    except ReportKept as kept:  # nothing has completed: why is said below
-        console.print(str(kept), soft_wrap=True, markup=False)
+    made = report(
+        reported.ablation,
+        reported.scale,
+        reported.entries,
+        results,
+        selection=reported.selection,
+    )
+    if as_json:
+        print(json.dumps(made.as_dict(), indent=1))
+    else:
+        console.print(made.renderable())
+        console.print(made.place, soft_wrap=True)
     told: dict[tuple[str, str], list[Entry]] = {}
     for entry in asked:
         folder = RunFolder(results / "runs" / entry.trial.key)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gapbench.errors import ReportKept, UserError
+from gapbench.errors import UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec, Scale
@@ -54,6 +54,8 @@ class ReportResult:
         paths: every file of the report.
         tables: one a task.
         left_out: run folders, histories and figures that are not in it, and why.
+        kept: completed trials of the ablation's whole report that have no run folder here, as in a
+            clone: that report stays, and this one is in `SELECTION`.
     """
 
     spec: AblationSpec
@@ -63,6 +65,14 @@ class ReportResult:
     paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
+    kept: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words."""
+        words = f"report: {self.folder}"
+        stays = f"{self.folder.parent} stays: {self.kept} of its trials have no run folder here"
+        return f"{words} ({stays})" if self.kept else words
 
     def renderable(self) -> RenderableType:
         """Return what the terminal shows."""
@@ -112,35 +122,31 @@ def report(
             its own, and leaves that of the whole ablation as it is.
 
     Raises:
-        ReportKept: if none of the trials has completed here, and the report that is there already
-            has some that have, such as one that came with a clone.
         UserError: if the report section does not fit the trials, or a file cannot be written.
     """
     found = scan(results) if found is None else found
-    folder = results / scale / ablation.name / (SELECTION if selection else "")
+    frame, folder = runs_frame(entries, found), results / scale / ablation.name
     try:
+        require_real(folder / RUNS, results)
+        kept = 0 if selection else len(_completed(folder) - set(completed(frame)))
+        folder = folder / SELECTION if selection or kept else folder
         _make(results, folder / "figures")
-        frame = runs_frame(entries, found)
-        kept = 0 if completed(frame) else _reported(folder)
-        if kept:
-            reason = f"its {kept} trials have no run folder here: it is left as it is"
-            raise ReportKept(f"{folder}: {reason}; report into another folder by --results")
-        return _write(ablation.spec, folder, frame, found)
+        return replace(_write(ablation.spec, folder, frame, found), kept=kept)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
 
-def completed(frame: pd.DataFrame) -> int:
-    """Return the number of trials that have completed."""
-    return int((frame["state"] == COMPLETED).sum())
+def completed(frame: pd.DataFrame) -> list[str]:
+    """Return the keys of the trials that have completed."""
+    return list(frame["key"][frame["state"] == COMPLETED])
 
 
-def _reported(folder: Path) -> int:
-    """Return how many completed trials a report is of that is there; a damaged one is of none."""
+def _completed(folder: Path) -> set[str]:
+    """Return the keys of the completed trials of a report; one that is damaged has none."""
     try:
-        return completed(read_runs(folder / RUNS))
+        return set(completed(read_runs(folder / RUNS)))
     except UserError:
-        return 0
+        return set()
 
 
 def _write(spec: AblationSpec, folder: Path, runs: pd.DataFrame, found: Scan) -> ReportResult:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.errors import ReportKept, UserError
+from gapbench.errors import UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.loading import Document
@@ -62,17 +62,20 @@ def test_reporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents(made.folder) == before
 
 
-def test_a_report_of_nothing_replaces_none_of_something(tmp_path: Path) -> None:
-    """As in a clone, whose reports are of trials that ran elsewhere."""
+def test_a_report_of_trials_that_ran_elsewhere_stays(tmp_path: Path) -> None:
+    """As in a clone, which comes with reports and without run folders."""
     made = make(tmp_path)
     before = contents(made.folder)
     shutil.rmtree(tmp_path / "runs")
     entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
-    with pytest.raises(ReportKept, match="partitions: its 6 trials have no run folder here"):
-        report(ablation(), "mini", entries, tmp_path)
+    write_run(tmp_path, entries[0].trial, 88.0)
+    own = report(ablation(), "mini", entries, tmp_path)
+    assert own.folder == made.folder / "selection" and len(completed(own.frame)) == 1
+    assert own.place.endswith(f"({made.folder} stays: 5 of its trials have no run folder here)")
+    shutil.rmtree(own.folder)
     assert contents(made.folder) == before
-    write_run(tmp_path, trial_of(seed=0, partitions=4), 88.0)
-    assert completed(report(ablation(), "mini", entries, tmp_path).frame) == 1
+    shutil.rmtree(tmp_path / "runs")
+    assert make(tmp_path).folder == made.folder
 
 
 def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> None:

@@ -96,31 +96,33 @@ def report(
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
-    """Compare reports with their runs.csv; unless `every` has to be there, those that are.
+    """Compare whole reports with their runs.csv; unless `every` has to be there, those that are.
 
     The answers of the scale are compared too, unless single reports are asked for.
     """
     from gapbench.experiments.ablation import read
     from gapbench.experiments.grid import scale_of
     from gapbench.report.answers import check_answers
-    from gapbench.report.build import SELECTION, check
+    from gapbench.report.build import check
     from gapbench.report.collect import RUNS, require_real
 
-    failed = 0
+    checked = failed = 0
     ablations = [read(file) for file in files]
     for ablation in ablations:
-        whole = results / scale_of(ablation, scale) / ablation.name
-        made = [folder for folder in (whole, whole / SELECTION) if (folder / RUNS).exists()]
-        if not made and every:
-            raise UserError(f"{whole}: there is no report to check; `gapbench report` makes it")
-        if not made:
-            print(f"{whole}: there is no report")
-        for folder in made:
+        folder = results / scale_of(ablation, scale) / ablation.name
+        if (folder / RUNS).exists():
             require_real(folder / RUNS, results)
             wrong = check(ablation.spec, folder)
+            checked += 1
             failed += bool(wrong)
             told = f"not what {RUNS} gives: {', '.join(wrong)}" if wrong else "as from runs.csv"
             print(f"{folder}: {told}")
+        elif every:
+            raise UserError(f"{folder}: there is no report to check; `gapbench report` makes it")
+        else:
+            print(f"{folder}: there is no report")
+    if not checked:
+        raise UserError(f"{results / scale}: there is no report; `gapbench report` makes one")
     if not every:
         path, fits = check_answers(results, scale, [ablation.spec for ablation in ablations])
         failed += not fits

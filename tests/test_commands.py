@@ -50,8 +50,9 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
     capsys.readouterr()
     assert main(["report", "--scale", "smoke", "--check"]) == 1
     assert f"{answers}: not what runs.csv gives" in capsys.readouterr().out
+    assert main(["report", "--scale", "smoke", "--check", "--results", "nowhere"]) == 2
+    assert "nowhere/smoke: there is no report" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "results")
-    capsys.readouterr()
     assert main(["report"]) == 2
     assert "there is no ablation here" in capsys.readouterr().err
 

@@ -186,7 +186,8 @@ class Claim(Strict):
         than: fields of the rows on the other side.
         at: fields of both sides.
         equal: what pairs of rows must spend alike; methods otherwise keep the epochs they have.
-        holds: "better", or "as good": then it fails only where rows are shown to be worse.
+        margin: for a question whether rows are as good: they may be worse by less than this, in
+            units of the metric. None: they must be better.
     """
 
     asks: str
@@ -195,7 +196,7 @@ class Claim(Strict):
     than: dict[str, Any]
     at: dict[str, Any] = Field(default_factory=dict)
     equal: Literal["epochs", "train_flops"] | None = None
-    holds: Literal["better", "as good"] = "better"
+    margin: float | None = Field(default=None, gt=0)
 
 
 class Report(Strict):

@@ -11,20 +11,23 @@ from gapbench.errors import UserError
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import RUNS, is_plain, read_runs, require_real
-from gapbench.report.comparisons import Comparison, of_claim
+from gapbench.report.comparisons import Comparison, machine_epochs, of_claim
 from gapbench.report.records import NOTHING, text_of
 from gapbench.report.render import markdown
 from gapbench.report.stats import Difference
-from gapbench.report.tables import NOT_RUN, Grid, Table, Text, claim_word, decimals
+from gapbench.report.tables import CLAIM_WORDS, NOT_RUN, Grid, Table, Text, decimals
 
 ANSWERS = "answers.md"
-MOST_DIFFERENCES = 4  # more than these are summed up by the one that speaks most for the claim
+MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
-    "Differences are means over seeds with the half-widths of their 95 % t-intervals. "
+    "Differences are means over seeds with the half-widths of their 95 % t-intervals, which are "
+    "not corrected for the number of comparisons, nor for being the largest or smallest of many. "
     "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
-    "comparisons of a question. Not resolved, and not shown to be worse, are no proof of equality: "
-    "the difference may be anything inside its interval. Detectable is the smallest true "
-    "difference that the test finds with 80 % power at this n."
+    "comparisons of a question, run or not. Where a row has to be as good, the claim names a "
+    "margin: supported is a row that is shown to be worse by less, contradicted one that is shown "
+    "to be worse. Not resolved is no proof of equality: the difference may be anything inside its "
+    "interval. Detectable is the smallest true difference that the test finds with 80 % power at "
+    "this n, at the level of the correction's first step and with the spread seen."
 )
 
 
@@ -48,8 +51,8 @@ class Answer:
             return "no such rows"
         run = self.run
         if not run:
-            return NOT_RUN
-        counts = Counter(claim_word(self.claim, comparison.verdict) for comparison, _ in run)
+            return NOT_RUN if self._unfinished() else "no rows of like FLOPs"
+        counts = Counter(CLAIM_WORDS[comparison.verdict] for comparison, _ in run)
         words = ", ".join(f"{word} in {n} of {len(run)}" for word, n in counts.most_common())
         words = next(iter(counts)) if len(counts) == 1 else words
         if all(difference.summary.n == 1 for _, difference in run):
@@ -59,13 +62,21 @@ class Answer:
 
     @property
     def differences(self) -> str:
-        """The differences in words; of many, only the one that speaks most for the claim."""
+        """The differences in words; of many, only the most and the least favourable."""
         sign = 1 if self.results.metric.higher_is_better else -1
         run = self.run
         if len(run) <= MOST_DIFFERENCES:
             return "; ".join(self._in_words(*one) for one in run)
-        best = max(run, key=lambda one: sign * one[1].summary.mean)
-        return f"of {len(run)} comparisons the one most in favour: {self._in_words(*best)}"
+        worst, *_, best = sorted(run, key=lambda one: sign * one[1].summary.mean)
+        return (
+            f"of {len(run)} comparisons the most in favour: {self._in_words(*best)}; the least: "
+            f"{self._in_words(*worst)}"
+        )
+
+    def _unfinished(self) -> bool:
+        """Say whether rows may still come whose training FLOPs are alike."""
+        cells = [cell for _, _, cell in self.results.cells()]
+        return bool(self.comparisons) or any(not cell.costs for cell in cells)
 
     def _in_words(self, comparison: Comparison, difference: Difference) -> str:
         summary, places = difference.summary, decimals(self.results)
@@ -75,9 +86,14 @@ class Answer:
         at = f" at {self.results.column} {text_of(comparison.column)}"
         at = at if len(self.results.columns) > 1 else ""
         rows = f"{comparison.row.name} against {comparison.reference.name}"
+        spent = [machine_epochs(row) for row in (comparison.row, comparison.reference)]
+        unlike = spent[0] != spent[1]
+        epochs = f" ({spent[0]:g} against {spent[1]:g} machine-epochs)" if unlike else ""
         least = comparison.detectable
-        shown = "" if least is None else f", detectable {least:.{places}f}"
-        return f"{rows}{at}: {words} (n = {summary.n}{shown})"
+        told = [f"n = {summary.n}"]
+        told += [] if least is None else [f"detectable {least:.{places}f}"]
+        told += [f"{comparison.diverged} diverged"] if comparison.diverged else []
+        return f"{rows}{epochs}{at}: {words} ({', '.join(told)})"
 
 
 def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answer]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gapbench.experiments.schema import Claim
@@ -22,15 +22,20 @@ class Comparison:
 
     Attributes:
         difference: row minus reference; None where no seed of both has run.
-        p_holm: p of the paired t-test, corrected for all comparisons made together.
-        detectable: the smallest true difference that this test at this n finds with 80 % power,
-            at the level of Holm's first step.
+        diverged: seeds of either that are in no difference, since a value is not finite.
+        p: of the paired t-test; of a question whether a row is as good, `stats.p_as_good`.
+        p_holm: p corrected for all comparisons that are asked for together, run or not.
+        detectable: the smallest true difference that the paired t-test finds at this n with 80 %
+            power at the level of Holm's first step, for the standard deviation that was measured.
+        verdict: where the question is whether a row is as good, "better" means that it is.
     """
 
     row: Row
     reference: Row
     column: object
     difference: Difference | None
+    diverged: int
+    p: float | None
     p_holm: float | None
     detectable: float | None
     verdict: Verdict
@@ -68,9 +73,10 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
         if _fits(results, row, better) and _fits(results, other, than)
         if row is not other and (claim.better or not _fits(results, row, than))
         if _comparable(results, row, other, {**better, **than})
-        if claim.equal != "epochs" or _epochs(row) == _epochs(other)
+        if claim.equal != "epochs" or machine_epochs(row) == machine_epochs(other)
     ]
-    return _compared(results, pairs, claim.at.get(results.column), claim.equal == "train_flops")
+    at, like = claim.at.get(results.column), claim.equal == "train_flops"
+    return _compared(results, pairs, at, like, claim.margin)
 
 
 def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) -> bool:
@@ -91,7 +97,7 @@ def _both(row: Row, other: Row, field: str) -> tuple[object, object]:
     return row.settings[field], other.settings[field]
 
 
-def _epochs(row: Row) -> float:
+def machine_epochs(row: Row) -> float:
     """Return the machine-epochs of a row; RigL's are its epochs as often as it multiplies them."""
     multiplier = row.settings.get("multiplier")
     return float(row.settings["epochs"] * (multiplier if is_given(multiplier) else 1))
@@ -136,7 +142,11 @@ def alternatives(value: object) -> list[object]:
 
 
 def _compared(
-    results: Results, pairs: Iterable[tuple[Row, Row]], at: object = None, like: bool = False
+    results: Results,
+    pairs: Iterable[tuple[Row, Row]],
+    at: object = None,
+    like: bool = False,
+    margin: float | None = None,
 ) -> list[Comparison]:
     """Compare pairs of rows in every column, or in that of the value `at`.
 
@@ -146,26 +156,77 @@ def _compared(
         at: a value of the columns' field.
         like: whether only cells of like training FLOPs are compared, which are known once they
             have run.
+        margin: by how much a row may be worse and is still as good; None: it must be better.
     """
     found = [
-        (row, other, column, stats.difference(mine.values, theirs.values))
+        (row, other, column, mine, theirs)
         for row, other in pairs
         for column, mine, theirs in zip(results.columns, row.cells, other.cells, strict=True)
         if mine.planned and theirs.planned and at in (None, column)
         if not like or _alike(mine, theirs)
     ]
-    p_values = [None if difference is None else difference.p for *_, difference in found]
-    tests = sum(p is not None for p in p_values)
+    higher = results.metric.higher_is_better
+    differences = [stats.difference(mine.values, theirs.values) for *_, mine, theirs in found]
+    p_values = [None if d is None else _p(d, margin, higher) for d in differences]
     comparisons = []
-    for (row, other, column, difference), p in zip(found, stats.holm(p_values), strict=True):
-        mean, smallest = 0.0, None
-        if difference is not None:
-            mean, sd = difference.summary.mean, difference.summary.sd
-            if sd is not None and difference.effect is not None:
-                smallest = stats.detectable(sd, difference.summary.n, stats.ALPHA / tests)
-        word = stats.verdict(mean, p, results.metric.higher_is_better)
-        comparisons.append(Comparison(row, other, column, difference, p, smallest, word))
+    for (row, other, column, mine, theirs), difference, p, p_holm in zip(
+        found, differences, p_values, stats.holm(p_values), strict=True
+    ):
+        comparison = Comparison(
+            row=row,
+            reference=other,
+            column=column,
+            difference=difference,
+            diverged=len({*mine.diverged, *theirs.diverged}),
+            p=p,
+            p_holm=p_holm,
+            detectable=None if margin else _detectable(difference, len(found)),
+            verdict=_verdict(difference, p_holm, margin, higher),
+        )
+        comparisons.append(_without_survivors(comparison, mine, theirs))
     return comparisons
+
+
+def _p(difference: Difference, margin: float | None, higher_is_better: bool) -> float | None:
+    if margin is None:
+        return difference.p
+    return stats.p_as_good(difference.summary, margin, higher_is_better)
+
+
+def _detectable(difference: Difference | None, tests: int) -> float | None:
+    if difference is None or difference.effect is None or difference.summary.sd is None:
+        return None
+    return stats.detectable(difference.summary.sd, difference.summary.n, stats.ALPHA / tests)
+
+
+def _verdict(
+    difference: Difference | None,
+    p_holm: float | None,
+    margin: float | None,
+    higher_is_better: bool,
+) -> Verdict:
+    """Return the word that the corrected test allows.
+
+    Where a row has to be as good, being worse is what speaks against it: that test is not
+    corrected, or more comparisons would make it easier to be as good.
+    """
+    if difference is None:
+        return "no difference shown"
+    mean = difference.summary.mean
+    if margin is None:
+        return stats.verdict(mean, p_holm, higher_is_better)
+    if p_holm is not None and p_holm < stats.ALPHA:
+        return "better"
+    worse = stats.verdict(mean, difference.p, higher_is_better) == "worse"
+    return "worse" if worse else "no difference shown"
+
+
+def _without_survivors(comparison: Comparison, mine: Cell, theirs: Cell) -> Comparison:
+    """Take back a word in favour of a side of which seeds have diverged: survivors look well."""
+    favoured = {"better": mine, "worse": theirs}.get(comparison.verdict)
+    if favoured is None or not favoured.diverged:
+        return comparison
+    return replace(comparison, verdict="no difference shown")
 
 
 def _alike(mine: Cell, theirs: Cell) -> bool:

@@ -45,6 +45,11 @@ class Published:
     value: str
     source: str
 
+    @property
+    def origin(self) -> str:
+        """The paper or page that the value was read in, without remarks."""
+        return self.source.partition(";")[0].partition(" (")[0]
+
 
 @cache
 def published() -> tuple[Published, ...]:

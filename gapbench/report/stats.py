@@ -107,8 +107,23 @@ def detectable(sd: float, n: int, alpha: float = ALPHA) -> float:
     return float(optimize.brentq(missing, 0.0, high, xtol=1e-9)) * sd / math.sqrt(n)
 
 
+def p_as_good(found: Summary, margin: float, higher_is_better: bool = True) -> float | None:
+    """Return p of the paired t-test that a row is worse by `margin` or more; None if undefined.
+
+    It is doubled, so that p < 0.05 just where the 95 % t-interval lies within the margin.
+    """
+    if found.sd is None or found.sd <= 1e-12 * max(1.0, abs(found.mean)):
+        return None
+    gain = found.mean if higher_is_better else -found.mean
+    t = (gain + margin) / (found.sd / math.sqrt(found.n))
+    return min(1.0, float(2 * distributions.t.sf(t, found.n - 1)))
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Return Holm's step-down adjusted p-values; a missing test stays missing and is not counted.
+    """Return Holm's step-down adjusted p-values.
+
+    A missing test stays missing and is counted: it has not been made yet, and a verdict may not
+    depend on how much has run.
 
     Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
@@ -116,7 +131,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
     for rank, (p, index) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p))
         adjusted[index] = largest
     return adjusted
 

@@ -27,7 +27,7 @@ HEADS = {
     "epochs": "epochs given",
 }
 DETAILS = ("against", "n", "effect size", "p", "detectable")
-CLAIM_WORDS = {
+CLAIM_WORDS: dict[Verdict, str] = {
     "better": "supported",
     "worse": "contradicted",
     "no difference shown": "not resolved",
@@ -102,7 +102,7 @@ def _result_grid(results: Results) -> Grid:
     papers = {cell.published.task for _, _, cell in results.cells() if cell.published}
     head, groups = _row_heads(results), [("", len(results.fields))]
     for column in results.columns:
-        head += [_value_head(results), "training FLOPs"]
+        head += [value_head(results), "training FLOPs"]
         head += [f"published: {paper}" for paper in sorted(papers)]
         groups.append((_column_words(results.column, column), 2 + len(papers)))
     body = []
@@ -123,10 +123,15 @@ def _result_grid(results: Results) -> Grid:
 
 
 def _row_heads(results: Results) -> list[str]:
-    return [HEADS.get(field, field.replace("_", " ")) for field in results.fields]
+    return [_head(field) for field in results.fields]
 
 
-def _value_head(results: Results) -> str:
+def _head(field: str) -> str:
+    return HEADS.get(field, field.replace("_", " "))
+
+
+def value_head(results: Results) -> str:
+    """Return what the value is called, with its unit."""
     split, _, name = results.value.rpartition("/")
     unit = results.metric.unit
     unit = "" if unit.lower() == name else unit
@@ -136,7 +141,7 @@ def _value_head(results: Results) -> str:
 def _column_words(field: str, value: object) -> str:
     if field == "sparsity" and isinstance(value, (int, float)):
         return f"{100 * value:g} % sparse"
-    return f"{HEADS.get(field, field.replace('_', ' '))} {text_of(value)}"
+    return f"{_head(field)} {text_of(value)}"
 
 
 def _field(words: str) -> Text:
@@ -196,12 +201,29 @@ def _result_notes(results: Results, papers: set[str]) -> Iterator[str]:
     yield "The value is that of the finished model: no epoch is chosen by its test score."
     if results.repeated:
         yield "Dense training has no sparsity; its row is repeated in each column."
+    if papers:
+        yield from _published_notes(results, papers)
+
+
+def _published_notes(results: Results, papers: set[str]) -> Iterator[str]:
     others = sorted(papers - {results.task})
     if others:
         yield (
             f"Published values are for {' and '.join(others)}, not for {results.task}: compare "
-            "their order, never their size."
+            "their order within one source, never their size."
         )
+    sources: dict[str, dict[str, None]] = {}
+    for row, _, cell in results.cells():
+        if cell.published:
+            sources.setdefault(cell.published.origin, {})[row.name] = None
+    told = [f"{origin} ({'; '.join(names)})" for origin, names in sources.items()]
+    if len(told) > 1:
+        yield (
+            f"Published by {', '.join(told)}: each source has its own epochs, recipe and dense "
+            "training."
+        )
+    else:
+        yield f"Published by {told[0]}."
 
 
 # -- comparisons ---------------------------------------------------------------------------------
@@ -229,25 +251,20 @@ def _claim_grid(results: Results, claim: Claim, explained: bool) -> Grid:
         explained: whether a grid above says already what its columns are.
     """
     comparisons = of_claim(results, claim)
-    lines = [
-        (*_compared(results, c), _verdict(c, claim_word(claim, c.verdict))) for c in comparisons
-    ]
+    lines = [(*_compared(results, c), _verdict(c, CLAIM_WORDS[c.verdict])) for c in comparisons]
     return Grid(
         title=f"{claim.asks} ({claim.source or 'a question of this suite'})",
         head=(*_comparison_heads(results), "answer"),
         body=tuple(lines),
         keys=3,
-        notes=_comparison_notes(comparisons, explained) if lines else (_nothing_compared(claim),),
+        notes=(
+            _comparison_notes(comparisons, explained, claim.margin)
+            if lines
+            else (_nothing_compared(claim),)
+        ),
         on_screen=bool(lines),
         only_in_files=DETAILS,
     )
-
-
-def claim_word(claim: Claim, verdict: Verdict) -> str:
-    """Return what a verdict means for a claim."""
-    if claim.holds == "as good" and verdict == "no difference shown":
-        return "not shown to be worse"
-    return CLAIM_WORDS[verdict]
 
 
 def _nothing_compared(claim: Claim) -> str:
@@ -258,9 +275,8 @@ def _nothing_compared(claim: Claim) -> str:
 
 
 def _comparison_heads(results: Results) -> tuple[str, ...]:
-    column = HEADS.get(results.column, results.column.replace("_", " "))
     return (
-        "row", "against", column, "n", "difference", "effect size", "p", "p (Holm)",
+        "row", "against", _head(results.column), "n", "difference", "effect size", "p", "p (Holm)",
         "detectable",
     )  # fmt: skip
 
@@ -278,12 +294,14 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
     words = f"{summary.mean:+.{places}f}"
     if summary.half_width is not None:
         words += f" ± {summary.half_width:.{places}f}"
+    if comparison.diverged:
+        words += f", {comparison.diverged} diverged"
     return (
         *names,
         Text(str(summary.n), float(summary.n)),
         Text(words, summary.mean),
         _number(found.effect, "+.2f"),
-        _p(found.p),
+        _p(comparison.p),
         _p(comparison.p_holm),
         _number(comparison.detectable, f".{places}f"),
     )
@@ -304,19 +322,27 @@ def _p(value: float | None) -> Text:
 
 
 def _comparison_notes(
-    comparisons: Sequence[Comparison], explained: bool = False
+    comparisons: Sequence[Comparison], explained: bool = False, margin: float | None = None
 ) -> tuple[str, ...]:
-    tests = sum(c.p_holm is not None for c in comparisons)
-    if not tests:
+    tested = sum(c.p_holm is not None for c in comparisons)
+    if not tested:
         return ("No comparison has two seeds or more that differ: nothing can be tested.",)
-    corrected = f"Holm-corrected for {tests} comparison{'s' if tests > 1 else ''}"
+    count = len(comparisons)
+    corrected = f"Holm-corrected for {count} comparison{'s' if count > 1 else ''}"
+    corrected += f", {tested} of which can be tested" if tested < count else ""
+    if margin is not None:
+        return (
+            f"As good: worse by less than {margin:g}. p: paired t-test that it is worse by as "
+            f"much or more, doubled; {corrected}. Contradicted: worse by the paired t-test, which "
+            "is not corrected here, since that would favour the claim.",
+        )
     if explained:
         return (f"{corrected}; columns as above.",)
     return (
-        f"Mean difference ± half-width of its 95 % t-interval; effect size: mean over standard "
-        f"deviation of the differences; paired t-test, {corrected}; "
-        f"detectable: the smallest true difference that "
-        f"would be found at this n with {stats.POWER:.0%} power.".replace("80%", "80 %"),
+        f"Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean "
+        f"over standard deviation of the differences; paired t-test, {corrected}; detectable: the "
+        f"smallest true difference that would be found at this n with {100 * stats.POWER:g} % "
+        "power, at the level of the correction's first step and with the spread seen.",
     )
 
 
@@ -325,7 +351,6 @@ def _comparison_notes(
 
 def _cost_grid(results: Results) -> Grid:
     used = [name for name in COSTS if any(name in cell.costs for _, _, cell in results.cells())]
-    column = HEADS.get(results.column, results.column.replace("_", " "))
     body = []
     for row, value, cell in results.cells():
         everywhere = results.repeated and row.method == "dense"
@@ -337,7 +362,7 @@ def _cost_grid(results: Results) -> Grid:
         body.append((*names, counted, *(_cost(cell, name) for name in used)))
     return Grid(
         title="Cost and density, means over seeds",
-        head=(*_row_heads(results), column, "n", *(COSTS[name] for name in used)),
+        head=(*_row_heads(results), _head(results.column), "n", *(COSTS[name] for name in used)),
         body=tuple(body),
         keys=len(results.fields) + 1,
         notes=(

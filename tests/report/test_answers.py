@@ -80,6 +80,9 @@ def test_at_equal_flops_rows_within_five_percent_are_compared(
              "equal": "train_flops"}  # fmt: skip
     found = results(tmp_path, *((method, {}, [80.0, 81.0]) for method in costs))
     assert pairs(found, **claim) == [("c_gap", "rigl")]
+    costs["rigl"] = 0.3
+    rows = [(method, {}, [80.0, 81.0, 82.0]) for method in costs]
+    assert answer(results(tmp_path / "all", *rows), **claim).verdict == "no rows of like FLOPs"
     none = answer(results(tmp_path / "none", ("c_gap", {}, []), ("rigl", {}, [])), **claim)
     assert none.comparisons == () and none.verdict == "not run"
 
@@ -89,11 +92,37 @@ def test_every_sparse_row_is_compared_with_dense_training(tmp_path: Path) -> Non
     erk = ("c_gap", {"distribution": "erk"}, [90.1, 90.0, 90.2])
     rigl = ("rigl", {}, [70.0, 70.1, 70.3])
     found = results(tmp_path, ("dense", {}, dense), rigl, erk, ("static", {}, []))
-    matched = answer(found, than={"method": "dense"}, holds="as good")
+    matched = answer(found, than={"method": "dense"}, margin=1.0)
     assert len(matched.comparisons) == 3
-    words = "contradicted in 1 of 2, not shown to be worse in 1 of 2; 1 not run"
-    assert matched.verdict == words
-    assert "RigL, uniform against Dense: -19.97 ± 0.38 (n = 3, detectable 0." in matched.differences
+    assert matched.verdict == "contradicted in 1 of 2, supported in 1 of 2; 1 not run"
+    assert "RigL, uniform against Dense: -19.97 ± 0.38 (n = 3)" in matched.differences
+    # 0.00 ± 0.43 lies within the margin, but not after correction for three comparisons
+    within = answer(found, than={"method": "dense"}, margin=0.5)
+    assert within.verdict == "contradicted in 1 of 2, not resolved in 1 of 2; 1 not run"
+
+
+def test_more_comparisons_make_no_row_as_good(tmp_path: Path) -> None:
+    """A row that is worse by a test of its own is not saved by what else the table holds."""
+    rows = [("c_gap", {"epochs": epochs}, [89.0, 89.5, 89.1]) for epochs in range(60, 80)]
+    found = results(tmp_path, ("dense", {}, [90.0, 90.2, 90.1]), *rows)
+    claim = answer(found, than={"method": "dense"}, margin=0.5)
+    assert claim.verdict == "contradicted" and len(claim.comparisons) == 20
+
+
+def test_seeds_that_diverged_are_told_and_forbid_a_word_in_favour(tmp_path: Path) -> None:
+    nan = float("nan")
+    found = results(tmp_path, ("c_gap", {}, [90.0, 90.2, nan]), ("rigl", {}, [70.0, 70.1, 70.2]))
+    claim = answer(found, better={"method": "c_gap"}, than={"method": "rigl"})
+    assert claim.comparisons[0].p_holm < 0.05
+    assert claim.verdict == "not resolved" and claim.differences.endswith("1 diverged)")
+    other = answer(found, better={"method": "rigl"}, than={"method": "c_gap"})
+    assert other.verdict == "not resolved"
+
+
+def test_unlike_epochs_stand_beside_the_difference(tmp_path: Path) -> None:
+    found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {"multiplier": 5}, [70.0]))
+    words = answer(found, better={"method": "c_gap"}, than={"method": "rigl"}).differences
+    assert words.startswith("C-GaP against RigL 5x (60 against 300 machine-epochs): +10.00")
 
 
 def test_one_seed_is_said_and_has_no_interval(tmp_path: Path) -> None:
@@ -103,13 +132,14 @@ def test_one_seed_is_said_and_has_no_interval(tmp_path: Path) -> None:
     assert one.differences == "C-GaP against RigL: +10.00 (n = 1)"
 
 
-def test_of_many_differences_the_one_most_in_favour_is_shown(tmp_path: Path) -> None:
+def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_path: Path) -> None:
     rows = [
         ("c_gap", {"epochs": epochs}, [float(epochs), epochs + 1.5]) for epochs in range(60, 66)
     ]
     found = results(tmp_path, ("dense", {}, [66.0, 66.0]), *rows)
-    words = answer(found, than={"method": "dense"}, holds="as good").differences
-    assert words.startswith("of 6 comparisons the one most in favour: C-GaP, uniform, 65 against")
+    words = answer(found, than={"method": "dense"}, margin=0.5).differences
+    assert words.startswith("of 6 comparisons the most in favour: C-GaP, uniform, 65 against")
+    assert "; the least: C-GaP, uniform, 60 against Dense" in words
 
 
 def test_a_question_that_another_task_answers_is_not_put_to_the_first(tmp_path: Path) -> None:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from gapbench.report.stats import ALPHA, detectable, difference, holm, summary, verdict
+from gapbench.report.stats import (
+    ALPHA,
+    detectable,
+    difference,
+    holm,
+    p_as_good,
+    summary,
+    verdict,
+)
 
 VALUES = [88.5, 88.1, 87.8, 88.4, 87.9, 88.6]
 OTHERS = [87.6, 87.8, 87.5, 87.9, 87.2, 87.7]
@@ -69,8 +77,21 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_holm_never_exceeds_one_and_skips_tests_that_were_not_made() -> None:
-    assert holm([0.6, None, 0.7]) == [1.0, None, 1.0]
+def test_a_row_is_as_good_where_its_interval_lies_within_the_margin() -> None:
+    found = summary([-0.3, -0.1, 0.1, -0.2, 0.0])
+    assert found.half_width is not None
+    edge = found.half_width - found.mean
+    for margin, within in ((edge + 1e-6, True), (edge - 1e-6, False)):
+        p = p_as_good(found, margin)
+        assert p is not None and (p < ALPHA) == within
+    lower = [-value for value in (-0.3, -0.1, 0.1, -0.2, 0.0)]
+    assert p_as_good(summary(lower), 0.5, higher_is_better=False) == p_as_good(found, 0.5)
+    assert p_as_good(summary([-0.1]), 0.5) is None
+    assert p_as_good(summary([-0.1, -0.1]), 0.5) is None
+
+
+def test_holm_never_exceeds_one_and_counts_tests_that_were_not_made() -> None:
+    assert holm([0.02, None, 0.6]) == [pytest.approx(0.06), None, 1.0]
     assert holm([]) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -16,10 +17,19 @@ _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$])")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "±": r"$\pm$", "×": r"$\times$", "κ": r"$\kappa$", "–": "--", "—": "---", "−": "$-$",
-    "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}", "→": r"$\rightarrow$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    '"': r"\texttt{\char34}",  # of the fonts that every LaTeX has, only this has a straight one
+    "–": r"\textendash{}", "—": r"\textemdash{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$",
+    "κ": r"$\kappa$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}", "→": r"$\rightarrow$",
 }  # fmt: skip
+_MINUS = re.compile(r"(?<!\S)-(?=\d)")
+_LIGATURE = re.compile(r"(?<=[-`',!?])(?=[-`',])")  # within what TeX would make one sign of
+TEX_HEAD, TEX_NAME = 8, 18  # signs in a line of a head over short values, and in one of a name
+_TEX_TOP = r"""% needs \usepackage{booktabs,graphicx}
+% a table that is wider than a line is shrunk to it, others stay as they are
+\providecommand{\gapbenchfit}[1]{\sbox0{#1}%
+  \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}
+\providecommand{\gapbenchlines}[3]{\begin{tabular}[#1]{@{}#2@{}}#3\end{tabular}}"""
 
 
 # -- Markdown ------------------------------------------------------------------------------------
@@ -71,8 +81,8 @@ def _is_numeric(grid: Grid, index: int) -> bool:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    r"""Return all grids as tabulars; the document needs \usepackage{booktabs}."""
-    parts = [r"% needs \usepackage{booktabs}"]
+    """Return all grids as floats no wider than a line; the first comment says what they need."""
+    parts = [_TEX_TOP]
     for table in tables:
         for grid in table.grids:
             if grid.body:
@@ -81,28 +91,50 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def tex_escape(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it is."""
-    return "".join(_LATEX.get(sign, sign) for sign in " ".join(text.split()))
+    """Return `text` so that LaTeX prints it as it is; a minus sign is as long as a plus."""
+    text = _MINUS.sub("−", " ".join(text.split()))
+    return _LIGATURE.sub("{}", "".join(_LATEX.get(sign, sign) for sign in text))
 
 
 def _tex_grid(grid: Grid) -> str:
-    columns = "".join("r" if _is_numeric(grid, i) else "l" for i in range(len(grid.head)))
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{tex_escape(grid.title)}}}",
-             rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]  # fmt: skip
+    sides = ["r" if _is_numeric(grid, i) else "l" for i in range(len(grid.head))]
+    lines = [r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+             rf"\caption{{{tex_escape(grid.title)}}}", r"\gapbenchfit{%",
+             rf"\begin{{tabular}}{{{''.join(sides)}}}", r"\toprule"]  # fmt: skip
     if grid.groups:
         lines.append(_tex_line([rf"\multicolumn{{{width}}}{{c}}{{{tex_escape(words)}}}"
                                 for words, width in grid.groups]))  # fmt: skip
         lines += _rules(grid)
-    lines += [_tex_line([tex_escape(head) for head in grid.head]), r"\midrule"]
-    lines += [_tex_line([tex_escape(cell.text) for cell in row]) for row in grid.body]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\smallskip {{\footnotesize {tex_escape(note)}\par}}" for note in grid.notes]
+    heads = [_tex_head(grid, index, side) for index, side in enumerate(sides)]
+    lines += [_tex_line(heads), r"\midrule"]
+    lines += [_tex_line([_tex_cell(cell) for cell in row]) for row in grid.body]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    lines += [rf"\par\smallskip {tex_escape(note)}\par" for note in grid.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
+def _tex_head(grid: Grid, index: int, side: str) -> str:
+    longest = max(len(row[index].text) for row in grid.body)
+    return _tex_lines(grid.head[index], max(longest, TEX_HEAD), "b", side)
+
+
+def _tex_cell(cell: Text) -> str:
+    is_value = cell.number is not None
+    return tex_escape(cell.text) if is_value else _tex_lines(cell.text, TEX_NAME, "t", "l")
+
+
+def _tex_lines(text: str, width: int, place: str, side: str) -> str:
+    """Return words in lines of about `width` signs; only heads are broken at hyphens too."""
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=place == "b")
+    if len(lines) < 2:
+        return tex_escape(text)
+    stacked = " ".join(_tex_line([tex_escape(line)]) for line in lines)
+    return rf"\gapbenchlines{{{place}}}{{{side}}}{{{stacked}}}"
+
+
 def _tex_line(cells: Sequence[str]) -> str:
-    # an empty group in front: a cell that begins with [ would be read as an option of \\
-    return " & ".join(f"{{}}{cell}" if cell.startswith("[") else cell for cell in cells) + r" \\"
+    # an empty group in front: [ or * at the begin of a line would be read as an option of \\
+    return " & ".join(f"{{}}{cell}" if cell[:1] in ("[", "*") else cell for cell in cells) + r" \\"
 
 
 def _rules(grid: Grid) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,17 +10,18 @@ import pytest
 from gapbench.report import render
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
-from gapbench.report.tables import table_of
+from gapbench.report.tables import Grid, Table, Text, table_of
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 DOCUMENT = r"""\documentclass{article}
-\usepackage[T1]{fontenc}
-\usepackage{textcomp}
-\usepackage{booktabs}
+%s
+\let\shrink\resizebox
+\def\resizebox{\typeout{SHRUNK}\shrink}
 \begin{document}
 %s
 \end{document}
 """
+PLAIN = "\\pdfcompresslevel=0 \\pdfobjcompresslevel=0"
 ENGINES = ("pdflatex", "tectonic")
 
 
@@ -27,17 +29,42 @@ def engine() -> str | None:
     return next((path for path in map(shutil.which, ENGINES) if path), None)
 
 
-@pytest.mark.skipif(
+needs_tex = pytest.mark.skipif(
     engine() is None, reason="no TeX: apt-get install texlive-latex-recommended, or tectonic"
 )
-def test_tables_compile_whatever_the_values_are(tmp_path: Path) -> None:
+
+
+def compiled(folder: Path, tables: list[Table], top: str = "") -> str:
+    """Compile tables with the packages that they name, and no others; return the log."""
+    text = render.latex(tables)
+    named = re.match(r"% needs (\\usepackage\S+)\n", text)
+    assert named is not None
+    (folder / "table.tex").write_text(DOCUMENT % (named[1] + top, text), encoding="utf-8")
+    is_pdflatex = str(engine()).endswith("pdflatex")
+    options = ["-interaction=nonstopmode", "-halt-on-error"] if is_pdflatex else ["--keep-logs"]
+    command = [str(engine()), *options, "table.tex"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return (folder / "table.log").read_text(encoding="utf-8", errors="replace")
+
+
+def table_with(*names: str, columns: int = 1) -> Table:
+    """Return a table of one grid: a row a name, then the value 0.5 some times."""
+    body = tuple((Text(name), *[Text("0.500", 0.5)] * columns) for name in names)
+    head = ("method", *["training FLOPs (× dense recipe)"] * columns)
+    return Table("main", "Which?", "digits", (Grid("Cost", head, body, keys=1),))
+
+
+@needs_tex
+def test_tables_compile_and_fit_the_page_whatever_the_values_are(tmp_path: Path) -> None:
     entries = []
     names = [r"<b>50% & $x_1$ | \alpha{} #1</b> ~^", "[x] κ – — ± × ≥ … “q” \"r\" 'naïve'"]
+    names += ["*starred, and a long name: gradual pruning from dense, global magnitude"]
     for name in names:
         for seed in range(2):
             trial = trial_of(seed=seed, partitions=2 + names.index(name))
             entries.append(entry_of(trial, name))
-            write_run(tmp_path, trial, 88.0 + seed)
+            write_run(tmp_path, trial, 88.0 + seed * (1 + names.index(name)))
     entries.append(entry_of(trial_of("rigl")))
     claim = {
         "asks": "50% & more?",
@@ -45,12 +72,38 @@ def test_tables_compile_whatever_the_values_are(tmp_path: Path) -> None:
         "better": {"partitions": 2},
         "than": {"partitions": 3},
     }
-    spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 2}, claims=[claim])
+    rows = ["label", "partitions", "distribution", "epochs", "strategy"]
+    spec = spec_of(rows=rows, baseline={"partitions": 2}, claims=[claim])
     (results,) = results_of(runs_frame(entries, scan(tmp_path)), spec)
-    source = tmp_path / "table.tex"
-    source.write_text(DOCUMENT % render.latex([table_of(results, spec)]), encoding="utf-8")
-    options = ["-interaction=nonstopmode", "-halt-on-error"]
-    command = [str(engine()), *(options if str(engine()).endswith("pdflatex") else []), "table.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
+    log = compiled(tmp_path, [table_of(results, spec)])
     assert (tmp_path / "table.pdf").stat().st_size > 10_000
+    assert [wide for wide in re.findall(r"Overfull .hbox \((.*?)pt", log) if float(wide) > 3] == []
+
+
+@needs_tex
+def test_only_a_table_wider_than_a_line_is_shrunk(tmp_path: Path) -> None:
+    assert "SHRUNK" not in compiled(tmp_path, [table_with("C-GaP", columns=3)])
+    assert "SHRUNK" in compiled(tmp_path, [table_with("C-GaP", columns=30)])
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
+def test_stars_hyphens_and_quotes_are_printed_one_by_one(tmp_path: Path) -> None:
+    name = "*a--b---c``d''e!`f"
+    compiled(tmp_path, [table_with("C-GaP", name)], PLAIN)
+    stream = (tmp_path / "table.pdf").read_bytes().decode("latin-1")
+    # what is within the brackets of TJ: strings in parentheses, and kerns between them
+    printed = [
+        "".join(re.findall(r"\((.*?)\)", line)) for line in re.findall(r"\[(.*?)]TJ", stream)
+    ]
+    assert name in "".join(printed)
+
+
+def test_negative_numbers_have_a_minus_and_names_keep_their_hyphens() -> None:
+    assert render.tex_escape("-0.44 ± 0.49") == r"$-$0.44 $\pm$ 0.49"
+    assert render.tex_escape("C-GaP-2, t-interval -x") == "C-GaP-2, t-interval -x"
+
+
+def test_long_heads_and_names_take_several_lines_and_values_one() -> None:
+    text = render.latex([table_with("Prune from dense, uniform")])
+    assert r"\gapbenchlines{t}{l}{Prune from dense, \\ uniform \\} & 0.500 \\" in text
+    assert r"{training \\ FLOPs (× \\ dense \\ recipe) \\}".replace("×", r"$\times$") in text

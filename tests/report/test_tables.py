@@ -162,18 +162,19 @@ def test_html_shows_special_characters_literally(nasty: Table) -> None:
 def test_latex_escapes_special_characters(nasty: Table) -> None:
     text = render.latex([nasty])
     assert (
-        r"\textless{}b\textgreater{}50\% \& \$x\_1\$ \textbar{} \textbackslash{}alpha\{\} \#1"
-        r"\textless{}/b\textgreater{} [a] \textasciitilde{}\textasciicircum{}" in text
+        r"\textless{}b\textgreater{}50\% \& \$x\_1\$ \textbar{} \\ \textbackslash{}alpha\{\} \#1"
+        r"\textless{}/b\textgreater{} \\ {}[a] \textasciitilde{}\textasciicircum{}" in text
     )
     assert r"88.30 $\pm$ 2.54" in text and r"\toprule" in text
 
 
-def test_a_latex_cell_that_starts_with_a_bracket_is_no_option_of_the_line_before(
-    tmp_path: Path,
+@pytest.mark.parametrize("name", ["[x]", "*x"])
+def test_the_begin_of_a_latex_cell_is_no_option_of_the_line_before(
+    tmp_path: Path, name: str
 ) -> None:
-    entries = write(tmp_path, "[x]", [88.5, 88.1])
+    entries = write(tmp_path, name, [88.5, 88.1])
     text = render.latex([table(tmp_path, entries, spec_of(rows=["label"]))])
-    assert "\n{}[x] & " in text
+    assert f"\n{{}}{name} & " in text
 
 
 def test_the_terminal_shows_brackets_as_they_are(nasty: Table) -> None:

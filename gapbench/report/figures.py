@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gapbench.registry import Registry
-from gapbench.report.cells import Results, Row
+from gapbench.report.cells import Cell, Results, Row
 from gapbench.report.histories import KINDS, Histories
 from gapbench.report.records import COMPLETED, text_of
 from gapbench.report.workers import parallel_map
@@ -52,12 +52,10 @@ class Evidence:
 
     Attributes:
         results: rows and columns with their statistics.
-        trials: one row a completed trial: key, row, column, seed.
-        histories: curves, changes and layers of those trials, with row, column and seed.
+        histories: curves, changes and layers of its completed trials, with row, column and seed.
     """
 
     results: Results
-    trials: pd.DataFrame
     histories: Histories
 
 
@@ -111,7 +109,7 @@ def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> 
         layers=histories.layers.merge(trials, on="key"),
         left_out=histories.left_out,
     )
-    return Evidence(results, trials, own_histories)
+    return Evidence(results, own_histories)
 
 
 # -- look ----------------------------------------------------------------------------------------
@@ -156,6 +154,25 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
         dashes = DASHES[number % len(DASHES)]
         found[row.name] = Look((red, green, blue), marker, dashes, hollow=number % 2 == 1)
     return found
+
+
+def legend_names(results: Results) -> dict[str, str]:
+    """Return what a legend calls every row: "C-GaP, 8 (4/6)" while only 4 of 6 seeds have run."""
+    return {
+        row.name: row.name
+        + _partly(dict(zip(map(text_of, results.columns), row.cells, strict=True)))
+        for row in results.rows
+    }
+
+
+def _partly(cells: Mapping[str, Cell]) -> str:
+    """Return how many seeds have run of those planned, where that is a part; else nothing."""
+    counts = {column: (len(c.values) + len(c.diverged), c.planned) for column, c in cells.items()}
+    counts = {column: count for column, count in counts.items() if count[0]}
+    partly = {column: f"{run}/{all_}" for column, (run, all_) in counts.items() if run < all_}
+    if len(set(counts.values())) > 1:
+        partly = {column: f"{share} at {column}" for column, share in partly.items()}
+    return f" ({', '.join(dict.fromkeys(partly.values()))})" if partly else ""
 
 
 def panels(

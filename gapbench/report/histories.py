@@ -14,8 +14,8 @@ from gapbench.report.collect import LeftOut, Run, is_plain
 from gapbench.report.workers import without_gc
 
 KINDS = ("epoch", "change")  # of lines
-CURVE = ("epoch", "step", "phase", "branch", "lr", "density", "coverage", "train_flops_ratio")
-CHANGE = ("epoch", "step", "event", "mask_error", "iou", "before", "after")
+CURVE = ("epoch", "phase", "coverage")
+CHANGE = ("epoch", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
 
 
@@ -26,7 +26,7 @@ class Histories:
     Attributes:
         curves: one row an epoch, with metrics as split/name.
         changes: one row a mask change; iou, before and after are mappings or None.
-        layers: one row a layer of the finished model: density, numel, coverage.
+        layers: one row a layer of the finished model: density, numel.
         left_out: lines that could not be read, of the kinds that were.
     """
 
@@ -49,7 +49,7 @@ def read_histories(
     """
     curves: Columns = {name: [] for name in ("key", *CURVE, *metrics)}
     changes: Columns = {name: [] for name in ("key", *CHANGE)}
-    layers: Columns = {name: [] for name in ("key", "layer", "density", "numel", "coverage")}
+    layers: Columns = {name: [] for name in ("key", "layer", "density", "numel")}
     left_out = []
     for run in runs:
         key = run.folder.path.name
@@ -64,8 +64,8 @@ def read_histories(
                 into[name] += [line.get(name) for line in chosen]
     return Histories(
         curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
-        changes=_numbers(changes, {"epoch", "step", "mask_error"}),
-        layers=_numbers(layers, {"coverage"}),
+        changes=_numbers(changes, {"epoch", "mask_error"}),
+        layers=pd.DataFrame(layers),
         left_out=tuple(left_out),
     )
 
@@ -122,9 +122,7 @@ def _is_line(value: object) -> bool:
 
 def _add_layers(layers: Columns, key: str, result: Mapping[str, Any]) -> None:
     found = result.get("density", {}).get("layers", {})
-    covered = result.get("exploration", {}).get("coverage_layers", {})
     layers["key"] += [key] * len(found)
     layers["layer"] += found
     layers["density"] += [layer["density"] for layer in found.values()]
     layers["numel"] += [layer["numel"] for layer in found.values()]
-    layers["coverage"] += [covered.get(name) for name in found]

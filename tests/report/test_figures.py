@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+import io
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from gapbench.errors import UserError
 from gapbench.experiments.trials import Trial
@@ -18,6 +22,7 @@ from gapbench.report.figures import (
     draw_all,
     evidence_of,
     figures,
+    legend_names,
     lines_of,
     looks,
     panels,
@@ -25,6 +30,7 @@ from gapbench.report.figures import (
 from gapbench.report.histories import KINDS, read_histories
 from gapbench.report.plots.performance import pareto
 from gapbench.report.plots.training import _phases
+from gapbench.report.published import published
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 TRIALS = [
@@ -57,9 +63,25 @@ def evidence(
 
 
 def plotted(tmp_path: Path, name: str) -> pd.DataFrame:
-    drawn = figures[name](evidence(tmp_path))
+    return drawn_of(evidence(tmp_path), name)[1]
+
+
+def drawn_of(found: Evidence, name: str) -> tuple[Figure, pd.DataFrame]:
+    drawn = figures[name](found)
     assert drawn is not None
-    return drawn[1]
+    return drawn
+
+
+def legend_of(made: Figure) -> list[str]:
+    return [text.get_text() for text in made.legends[0].get_texts()]
+
+
+def long_names(found: Evidence) -> None:
+    """Call one layer as a Transformer calls its layers."""
+    long = "decoder.layers.0.encoder_attn.out_proj.weight"
+    layers, changes = found.histories.layers, found.histories.changes
+    layers["layer"] = layers["layer"].replace("fc.weight", long)
+    changes["iou"] = [iou and dict.fromkeys([long], 0.7) for iou in changes["iou"]]
 
 
 @pytest.mark.parametrize("name", list(figures))
@@ -113,6 +135,69 @@ def test_costs_that_are_all_alike_have_a_number_at_their_axis(tmp_path: Path) ->
         assert low < 0.375 < high and any(low <= tick <= high for tick in ax.get_xticks())
 
 
+def test_published_values_have_a_look_of_their_own_and_one_entry(tmp_path: Path) -> None:
+    found = evidence(tmp_path)
+    assert "published" not in legend_of(drawn_of(found, "accuracy_vs_sparsity")[0])
+    paper = dataclasses.replace(published()[0], task="fashion_mnist", value="91.5")
+    rows = tuple(
+        dataclasses.replace(row, cells=tuple(
+            dataclasses.replace(cell, published=paper) for cell in row.cells
+        ))
+        for row in found.results.rows
+    )  # fmt: skip
+    found = dataclasses.replace(found, results=dataclasses.replace(found.results, rows=rows))
+    made, _ = drawn_of(found, "accuracy_vs_sparsity")
+    assert legend_of(made).count("published") == 1
+    (ax,) = made.axes
+    values = [line for line in ax.lines if 91.5 in list(line.get_ydata())]
+    sparse = [row for row in rows if row.method != "dense"]
+    assert [line.get_color() for line in values] == [looks(rows)[row.name].colour for row in sparse]
+    methods = {marker for _, marker in COLOURS.values()}
+    assert {line.get_marker() for line in values}.isdisjoint(methods)
+    (ours,) = (bars for bars in ax.containers if bars.get_label() == "RigL")
+    (theirs,) = (line for line in values if line.get_color() == looks(rows)["RigL"].colour)
+    assert list(theirs.get_xdata()) == list(ours.lines[0].get_xdata())  # they stand together
+
+
+INTERVALS = ("accuracy_vs_sparsity", "accuracy_vs_flops", "accuracy_vs_epochs", "means")
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_bars_are_explained_where_there_are_some(tmp_path: Path, name: str) -> None:
+    words = "mean ± 95 % t-interval"
+    made, _ = drawn_of(evidence(tmp_path), name)
+    labels = [text for ax in made.axes for text in (ax.get_xlabel(), ax.get_ylabel())]
+    assert any(words in label for label in labels)
+    assert "95 % t-interval" in (figures[name].__doc__ or "").splitlines()[0]  # the caption
+    made, _ = drawn_of(evidence(tmp_path / "one", seeds=1), name)
+    assert not any(words in ax.get_xlabel() + ax.get_ylabel() for ax in made.axes)
+
+
+def test_the_front_is_explained_and_only_where_it_is_drawn(tmp_path: Path) -> None:
+    found = evidence(tmp_path)
+    made, frame = drawn_of(found, "accuracy_vs_flops")
+    assert legend_of(made)[-1] == "Pareto front of means" and frame["on_front"].any()
+    made, frame = drawn_of(found, "accuracy_vs_epochs")
+    assert "Pareto front of means" not in legend_of(made) and "on_front" not in frame
+
+
+def test_legends_say_of_which_rows_only_some_seeds_have_run(tmp_path: Path) -> None:
+    trials = [trial_of("dense"), trial_of(), trial_of(sparsity=0.8), trial_of("rigl")]
+    for trial, seeds in zip(trials, (2, 1, 3, 3), strict=True):
+        for seed in range(seeds):
+            write_run(tmp_path, trial.model_copy(update={"seed": seed}), 88.0 + seed)
+    found = evidence(tmp_path, run=False, trials=trials, seeds=3)
+    names = ["Dense (2/3)", "C-GaP (1/3 at 0.9)", "RigL"]
+    assert list(legend_names(found.results).values()) == names
+    for figure in ("accuracy_vs_sparsity", "accuracy_vs_flops", "accuracy_vs_epochs"):
+        assert set(names) <= set(legend_of(drawn_of(found, figure)[0]))
+    for figure in ("coverage", "prune_shock", "loss_curves"):
+        assert names[1] in legend_of(drawn_of(found, figure)[0])
+    assert [ax.get_title() for ax in drawn_of(found, "anytime")[0].axes] == names
+    (first, *_) = drawn_of(found, "means")[0].axes
+    assert [label.get_text() for label in first.get_yticklabels()] == names
+
+
 def test_the_pareto_front_holds_what_nothing_cheaper_beats() -> None:
     frame = pd.DataFrame({"cost": [3, 1, 2, 2, 4], "mean": [9.0, 5.0, 4.0, 7.0, 8.0]})
     assert list(pareto(frame, "cost").index) == [1, 3, 0]
@@ -143,6 +228,40 @@ def test_mask_iou_has_a_value_for_each_layer_and_prune(tmp_path: Path) -> None:
     assert list(own["iou"]) == pytest.approx([0.7, 0.7])
 
 
+def test_layers_stand_in_model_order_under_one_another(tmp_path: Path) -> None:
+    trials = [trial_of("set"), trial_of("c_gap", distribution="global_magnitude")]
+    found = evidence(tmp_path, trials=trials)
+    layers = found.histories.layers
+    fewer = layers[(layers["row"] != "SET") | (layers["numel"] != 144)]
+    found = dataclasses.replace(found, histories=dataclasses.replace(found.histories, layers=fewer))
+    made, _ = drawn_of(found, "layer_density")
+    names = [label.get_text() for label in made.axes[-1].get_xticklabels()]
+    assert names == ["conv1", "layer1.0.conv1", "fc"]
+    one, other = ([bar.get_height() for bar in ax.patches] for ax in made.axes)
+    assert pd.isna(one[0]) and not pd.isna(one[1:]).any() and not pd.isna(other).any()
+
+
+def test_panels_of_mask_iou_share_names_and_a_bar_of_colours(tmp_path: Path) -> None:
+    found = evidence(tmp_path)
+    long_names(found)
+    made, _ = drawn_of(found, "mask_iou")
+    (left, right, *_), bar = made.axes[:-1], made.axes[-1]
+    assert left.yaxis.get_tick_params()["labelleft"] and bar.get_ylabel() == "IoU"
+    assert not right.yaxis.get_tick_params()["labelleft"]
+    assert left.get_ylim() == right.get_ylim()
+
+
+@pytest.mark.parametrize("name", list(figures))
+def test_nothing_is_cut_at_the_edge_of_a_figure(tmp_path: Path, name: str) -> None:
+    found = evidence(tmp_path)
+    long_names(found)
+    files = draw(name, found)
+    assert files is not None
+    picture = imread(io.BytesIO(files["png"]))[..., :3]
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 1).all()
+
+
 def test_branches_differ_by_what_their_partitions_have_moved(tmp_path: Path) -> None:
     frame = plotted(tmp_path, "branch_iou")
     assert list(frame["row"].unique()) == ["P-GaP"]
@@ -159,6 +278,23 @@ def test_prune_shock_is_the_metric_after_minus_before(tmp_path: Path) -> None:
     frame = plotted(tmp_path, "prune_shock")
     assert set(frame["change"].round(9)) == {-1.5}
     assert sorted(set(frame["mask_error"])) == [0.02, 0.04]
+
+
+def test_prune_shock_has_panels_of_its_own_for_every_column(tmp_path: Path) -> None:
+    made, frame = drawn_of(evidence(tmp_path), "prune_shock")
+    assert [ax.get_title() for ax in made.axes] == ["sparsity 0.8"] * 2 + ["sparsity 0.9"] * 2
+    for ax, column in zip(made.axes, (0.8, 0.8, 0.9, 0.9), strict=True):
+        shown = sum(len(line.get_xdata()) for line in ax.lines)
+        assert shown == (frame["column"] == column).sum() > 0
+
+
+def test_losses_are_of_one_column_which_is_named(tmp_path: Path) -> None:
+    made, frame = drawn_of(evidence(tmp_path), "loss_curves")
+    assert set(frame["column"]) == {0.0, 0.8, 0.9}
+    titles = ["train loss, sparsity 0.8", "val loss, sparsity 0.8"]
+    assert [ax.get_title() for ax in made.axes] == titles
+    # RigL and P-GaP have run at 0.9 alone; dense training is in every column
+    assert legend_of(made) == ["Dense", "C-GaP"]
 
 
 def test_the_anytime_curve_knows_the_phases(tmp_path: Path) -> None:

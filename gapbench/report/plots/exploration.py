@@ -12,6 +12,7 @@ from gapbench.report.figures import (
     Evidence,
     figure,
     legend_below,
+    legend_names,
     looks,
     panels,
     plain_decades,
@@ -37,12 +38,13 @@ def coverage(evidence: Evidence) -> Drawn | None:
     if not columns:
         return None
     made, axes, shown = panels(columns, width=4.2, height=3.0, across=2)
-    look = looks(results.rows)
+    look, names = looks(results.rows), legend_names(results)
     for ax, column in zip(axes, shown, strict=True):
         for row in results.rows:
             own = frame[(frame["row"] == row.name) & (frame["column"] == column)]
             if len(own):
-                ax.plot(own["epoch"], own["coverage"], label=row.name, **look[row.name].line())
+                ax.plot(own["epoch"], own["coverage"], label=names[row.name],
+                        **look[row.name].line())  # fmt: skip
         ax.set_ylim(0, 1.03)
         ax.set_xlabel("machine-epochs")
         ax.set_title(f"{results.column} {text_of(column)}")
@@ -52,9 +54,19 @@ def coverage(evidence: Evidence) -> Drawn | None:
     return made, frame
 
 
+def _in_model_order(layers: pd.DataFrame) -> list[str]:
+    """Return the layers of all trials as those with most name them: one kept dense has no name."""
+    count = layers.groupby("key")["layer"].transform("size")
+    widest = count.sort_values(ascending=False, kind="stable").index
+    return list(dict.fromkeys(layers.loc[widest, "layer"]))
+
+
 @figure("layer_density", reads=())
 def layer_density(evidence: Evidence) -> Drawn | None:
-    """Draw the density of every layer, in model order; rows with equal densities share a panel."""
+    """Draw the density of every layer, in model order; rows with equal densities share a panel.
+
+    Where a row has no bar it does not prune that layer.
+    """
     layers = evidence.histories.layers
     frame = layers[["row", "column", "layer", "density", "numel"]]
     frame = frame.groupby(["row", "column", "layer"], sort=False, as_index=False).mean()
@@ -67,14 +79,18 @@ def layer_density(evidence: Evidence) -> Drawn | None:
             shown[same] = own
     if not groups:
         return None
+    order = _in_model_order(layers)
+    width = max(7.0, 0.8 + 0.09 * len(order))  # so that names stand apart
     made, axes, chosen = panels(
-        sorted(groups.items(), key=lambda group: str(group[0][0])), width=7.0, height=1.7, across=1
+        sorted(groups.items(), key=lambda g: str(g[0][0])), width=width, height=1.7, across=1
     )
     look = looks(evidence.results.rows)
     for ax, (same, rows) in zip(axes, chosen, strict=True):
         own = shown[same]
         colour = look[rows[0]].colour if len(rows) == 1 else "#777777"
-        ax.bar(range(len(own)), own["density"], color=colour)
+        density = own.set_index("layer")["density"].reindex(order)
+        ax.bar(range(len(order)), density, color=colour)
+        ax.set_xlim(-0.6, len(order) - 0.4)
         words = f"{evidence.results.column} {text_of(same[0])}: {'; '.join(rows)}"
         ax.set_title(textwrap.fill(words, 105), fontsize=7)
         ax.grid(visible=False, axis="x")
@@ -83,8 +99,7 @@ def layer_density(evidence: Evidence) -> Drawn | None:
         plain_decades(ax.yaxis)
         ax.set_ylabel("density")
         ax.set_xticks([])
-    last = shown[chosen[-1][0]]
-    names = [name.removesuffix(".weight") for name in last["layer"]]
+    names = [name.removesuffix(".weight") for name in order]
     axes[-1].set_xticks(range(len(names)), names, rotation=90, fontsize=6)
     # inches of a letter: upright names stand below the panels, not in the last one's place
     made.set_figheight(made.get_figheight() + 0.055 * max(map(len, names)))
@@ -116,18 +131,22 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
     repeated = [(at, own) for at, own in groups if own["epoch"].nunique() > 1]
     if not repeated:
         return None
-    layers = list(dict.fromkeys([*evidence.histories.layers["layer"], *frame["layer"]]))
+    pruned = dict.fromkeys(frame["layer"])
+    order = dict.fromkeys([*_in_model_order(evidence.histories.layers), *pruned])
+    layers = [layer for layer in order if layer in pruned]
     height = max(2.2, 0.9 + 0.13 * len(layers))
     made, axes, shown = panels(repeated, width=4.4, height=height, across=2)
     for ax, ((row, column), own) in zip(axes, shown, strict=True):
         grid = own.pivot(index="layer", columns="epoch", values="iou")
-        grid = grid.reindex([layer for layer in layers if layer in grid.index])
+        grid = grid.reindex(layers)
         grid.index = [name.removesuffix(".weight") for name in grid.index]
         grid.columns = [f"{epoch:g}" for epoch in grid.columns]
-        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar_kws={"label": "IoU"},
+        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=False,
                         xticklabels=True, yticklabels=True)  # fmt: skip
         ax.tick_params(labelsize=6)
         ax.grid(visible=False)
         ax.set(xlabel="epoch of the prune", ylabel="")
         ax.set_title(f"{row} — {evidence.results.column} {text_of(column)}", fontsize=8)
+    share_y(axes)  # names stand at the left alone
+    made.colorbar(axes[0].collections[0], ax=axes, label="IoU", fraction=0.03, aspect=40)
     return made, frame

@@ -17,12 +17,17 @@ from gapbench.report.figures import (
     Look,
     figure,
     legend_below,
+    legend_names,
     looks,
     panels,
     plain_decades,
     share_y,
 )  # fmt: skip
 from gapbench.report.records import text_of
+from gapbench.report.tables import value_head
+
+# in the colour of a row, and of no shape that a method has
+PUBLISHED: dict[str, Any] = {"marker": "x", "markersize": 6, "linestyle": "none"}
 
 
 def points(results: Results) -> pd.DataFrame:
@@ -50,16 +55,15 @@ def _published(results: Results, cell: Any) -> float | None:
     return float(cell.published.value) if same else None
 
 
-def value_label(results: Results) -> str:
-    """Return what the value's axis says."""
-    split, _, name = results.value.rpartition("/")
-    unit = results.metric.unit
-    return f"{split} {name}" + (f" ({unit})" if unit and unit.lower() != name else "")
+def _value_words(results: Results, frame: pd.DataFrame) -> str:
+    """Return what the value's axis says, with what its bars are."""
+    bars = "\nmean ± 95 % t-interval" if frame["half_width"].notna().any() else ""
+    return value_head(results) + bars
 
 
 @figure("accuracy_vs_sparsity", reads=())
 def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
-    """Draw mean and interval of each row against its density; dense training is a band."""
+    """Draw means with 95 % t-intervals over seeds against density; dense training is a band."""
     results = evidence.results
     frame = points(results)
     if results.column != "sparsity" or frame.empty:
@@ -67,24 +71,23 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
     made = Figure(figsize=(6.4, 3.9))
     ax = made.add_subplot()
     _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
-    look = looks(results.rows)
+    look, names = looks(results.rows), legend_names(results)
     rows = [row for row in results.rows if row.name in set(frame["row"])]
     sparse = [row.name for row in rows if row.method != "dense"]
     for row in rows:
         own = frame[frame["row"] == row.name]
         if row.method == "dense" and results.repeated:
-            _band(ax, own.iloc[0], look[row.name], row.name)
+            _band(ax, own.iloc[0], look[row.name], names[row.name])
             continue
         spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
-        x = [(1 - column) * spread for column in own["column"]]
+        x = (1 - own["column"].astype(float)) * spread
         ax.plot(x, own["mean"], **look[row.name].line())
         half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
-        ax.errorbar(x, own["mean"], yerr=half, label=row.name, **look[row.name].mark())
-        known = own.dropna(subset="published")
-        ax.plot(1 - known["column"].astype(float), known["published"], linestyle="none",
-                marker=look[row.name].marker, markerfacecolor="none",
-                color=look[row.name].colour)  # fmt: skip
-    ax.set_ylabel(value_label(results))
+        ax.errorbar(x, own["mean"], yerr=half, label=names[row.name], **look[row.name].mark())
+        ax.plot(x, own["published"].astype(float), color=look[row.name].colour, **PUBLISHED)
+    if frame["published"].notna().any():
+        ax.plot([], [], color="#777777", label="published", **PUBLISHED)
+    ax.set_ylabel(_value_words(results, frame))
     legend_below(made, [ax])
     return made, frame
 
@@ -109,14 +112,14 @@ def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:
 
 @figure("accuracy_vs_flops", reads=())
 def accuracy_vs_flops(evidence: Evidence) -> Drawn | None:
-    """Draw means against training FLOPs, with the Pareto front, a panel a column."""
+    """Draw means with 95 % t-intervals over seeds, and their Pareto front, by training FLOPs."""
     label = "training FLOPs (× dense recipe)"
     return _against(evidence, "train_flops_ratio", label, front=True)
 
 
 @figure("accuracy_vs_epochs", reads=())
 def accuracy_vs_epochs(evidence: Evidence) -> Drawn | None:
-    """Draw means against machine-epochs, a panel a column."""
+    """Draw means with 95 % t-intervals over seeds against machine-epochs, a panel a column."""
     return _against(evidence, "epochs", "machine-epochs", front=False)
 
 
@@ -126,33 +129,32 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
     frame = frame if frame.empty else frame.dropna(subset=x)
     if frame.empty:
         return None
-    frame["on_front"] = False
-    fronts = {
-        column: pareto(own, x, results.metric.higher_is_better)
-        for column, own in frame.groupby("column", sort=False)
-    }
-    for best in fronts.values():
-        frame.loc[best.index, "on_front"] = True
-    columns = [column for column in results.columns if column in fronts]
+    if front:
+        by_column = frame.groupby("column", sort=False)
+        fronts = [pareto(own, x, results.metric.higher_is_better) for _, own in by_column]
+        frame["on_front"] = frame.index.isin([at for best in fronts for at in best.index])
+    columns = [column for column in results.columns if column in set(frame["column"])]
     made, axes, shown = panels(columns, width=3.6, height=3.2)
-    look = looks(results.rows)
+    look, names = looks(results.rows), legend_names(results)
     for ax, column in zip(axes, shown, strict=True):
-        own, best = frame[frame["column"] == column], fronts[column]
+        own = frame[frame["column"] == column]
         for point in own.itertuples():
-            at = [getattr(point, x)]
-            ax.plot(at, [point.mean], label=str(point.row), **look[str(point.row)].mark())
+            at, name = [getattr(point, x)], str(point.row)
+            ax.plot(at, [point.mean], label=names[name], **look[name].mark())
         _intervals(ax, x, own.dropna(subset="half_width"), look)
         if front:
-            ax.step(best[x], best["mean"], where="post", color="#bbbbbb", linewidth=1, zorder=0)
+            best = own[own["on_front"]].sort_values(x)
+            ax.step(best[x], best["mean"], where="post", color="#bbbbbb", linewidth=1, zorder=0,
+                    label="Pareto front of means" if ax is axes[-1] else None)  # fmt: skip
         ax.set_xscale("log")
         _widen(ax)
         plain_decades(ax.xaxis)
         ax.set_xlabel(label)
         ax.set_title(f"{results.column} {text_of(column)}")
     share_y(axes)
-    axes[0].set_ylabel(value_label(results))
+    axes[0].set_ylabel(_value_words(results, frame))
     legend_below(made, axes)
-    return made, frame if front else frame.drop(columns="on_front")
+    return made, frame
 
 
 def _widen(ax: Axes) -> None:
@@ -189,12 +191,12 @@ def pareto(frame: pd.DataFrame, x: str, higher_is_better: bool = True) -> pd.Dat
 
 @figure("means", reads=())
 def means(evidence: Evidence) -> Drawn | None:
-    """Draw every row's mean, interval and seeds on one line, a panel a column."""
+    """Draw the mean of every row with its 95 % t-interval over seeds, and each seed as a dot."""
     results = evidence.results
     frame = points(results)
     if frame.empty:
         return None
-    look = looks(results.rows)
+    look, names = looks(results.rows), legend_names(results)
     count = len(results.rows)
     height = 0.9 + 0.24 * count
     made, axes, shown = panels(results.columns, width=4.6, height=height, across=2)
@@ -208,8 +210,8 @@ def means(evidence: Evidence) -> Drawn | None:
             seeds = list(cell.values.values())
             ax.plot(seeds, [line] * len(seeds), ".", color=own.colour, alpha=0.4)
             ax.errorbar([cell.summary.mean], [line], xerr=cell.summary.half_width, **own.mark())
-        ax.set_yticks(range(count), [row.name for row in results.rows])
+        ax.set_yticks(range(count), [names[row.name] for row in results.rows])
         ax.set_ylim(count - 0.5, -0.5)
-        ax.set_xlabel(value_label(results))
+        ax.set_xlabel(_value_words(results, frame))
         ax.set_title(f"{results.column} {text_of(column)}")
     return made, frame

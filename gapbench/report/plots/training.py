@@ -9,19 +9,24 @@ from matplotlib.axes import Axes
 
 from gapbench.report.figures import (
     DASHES,
+    MOST_PANELS,
     Drawn,
     Evidence,
     figure,
     legend_below,
+    legend_names,
     looks,
     panels,
     plain_decades,
+    share_y,
 )
 from gapbench.report.records import text_of
 
 MOST_ROWS = 24
 GROWN = "#f3e3c3"
 TUNED = "#dcebf5"
+# what the shock of a prune is drawn against, side by side
+SHOCK = {"epoch": "machine-epochs", "mask_error": "relative mask error of the prune"}
 
 
 def watched(evidence: Evidence) -> str:
@@ -43,7 +48,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
     frame = curves.groupby(keys, sort=False, as_index=False).agg({metric: "mean", "phase": "first"})
     known = [row for row in results.rows if row.name in set(frame["row"])]
     made, axes, rows = panels(known, across=4, most=MOST_ROWS)
-    look = looks(results.rows)
+    look, names = looks(results.rows), legend_names(results)
     low, high = frame[metric].quantile(0.02), frame[metric].max()
     edge = 0.05 * (high - low) or 1.0
     for ax, row in zip(axes, rows, strict=True):
@@ -58,7 +63,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
         for epoch in _prunes(evidence, row.name):
             ax.axvline(epoch, color="#999999", linewidth=0.5, linestyle=":", zorder=0)
         ax.set_ylim(low - edge, high + edge)
-        ax.set_title(row.name, fontsize=8)
+        ax.set_title(names[row.name], fontsize=8)
         ax.set_xlabel("machine-epochs")
         if len(columns) > 1:
             ax.legend(title=results.column, loc="lower right")
@@ -109,45 +114,59 @@ def prune_shock(evidence: Evidence) -> Drawn | None:
     ]
     if not lines:
         return None
-    names = ["row", "column", "epoch", "seed", "change", "mask_error"]
-    frame = pd.DataFrame(lines, columns=names)
-    made, axes, _ = panels(range(2), width=3.8, height=3.0)
-    look = looks(results.rows)
-    for row in results.rows:
-        own = frame[frame["row"] == row.name]
-        if own.empty:
-            continue
-        style = {**look[row.name].mark(), "alpha": 0.6, "label": row.name}
-        axes[0].plot(own["epoch"], own["change"], **style)
-        known = own.dropna(subset="mask_error")
-        axes[1].plot(known["mask_error"], known["change"], **style)
-    axes[0].set(xlabel="machine-epochs", ylabel=f"change of validation {metric.split('/')[1]}")
-    axes[1].set(xlabel="relative mask error of the prune")
+    fields = ["row", "column", "epoch", "seed", "change", "mask_error"]
+    frame = pd.DataFrame(lines, columns=fields)
+    columns = [column for column in results.columns if column in set(frame["column"])]
+    pairs = [(column, x) for column in columns for x in SHOCK]
+    made, axes, shown = panels(
+        pairs, width=3.8, height=3.0, across=len(SHOCK), most=MOST_PANELS - 1
+    )
+    look, names = looks(results.rows), legend_names(results)
+    for ax, (column, x) in zip(axes, shown, strict=True):
+        for row in results.rows:
+            own = frame[(frame["row"] == row.name) & (frame["column"] == column)].dropna(subset=x)
+            if len(own):
+                ax.plot(own[x], own["change"], alpha=0.6, label=names[row.name],
+                        **look[row.name].mark())  # fmt: skip
+        ax.set(xlabel=SHOCK[x], title=f"{results.column} {text_of(column)}")
+    share_y(axes)
+    for ax in axes[:: len(SHOCK)]:
+        ax.set_ylabel(f"change of validation {metric.split('/')[1]}")
     legend_below(made, axes, across=2)
     return made, frame
 
 
 @figure("loss_curves", reads=("epoch",))
 def loss_curves(evidence: Evidence) -> Drawn | None:
-    """Draw training and validation loss over epochs, means over seeds, at the first column."""
+    """Draw training and validation loss over epochs, means over seeds, in one column of the table.
+
+    It is the first in which something has run; dense rows are in every column.
+    """
     results, curves = evidence.results, evidence.histories.curves
-    names = ["train/loss", "val/loss"]
+    losses = ["train/loss", "val/loss"]
     if curves.empty:
         return None
     keys = ["row", "column", "epoch"]
-    frame = curves[[*keys, *names]].groupby(keys, sort=False, as_index=False).mean()
+    frame = curves[[*keys, *losses]].groupby(keys, sort=False, as_index=False).mean()
+    run = set(frame["column"])
+    column = next((column for column in results.columns if column in run), results.columns[0])
     made, axes, _ = panels(range(2), width=3.8, height=3.2)
-    look = looks(results.rows)
+    look, names = looks(results.rows), legend_names(results)
     for row in results.rows:
         own = frame[frame["row"] == row.name]
-        own = own[own["column"] == own["column"].iloc[0]] if len(own) else own
-        for ax, name in zip(axes, names, strict=True):
-            known = own.dropna(subset=name)
+        if not (results.repeated and row.method == "dense"):
+            own = own[own["column"] == column]
+        for ax, loss in zip(axes, losses, strict=True):
+            known = own.dropna(subset=loss)
             if len(known):
-                ax.plot(known["epoch"], known[name], label=row.name, **look[row.name].line())
-    for ax, name in zip(axes, names, strict=True):
+                ax.plot(known["epoch"], known[loss], label=names[row.name],
+                        **look[row.name].line())  # fmt: skip
+    for ax, loss in zip(axes, losses, strict=True):
         ax.set_yscale("log")
         plain_decades(ax.yaxis)
-        ax.set(xlabel="machine-epochs", title=name.replace("/", " "))
+        ax.set(
+            xlabel="machine-epochs",
+            title=f"{loss.replace('/', ' ')}, {results.column} {text_of(column)}",
+        )
     legend_below(made, axes, across=2)
     return made, frame

@@ -30,6 +30,10 @@ PARTS = (
     "sparsity", "density", "parameters", "cost", "exploration", "digest", "environment",
     "signatures",
 )  # fmt: skip
+# what a result says of how it came about
+PROVENANCE = (
+    "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command", "data_sha256", "finished",
+)  # fmt: skip
 # columns that hold text even where every value looks like a number ("1234567890123456")
 TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
 YES_NO = "environment/git_dirty"
@@ -216,8 +220,7 @@ def measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         for name, value in (shareable(values) if part == "environment" else values).items():
             if not isinstance(value, (dict, list)):
                 yield f"{part}/{name}", value
-    for name in ("epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",
-                 "data_sha256", "finished"):  # fmt: skip
+    for name in PROVENANCE:
         if name in result:
             yield f"run/{name}", plain(result[name])
 

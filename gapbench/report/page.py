@@ -18,7 +18,7 @@ from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.answers import answer_grid, answers_of
 from gapbench.report.build import ReportResult
-from gapbench.report.collect import Run, Scan, is_plain, shareable
+from gapbench.report.collect import PROVENANCE, Run, Scan, is_plain, shareable
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
 from gapbench.report.records import COMPLETED, is_given, text_of
@@ -87,34 +87,40 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
 
 
 def _ablation(made: ReportResult) -> dict[str, Any]:
-    states = made.frame["state"]
+    states, name = made.frame["state"], made.spec.name
     return {
-        "name": made.spec.name,
-        "anchor": f"ablation-{made.spec.name}",
+        "name": name,
+        "anchor": f"ablation-{name}",
         "question": made.spec.question,
         "run": int((states == COMPLETED).sum()),
         "planned": len(states),
-        "grids": [_grid(grid) for table in made.tables for grid in table.grids],
-        "figures": [_figure(path) for path in made.paths if path.suffix == ".svg"],
+        "grids": [
+            _grid(grid, f"{name}, {table.task}: {grid.title}")
+            for table in made.tables
+            for grid in table.grids
+        ],
+        "figures": [_figure(path, made) for path in made.paths if path.suffix == ".svg"],
     }
 
 
 def _answers(reports: Sequence[ReportResult]) -> dict[str, Any] | None:
     answers = [answer for made in reports for answer in answers_of(made.spec, made.results)]
-    return _grid(answer_grid(answers, "Answers")) if answers else None
+    return _grid(answer_grid(answers, "Answers"), "Table of answers") if answers else None
 
 
-def _grid(grid: Grid) -> dict[str, Any]:
+def _grid(grid: Grid, label: str) -> dict[str, Any]:
+    """Return a grid and what tells it from the others of the page for those who hear it."""
     html = Markup(render.html_grid(grid)) if grid.body else None
-    return {"title": grid.title, "html": html, "notes": grid.notes}
+    return {"title": grid.title, "label": label, "html": html, "notes": grid.notes}
 
 
-def _figure(path: Path) -> dict[str, str]:
+def _figure(path: Path, made: ReportResult) -> dict[str, str]:
     name, _, task = path.stem.partition("-")
     words = (figures[name].__doc__ or name).strip().splitlines()[0].removeprefix("Draw ")
     words = f"{words.removesuffix('.')} ({task})." if task else words
     return {
         "name": path.stem,
+        "label": f"{made.spec.name}, {task or made.results[0].task}: figure {name}",
         "caption": words[0].upper() + words[1:],
         "data": base64.b64encode(path.read_bytes()).decode(),
     }
@@ -137,8 +143,7 @@ def _trial(label: str, run: Run) -> dict[str, Any]:
 def _provenance(run: Run) -> Iterator[tuple[str, str]]:
     for name, value in run.result.get("metrics", {}).items():
         yield name, f"{value:g}"
-    for name in ("seed", "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command",
-                 "data_sha256", "finished"):  # fmt: skip
+    for name in ("seed", *PROVENANCE):
         if is_given(run.result.get(name)):
             yield name.replace("_", " "), text_of(run.result[name])
     parts = run.result.get("signatures", {}), shareable(run.result.get("environment", {}))

@@ -151,7 +151,10 @@ def _rules(grid: Grid) -> list[str]:
 
 def html_grid(grid: Grid) -> str:
     """Return one table element; numbers stand in data-value, for sorting."""
-    lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>", "<thead>"]
+    lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>"]
+    # a head of scope "colgroup" is about one of these
+    lines += [f'<colgroup span="{width}"></colgroup>' for _, width in grid.groups]
+    lines.append("<thead>")
     if grid.groups:
         cells = "".join(
             f'<th scope="colgroup" colspan="{width}">{html.escape(words)}</th>'
@@ -170,7 +173,7 @@ def _html_row(grid: Grid, row: Sequence[Text]) -> str:
     cells = []
     for index, cell in enumerate(row):
         number = "" if cell.number is None else f' data-value="{cell.number!r}"'
-        tag = 'th scope="row"' if index == 0 and grid.keys else "td"
+        tag = 'th scope="row"' if index < grid.keys else "td"
         side = ' class="number"' if _is_numeric(grid, index) else ""
         cells.append(f"<{tag}{side}{number}>{html.escape(cell.text)}</{tag.split()[0]}>")
     return f"<tr>{''.join(cells)}</tr>"

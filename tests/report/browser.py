@@ -38,7 +38,11 @@ document.getElementById("page").addEventListener("load", (event) => {{
     images: [...page.images].map((image) => [image.complete, image.naturalWidth, image.alt]),
     sorted,
     pressed: heads.map((head) => head.getAttribute("aria-sort")),
-    unnamed: page.querySelectorAll("[role=region]:not([aria-label])").length,
+    unnamed: page.querySelectorAll("[role=group]:not([aria-label])").length,
+    unreached: [...page.querySelectorAll(".scroll")].filter((element) => {{
+      element.focus();
+      return page.activeElement !== element;
+    }}).length,
     heading: page.querySelector("h1").textContent,
   }};
   const result = document.createElement("pre");

@@ -3,8 +3,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Sequence
 from html import unescape
 from html.parser import HTMLParser
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -21,13 +23,17 @@ NASTY = "<script>alert(1)</script> & \"x\" 'y'"
 VOID = {"meta", "img", "br", "polyline"}
 
 
-def page(results: Path, name: str = "C-GaP") -> str:
+def page(
+    results: Path,
+    name: str = "C-GaP",
+    tasks: Sequence[str] = ("fashion_mnist",),
+    ablations: Sequence[str] = ("partitions",),
+) -> str:
     entries = []
-    for partitions in (4, 2, 1):
-        for seed in range(2):
-            trial = trial_of(seed=seed, partitions=partitions)
-            entries.append(entry_of(trial, name))
-            write_run(results, trial, 85 + 2.5 * partitions**0.5 + seed)
+    for task, partitions, seed in product(tasks, (4, 2, 1), range(2)):
+        trial = trial_of(seed=seed, partitions=partitions, task=task)
+        entries.append(entry_of(trial, name))
+        write_run(results, trial, 85 + 2.5 * partitions**0.5 + seed)
     dense = trial_of("dense")
     entries.append(entry_of(dense))
     claim = {
@@ -40,8 +46,12 @@ def page(results: Path, name: str = "C-GaP") -> str:
                    figures=["means", "coverage"])  # fmt: skip
     (results / "runs" / f"{name[:3].strip('<')}-foreign").mkdir()
     found = scan(results)
-    made = report(Ablation(spec, Document("x", {}, {}), (), {}), "mini", entries, results, found)
-    return write_page([made], f"Results {name}", found, results / "index.html").read_text()
+    made = []
+    for ablation in ablations:
+        named = spec.model_copy(update={"name": ablation})
+        whole = Ablation(named, Document("x", {}, {}), (), {})
+        made.append(report(whole, "mini", entries, results, found))
+    return write_page(made, f"Results {name}", found, results / "index.html").read_text()
 
 
 class Nesting(HTMLParser):
@@ -66,6 +76,38 @@ def test_elements_are_nested_and_ids_are_unique(tmp_path: Path) -> None:
     parser = Nesting()
     parser.feed(page(tmp_path))
     assert parser.open == [] and len(set(parser.ids)) == len(parser.ids)
+
+
+def test_every_cell_that_names_a_row_heads_it(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    results, compared = text.split("<tbody>")[3:5]  # after the summary and the answers
+    row = re.search("<tr>.*</tr>", results)
+    assert row is not None and re.findall("<(t[hd])", row[0]) == ["th"] * 2 + ["td"] * 3
+    row = re.search("<tr>.*</tr>", compared)
+    assert row is not None and re.findall("<(t[hd])", row[0]) == ["th"] * 3 + ["td"] * 7
+    assert row[0].count('<th scope="row"') == 3
+
+
+def test_a_head_over_columns_is_about_a_group_of_columns(tmp_path: Path) -> None:
+    for table in re.findall(r"<table>.*?</table>", page(tmp_path), re.DOTALL):
+        groups = re.findall(r'<(?:th scope="colgroup"|td) colspan="(\d+)"', table)
+        assert re.findall(r'<colgroup span="(\d+)"></colgroup>', table) == groups
+        assert not groups or sum(map(int, groups)) == table.count('<th scope="col">')
+        assert not groups or table.index("</caption>") < table.index("<colgroup") < table.index(
+            "<thead"
+        )
+
+
+def test_what_scrolls_has_a_name_of_its_own(tmp_path: Path) -> None:
+    text = page(tmp_path, tasks=["fashion_mnist", "digits"], ablations=["one", "two"])
+    names = re.findall(
+        r'<div class="scroll[^"]*" role="group" aria-label="([^"]+)" tabindex="0">', text
+    )
+    assert len(names) == text.count('<div class="scroll') > 20
+    assert len(set(names)) == len(names)
+    assert "one, digits: Four? (slides)" in names
+    assert "two, fashion_mnist: figure means" in names
+    assert 'role="region"' not in text  # a landmark each would bury those of the page
 
 
 def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
@@ -147,3 +189,4 @@ def test_a_real_browser_shows_and_sorts_the_page(tmp_path: Path, width: int) -> 
     assert value_up[:3] == value_down[2::-1] and float(value_up[0][:5]) < float(value_up[2][:5])
     assert found["pressed"][2] == "descending" and found["pressed"][1] is None
     assert found["unnamed"] == 0
+    assert found["unreached"] == 0

@@ -293,7 +293,7 @@ class Sparsifier:
         """Prune layers together to `progress` times their final sparsity."""
         self._count_steps()
         params = {name: self.weights.params[name] for name in names}
-        keep = self.targets.keep(params, progress)
+        keep = self.targets.keep(params, self.weights.masks, progress)
         masks = self.weights.largest(keep)
         error = mask_error(params, masks)
         self.weights.mask_by(masks)

@@ -36,6 +36,7 @@ class Targets:
         self._rule = distributions[distribution]
         self.by_magnitude = self._rule.by_magnitude
         self.untargeted = plan.dense_at_end
+        self._overlapping = False
         shapes = {layer.name: layer.shape for layer in layers}
         if self.by_magnitude:
             if plan.initial == "random" and not any(s.phase.grow for s in plan.segments):
@@ -43,8 +44,9 @@ class Targets:
                     f"distribution: {distribution} needs a method that prunes by magnitude; "
                     "with this one choose uniform or erk"
                 )
-            together = plan.pruned_together(frozenset(shapes))
+            together = list(dict.fromkeys(plan.pruned_together(frozenset(shapes))))
             check_reachable(distribution, shapes, sparsity, together)
+            self._overlapping = sum(map(len, together)) > len(frozenset().union(*together))
             self._density = densities("uniform", shapes, sparsity)
         else:
             self._density = densities(distribution, shapes, sparsity)
@@ -53,16 +55,39 @@ class Targets:
         """Return the kept counts of random first masks (uniform where magnitudes will decide)."""
         return {name: self._exact(name, 1.0) for name in self.layers}
 
-    def keep(self, params: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, int]:
+    def keep(
+        self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor], progress: float = 1.0
+    ) -> dict[str, int]:
         """Return the kept counts of layers that are pruned together.
 
         Args:
             params: weights by name.
+            masks: those of all layers; one without is dense.
             progress: fraction of the final sparsity that is asked for now.
         """
-        if self.by_magnitude:
-            return self._rule.spread(params, self.sparsity * progress)
-        return {name: self._exact(name, progress) for name in params}
+        if not self.by_magnitude:
+            return {name: self._exact(name, progress) for name in params}
+        sparsity = self.sparsity * progress
+        if self._overlapping:
+            sparsity = self._sparsity_left(params, masks, sparsity)
+        return self._rule.spread(params, sparsity)
+
+    def _sparsity_left(
+        self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor], sparsity: float
+    ) -> float:
+        """Return the sparsity of `params` that gives all layers together the asked one.
+
+        Where prunes share layers, as those of random growth do, a layer's zeros depend on those it
+        was pruned with: equal sparsity in each prune would not add up to that of the model.
+        """
+        numel = {name: layer.numel for name, layer in self.layers.items()}
+        zeros = zeros_of(sum(numel.values()), 1 - sparsity)
+        for name in numel.keys() - params.keys():
+            known = name in masks
+            zeros -= _zeros_of_mask(masks[name]) if known else zeros_of(numel[name], 1 - sparsity)
+        own = sum(numel[name] for name in params)
+        # halfway to the next count: the product with `own` cannot be rounded below `zeros`
+        return (min(max(zeros, 0), own - 1) + 0.5) / own
 
     def _exact(self, name: str, progress: float) -> int:
         numel = self.layers[name].numel

@@ -215,6 +215,35 @@ def test_global_magnitude_has_one_threshold_over_all_layers():
     assert len({round(d, 6) for d in sparsifier.densities().values()}) > 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_global_magnitude_holds_where_prunes_share_layers(seed):
+    """Random growth prunes a layer now with these, now with those others."""
+    torch.manual_seed(seed)
+    model = torch.nn.Sequential(*(torch.nn.Linear(16, 16) for _ in range(8)))
+    sparsifier = Sparsifier(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        "c_gap",
+        sparsity=0.8,
+        distribution="global_magnitude",
+        epochs=8,
+        steps_per_epoch=1,
+        seed=seed,
+        strategy="random",
+        partitions=3,
+        steps=6,
+        step_epochs=1,
+    )
+    together = {segment.phase.grow for segment in sparsifier.plan.segments if segment.phase.grow}
+    assert sum(map(len, together)) > 8  # some layers are in several
+    while not sparsifier.done:
+        model(torch.randn(4, 16)).square().sum().backward()
+        sparsifier.step()
+    sparsifier.verify()
+    numel = sum(layer.numel for layer in sparsifier.layers)
+    assert sum(zero_counts(sparsifier).values()) == zeros_of(numel, 0.2)
+
+
 def test_a_layer_that_misses_its_target_is_named():
     model, sparsifier = build("static")
     train_steps(model, sparsifier, total_steps(sparsifier))

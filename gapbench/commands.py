@@ -64,7 +64,13 @@ def report(
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
+    if results != RESULTS and not results.is_dir():
+        raise UserError(f"{results}: there is no such folder; name it with --results")
     console, found = Console(highlight=False), scan(results)
+    if found.damaged:
+        first = found.damaged[0]
+        told = f"{len(found.damaged)} run folders are not used, such as {first.place}"
+        print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
     specs, made, whole = [], [], not files
     for file in given:
         try:

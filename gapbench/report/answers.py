@@ -23,11 +23,13 @@ BOUNDS = (
     "Differences are means over seeds with the half-widths of their 95 % t-intervals, which are "
     "not corrected for the number of comparisons, nor for being the largest or smallest of many. "
     "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
-    "comparisons of a question, run or not. Where a row has to be as good, the claim names a "
-    "margin: supported is a row that is shown to be worse by less, contradicted one that is shown "
-    "to be worse. Not resolved is no proof of equality: the difference may be anything inside its "
-    "interval. Detectable is the smallest true difference that the test finds with 80 % power at "
-    "this n, at the level of the correction's first step and with the spread seen."
+    "comparisons of a question, run or not. Where a row has to be as good within a margin, "
+    "supported is one that is shown, so corrected, to be worse by less; else contradicted is one "
+    "that is worse by the paired t-test without correction, which would favour the claim. A "
+    "question about any row is supported by one, and contradicted by all. Not resolved is no proof "
+    "of equality: the difference may be anything inside its interval. Detectable is the smallest "
+    "true difference that the test finds with 80 % power at this n, at the level of the "
+    "correction's first step and with the spread seen."
 )
 
 
@@ -55,6 +57,9 @@ class Answer:
         counts = Counter(CLAIM_WORDS[comparison.verdict] for comparison, _ in run)
         words = ", ".join(f"{word} in {n} of {len(run)}" for word, n in counts.most_common())
         words = next(iter(counts)) if len(counts) == 1 else words
+        if not self.claim.better and len(counts) > 1:  # a question about any row
+            good = counts["supported"]
+            words = f"supported by {good} of {len(run)}" if good else f"not resolved ({words})"
         if all(difference.summary.n == 1 for _, difference in run):
             words += " (ONE SEED)"
         missing = len(self.comparisons) - len(run)
@@ -91,6 +96,7 @@ class Answer:
         epochs = f" ({spent[0]:g} against {spent[1]:g} machine-epochs)" if unlike else ""
         least = comparison.detectable
         told = [f"n = {summary.n}"]
+        told += [] if self.claim.margin is None else [f"margin {self.claim.margin:g}"]
         told += [] if least is None else [f"detectable {least:.{places}f}"]
         told += [f"{comparison.diverged} diverged"] if comparison.diverged else []
         return f"{rows}{epochs}{at}: {words} ({', '.join(told)})"
@@ -125,15 +131,13 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
     """Return one line an answer, what is known first."""
     body = [
         (
-            Text(answer.claim.asks),
+            Text(f"{answer.claim.asks} ({answer.results.ablation}, {answer.results.task})"),
             Text(answer.verdict),
             Text(answer.differences or NOTHING),
-            Text(f"{answer.results.ablation}, {answer.results.task}"),
         )
         for answer in sorted(answers, key=lambda answer: not answer.run)
     ]
-    head = ("question", "answer", "differences", "rows of")
-    return Grid(title, head, tuple(body), keys=1, notes=(BOUNDS,))
+    return Grid(title, ("question", "answer", "differences"), tuple(body), keys=1, notes=(BOUNDS,))
 
 
 def answers_text(answers: Sequence[Answer], scale: str) -> str:

@@ -194,7 +194,9 @@ def check(spec: AblationSpec, folder: Path) -> list[str]:
     differing = []
     for name, text in table_texts(all_results, tables, spec).items():
         path = folder / name
-        if not is_plain(path) or path.read_bytes() != text.encode():
+        if not is_plain(path):
+            differing.append(f"{name} (missing)")
+        elif path.read_bytes() != text.encode():
             differing.append(name)
     return differing
 

@@ -18,6 +18,7 @@ from gapbench.report.stats import Summary
 from gapbench.tasks.task import Metric, tasks
 
 WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
+SIGNS = {"partitions": "κ = "}  # before a field's value in the name of a row
 # what a trial costs and is, averaged over the seeds of a cell: column of runs.csv, words
 COSTS = {
     "run/epochs": "machine-epochs",
@@ -83,6 +84,7 @@ class Results:
         columns: its values.
         value: name of the value, as split/metric.
         repeated: whether dense rows are repeated in every column.
+        commits: number of commits whose code the completed trials ran with.
     """
 
     ablation: str
@@ -95,6 +97,7 @@ class Results:
     columns: tuple[object, ...]
     rows: tuple[Row, ...]
     repeated: bool
+    commits: int
 
     def cells(self) -> Iterator[tuple[Row, object, Cell]]:
         """Yield every cell of planned trials, with its row and column."""
@@ -124,8 +127,9 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
     value, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
     _check_measured(trials, value, spec)
     layout = Layout.of(trials, spec)
-    names = _names(layout.rows)
+    names = _names(layout.rows, spec.report.rows)
     varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
+    done = [trial for trial in trials if trial["state"] == COMPLETED]
     rows = []
     for fields, columns in layout.rows.items():
         settings = settings_of(layout.first[fields])
@@ -143,19 +147,25 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
         columns=layout.columns,
         rows=tuple(rows),
         repeated=layout.repeated and any(row.method == "dense" for row in rows),
+        commits=len({t["environment/git_commit"] for t in done if _has_commit(t)}),
     )
 
 
-def _names(rows: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+def _names(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tuple[str, ...], str]:
     """Return a short name for every row: its first field, and those in which rows differ."""
     differing = [i for i, values in enumerate(zip(*rows, strict=True)) if len(set(values)) > 1]
     names = {}
     for fields in rows:
-        words = [fields[i] for i in sorted({0, *differing}) if fields[i] not in (NOTHING, "dense")]
-        names[fields] = ", ".join(WORDS.get(word, word) for word in words)
+        shown = [i for i in sorted({0, *differing}) if fields[i] not in (NOTHING, "dense")]
+        words = [(SIGNS.get(heads[i], ""), fields[i]) for i in shown]
+        names[fields] = ", ".join(sign + WORDS.get(word, word) for sign, word in words)
     if len(set(names.values())) < len(names):  # what was left out told two rows apart
         return {fields: ", ".join(fields) for fields in rows}
     return names
+
+
+def _has_commit(trial: Record) -> bool:
+    return is_given(trial.get("environment/git_commit"))
 
 
 def _check_measured(trials: Sequence[Record], value: str, spec: AblationSpec) -> None:

@@ -37,6 +37,7 @@ PROVENANCE = (
 # columns that hold text even where every value looks like a number ("1234567890123456")
 TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
 YES_NO = "environment/git_dirty"
+UNFINISHED = "no result yet"
 TEXT_PREFIXES = (
     "environment/", "signatures/", "digest/", "run/data_sha256", "run/finished", "run/command",
 )  # fmt: skip
@@ -69,6 +70,11 @@ class Scan:
     states: Mapping[str, str]
     left_out: tuple[LeftOut, ...]
 
+    @property
+    def damaged(self) -> list[LeftOut]:
+        """Those left out that are not just unfinished."""
+        return [left for left in self.left_out if not left.reason.startswith(UNFINISHED)]
+
 
 @without_gc()
 def scan(results: Path) -> Scan:
@@ -94,9 +100,10 @@ def scan(results: Path) -> Scan:
         if run is None:
             state = folder.state()
             states[entry.name] = state
-            left_out.append(LeftOut(f"runs/{entry.name}", f"no result yet: {state}"))
+            left_out.append(LeftOut(f"runs/{entry.name}", f"{UNFINISHED}: {state}"))
         else:
             runs[entry.name] = run
+    left_out.sort(key=lambda left: left.reason.startswith(UNFINISHED))
     return Scan(runs, states, tuple(left_out))
 
 

@@ -95,9 +95,7 @@ def _ablation(made: ReportResult) -> dict[str, Any]:
         "run": int((states == COMPLETED).sum()),
         "planned": len(states),
         "grids": [
-            _grid(grid, f"{name}, {table.task}: {grid.title}")
-            for table in made.tables
-            for grid in table.grids
+            _grid(grid, f"{name}: {grid.title}") for table in made.tables for grid in table.grids
         ],
         "figures": [_figure(path, made) for path in made.paths if path.suffix == ".svg"],
     }

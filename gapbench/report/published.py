@@ -30,6 +30,8 @@ class Published:
         table: the ablation it belongs to, or the paper it is from.
         epochs: machine-epochs in total, as stated; "" where the source does not say.
         value: as printed.
+        source: the paper or page that it was read in.
+        remark: what else is said there about the row.
     """
 
     table: str
@@ -44,11 +46,7 @@ class Published:
     metric: str
     value: str
     source: str
-
-    @property
-    def origin(self) -> str:
-        """The paper or page that the value was read in, without remarks."""
-        return self.source.partition(";")[0].partition(" (")[0]
+    remark: str
 
 
 @cache
@@ -72,6 +70,7 @@ def _line(row: dict[str, str]) -> Published:
         metric=row["metric"],
         value=row["value"],
         source=row["source"],
+        remark=row["remark"],
     )
 
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gapbench.errors import UserError, choose
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.loading import Keys, dotted
 from gapbench.experiments.schema import AblationSpec
+from gapbench.methods.method import methods
 from gapbench.report import plots
 from gapbench.report.records import Record, differ, is_given, records_of, settings_of, text_of
+from gapbench.sparsity.distributions import distributions
 from gapbench.tasks.task import Split, tasks
 
 SPLITS: tuple[Split, ...] = ("test", "val")
@@ -86,8 +89,19 @@ def check_names(trials: Sequence[Record], names: Collection[str], spec: Ablation
         for field in fields:
             if field not in names:
                 raise SectionError(spec, keys, choose("field", field, settings))
+        if isinstance(fields, Mapping):
+            _check_registered(spec, keys, fields)
     for task in dict.fromkeys(trial["task"] for trial in trials):
         _check_value(task, spec)
+
+
+def _check_registered(spec: AblationSpec, keys: Keys, fields: Mapping[str, Any]) -> None:
+    """Check the names of methods and distributions: rows that fit may be missing at a scale."""
+    for field, known in (("method", methods), ("distribution", distributions)):
+        given = fields.get(field, [])
+        for name in given if isinstance(given, list) else [given]:
+            if name not in known and name != "dense":
+                raise SectionError(spec, (*keys, field), choose(field, str(name), known))
 
 
 def _check_value(task: str, spec: AblationSpec) -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gapbench.experiments.schema import AblationSpec, Claim
-from gapbench.report import stats
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
-from gapbench.report.comparisons import (
-    LIKE_FLOPS,
-    Comparison,
-    alternatives,
-    of_claim,
-    to_baseline,
-)
+from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_baseline
+from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes
 from gapbench.report.published import Published
 from gapbench.report.records import NOTHING, text_of
 from gapbench.report.stats import Verdict
@@ -118,7 +112,7 @@ def _result_grid(results: Results) -> Grid:
         body=tuple(body),
         keys=len(results.fields),
         groups=tuple(groups),
-        notes=tuple(_result_notes(results, papers)),
+        notes=tuple(result_notes(results, papers)),
     )
 
 
@@ -181,51 +175,6 @@ def _printed(published: Published | None, paper: str) -> Text:
     return Text(published.value, float(published.value))
 
 
-def _result_notes(results: Results, papers: set[str]) -> Iterator[str]:
-    counts = sorted({cell.summary.n for _, _, cell in results.cells() if cell.summary})
-    if not counts:
-        yield "No trial of this table has run."
-    elif counts[-1] == 1:
-        yield (
-            "ONE SEED in each cell: there is no interval, and no difference can be shown from this "
-            "table."
-        )
-    else:
-        n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-        yield f"Mean ± half-width of the 95 % t-interval over seeds, {n}."
-        if counts[0] == 1:
-            yield "A cell without ± is ONE SEED."
-    if any(cell.diverged for _, _, cell in results.cells()):
-        yield "Diverged: the value is not finite; such seeds are in no mean."
-    yield "Training FLOPs are multiples of the task's dense recipe."
-    yield "The value is that of the finished model: no epoch is chosen by its test score."
-    if results.repeated:
-        yield "Dense training has no sparsity; its row is repeated in each column."
-    if papers:
-        yield from _published_notes(results, papers)
-
-
-def _published_notes(results: Results, papers: set[str]) -> Iterator[str]:
-    others = sorted(papers - {results.task})
-    if others:
-        yield (
-            f"Published values are for {' and '.join(others)}, not for {results.task}: compare "
-            "their order within one source, never their size."
-        )
-    sources: dict[str, dict[str, None]] = {}
-    for row, _, cell in results.cells():
-        if cell.published:
-            sources.setdefault(cell.published.origin, {})[row.name] = None
-    told = [f"{origin} ({'; '.join(names)})" for origin, names in sources.items()]
-    if len(told) > 1:
-        yield (
-            f"Published by {', '.join(told)}: each source has its own epochs, recipe and dense "
-            "training."
-        )
-    else:
-        yield f"Published by {told[0]}."
-
-
 # -- comparisons ---------------------------------------------------------------------------------
 
 
@@ -233,11 +182,11 @@ def _comparison_grid(
     results: Results, comparisons: Sequence[Comparison], baseline: Mapping[str, object]
 ) -> Grid:
     return Grid(
-        title=f"Difference to {settings_words(baseline)}, paired by seed",
+        title=f"Difference to {settings_words(baseline)}, paired by seed ({results.task})",
         head=(*_comparison_heads(results), "verdict"),
         body=tuple((*_compared(results, c), _verdict(c, c.verdict)) for c in comparisons),
         keys=3,
-        notes=_comparison_notes(comparisons),
+        notes=comparison_notes(comparisons),
         only_in_files=DETAILS,
     )
 
@@ -253,25 +202,14 @@ def _claim_grid(results: Results, claim: Claim, explained: bool) -> Grid:
     comparisons = of_claim(results, claim)
     lines = [(*_compared(results, c), _verdict(c, CLAIM_WORDS[c.verdict])) for c in comparisons]
     return Grid(
-        title=f"{claim.asks} ({claim.source or 'a question of this suite'})",
+        title=f"{claim.asks} ({claim.source or 'a question of this suite'}; {results.task})",
         head=(*_comparison_heads(results), "answer"),
         body=tuple(lines),
         keys=3,
-        notes=(
-            _comparison_notes(comparisons, explained, claim.margin)
-            if lines
-            else (_nothing_compared(claim),)
-        ),
+        notes=claim_notes(claim, comparisons, results.metric.unit, explained),
         on_screen=bool(lines),
         only_in_files=DETAILS,
     )
-
-
-def _nothing_compared(claim: Claim) -> str:
-    """Return why nothing answers a claim here."""
-    if claim.equal == "train_flops":
-        return f"No rows that have run spend alike: within {100 * LIKE_FLOPS:g} % of each other."
-    return "No rows of this table answer it."
 
 
 def _comparison_heads(results: Results) -> tuple[str, ...]:
@@ -321,31 +259,6 @@ def _p(value: float | None) -> Text:
     return Text("< 0.001" if value < 0.001 else f"{value:.3f}", value)
 
 
-def _comparison_notes(
-    comparisons: Sequence[Comparison], explained: bool = False, margin: float | None = None
-) -> tuple[str, ...]:
-    tested = sum(c.p_holm is not None for c in comparisons)
-    if not tested:
-        return ("No comparison has two seeds or more that differ: nothing can be tested.",)
-    count = len(comparisons)
-    corrected = f"Holm-corrected for {count} comparison{'s' if count > 1 else ''}"
-    corrected += f", {tested} of which can be tested" if tested < count else ""
-    if margin is not None:
-        return (
-            f"As good: worse by less than {margin:g}. p: paired t-test that it is worse by as "
-            f"much or more, doubled; {corrected}. Contradicted: worse by the paired t-test, which "
-            "is not corrected here, since that would favour the claim.",
-        )
-    if explained:
-        return (f"{corrected}; columns as above.",)
-    return (
-        f"Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean "
-        f"over standard deviation of the differences; paired t-test, {corrected}; detectable: the "
-        f"smallest true difference that would be found at this n with {100 * stats.POWER:g} % "
-        "power, at the level of the correction's first step and with the spread seen.",
-    )
-
-
 # -- cost ----------------------------------------------------------------------------------------
 
 
@@ -361,15 +274,11 @@ def _cost_grid(results: Results) -> Grid:
         counted = Text(str(len(cell.values) + len(cell.diverged)))
         body.append((*names, counted, *(_cost(cell, name) for name in used)))
     return Grid(
-        title="Cost and density, means over seeds",
+        title=f"Cost and density, means over seeds ({results.task})",
         head=(*_row_heads(results), _head(results.column), "n", *(COSTS[name] for name in used)),
         body=tuple(body),
         keys=len(results.fields) + 1,
-        notes=(
-            "Machine-epochs count every worker; wall-clock epochs count workers side by side. "
-            "Prunable density is over the layers that are pruned, the whole model's over all "
-            "parameters.",
-        ),
+        notes=(COST,),
         on_screen=False,
     )
 

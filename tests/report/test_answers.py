@@ -94,11 +94,12 @@ def test_every_sparse_row_is_compared_with_dense_training(tmp_path: Path) -> Non
     found = results(tmp_path, ("dense", {}, dense), rigl, erk, ("static", {}, []))
     matched = answer(found, than={"method": "dense"}, margin=1.0)
     assert len(matched.comparisons) == 3
-    assert matched.verdict == "contradicted in 1 of 2, supported in 1 of 2; 1 not run"
-    assert "RigL, uniform against Dense: -19.97 ± 0.38 (n = 3)" in matched.differences
+    assert matched.verdict == "supported by 1 of 2; 1 not run"  # a question about any row
+    assert "RigL, uniform against Dense: -19.97 ± 0.38 (n = 3, margin 1)" in matched.differences
     # 0.00 ± 0.43 lies within the margin, but not after correction for three comparisons
     within = answer(found, than={"method": "dense"}, margin=0.5)
-    assert within.verdict == "contradicted in 1 of 2, not resolved in 1 of 2; 1 not run"
+    words = "not resolved (contradicted in 1 of 2, not resolved in 1 of 2); 1 not run"
+    assert within.verdict == words
 
 
 def test_more_comparisons_make_no_row_as_good(tmp_path: Path) -> None:
@@ -157,7 +158,10 @@ def test_answers_are_written_from_runs_csv_and_checked(tmp_path: Path) -> None:
     report(whole, "mini", entries_of(tmp_path), tmp_path)
     path = write_answers(tmp_path, "mini", [spec])
     assert path == tmp_path / "mini" / ANSWERS
-    assert r"| 4 \| \<1\>? | not resolved | C-GaP, 4 against" in path.read_text()
+    assert (
+        r"| 4 \| \<1\>? (partitions, fashion\_mnist) | not resolved | C-GaP, κ = 4 against"
+        in path.read_text()
+    )
     assert check_answers(tmp_path, "mini", [spec]) == (path, True)
     path.write_text(path.read_text().replace("fashion", "other"))
     assert check_answers(tmp_path, "mini", [spec]) == (path, False)

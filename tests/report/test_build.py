@@ -121,7 +121,7 @@ def test_check_recomputes_the_tables_from_runs_csv(tmp_path: Path) -> None:
     assert check(spec, made.folder) == []
     (made.folder / "table.md").write_text("edited by hand")
     (made.folder / "table.tex").unlink()
-    assert check(spec, made.folder) == ["table.md", "table.tex"]
+    assert check(spec, made.folder) == ["table.md", "table.tex (missing)"]
 
 
 def test_check_finds_a_number_changed_in_runs_csv(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_no_file_is_written_or_checked_through_a_link(tmp_path: Path, name: str)
         report(ablation(), "mini", entries, results)
     assert (contents(outside) if outside.is_dir() else outside.read_bytes()) == before
     if name == "table.md":
-        assert check(ablation().spec, made.folder) == [name]
+        assert check(ablation().spec, made.folder) == [f"{name} (missing)"]
 
 
 def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:

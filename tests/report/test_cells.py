@@ -82,7 +82,7 @@ def test_differences_are_paired_by_seed_and_holm_corrected(tmp_path: Path) -> No
     spec = spec_of(**SPEC)
     (found,) = results(tmp_path, entries, spec)
     compared = to_baseline(found, spec.report.baseline)
-    assert [c.row.name for c in compared] == ["C-GaP, 4", "C-GaP, 2"]
+    assert [c.row.name for c in compared] == ["C-GaP, κ = 4", "C-GaP, κ = 2"]
     raw = [scipy_stats.ttest_rel(values, ONE).pvalue for values in (FOUR, two)]
     low, high = sorted(raw)
     corrected = {low: min(1, 2 * low), high: max(min(1, 2 * low), high)}
@@ -211,7 +211,7 @@ def test_a_claim_is_answered_by_the_rows_that_it_names(tmp_path: Path) -> None:
     claim = Claim(asks="Four?", better={"partitions": 4}, than={"partitions": 1})
     (found,) = results(tmp_path, entries, spec_of(**SPEC))
     (comparison,) = of_claim(found, claim)
-    assert (comparison.row.name, comparison.reference.name) == ("C-GaP, 4", "C-GaP, 1")
+    assert (comparison.row.name, comparison.reference.name) == ("C-GaP, κ = 4", "C-GaP, κ = 1")
     assert comparison.verdict == "better"
     elsewhere = Claim(asks="Four?", better={"partitions": 4}, than={"partitions": 3})
     assert of_claim(found, elsewhere) == []

@@ -105,7 +105,7 @@ def test_what_scrolls_has_a_name_of_its_own(tmp_path: Path) -> None:
     )
     assert len(names) == text.count('<div class="scroll') > 20
     assert len(set(names)) == len(names)
-    assert "one, digits: Four? (slides)" in names
+    assert "one: Four? (slides; digits)" in names
     assert "two, fashion_mnist: figure means" in names
     assert 'role="region"' not in text  # a landmark each would bury those of the page
 
@@ -140,8 +140,10 @@ def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path)
     answers = text.split('id="answers"')[1].split("</table>")[0]
     assert "6 of 7" in text and "<td>not resolved</td>" in answers
-    assert "C-GaP, 4 against C-GaP, 1: +2.50 (n = 2)" not in answers  # both differences are equal
-    assert "C-GaP, 4 against C-GaP, 1: +2.50 ± 0.00 (n = 2)" in answers
+    assert (
+        "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 (n = 2)" not in answers
+    )  # both differences are equal
+    assert "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 ± 0.00 (n = 2)" in answers
 
 
 def test_figures_are_inside_with_words_for_those_who_cannot_see_them(tmp_path: Path) -> None:

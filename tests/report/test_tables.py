@@ -92,7 +92,7 @@ def test_the_comparison_grid_says_effect_p_and_verdict(tmp_path: Path) -> None:
     entries += write(tmp_path, "one", [80.0, 80.2, 80.1], partitions=1)
     spec = spec_of(rows=["label"], baseline={"partitions": 1})
     found = table(tmp_path, entries, spec)
-    assert found.grids[1].title == "Difference to partitions 1, paired by seed"
+    assert found.grids[1].title == "Difference to partitions 1, paired by seed (fashion_mnist)"
     # differences 10.0, 9.9, 10.2: sd .1528, half-width 4.3027 x .1528 / sqrt 3, d 10.0333 / .1528
     assert texts(found, 1) == [
         ["four", "one", "0.9", "3", "+10.03 ± 0.38", "+65.68", "< 0.001", "< 0.001", "0.50",
@@ -110,7 +110,7 @@ def test_the_claim_gets_a_grid_of_its_own(tmp_path: Path) -> None:
         "than": {"partitions": 1},
     }
     found = table(tmp_path, entries, spec_of(rows=["label"], claims=[claim]))
-    assert found.grids[1].title == "Four? (slides)"
+    assert found.grids[1].title == "Four? (slides; fashion_mnist)"
     assert texts(found, 1)[0][-1] == "contradicted"
 
 
@@ -135,7 +135,7 @@ def test_csv_has_every_number_in_full(tmp_path: Path) -> None:
     assert float(first["half_width"]) == expected.half_width
     assert (first["label"], first["partitions"], first["published"]) == ("four", "4", "76.3")
     assert json.loads(first["values"]) == {"0": 88.5, "1": 88.1, "2": 87.8}
-    assert first["baseline"] == "one, 1" and first["verdict"] == "no difference shown"
+    assert first["baseline"] == "one, κ = 1" and first["verdict"] == "no difference shown"
     assert second["difference"] == "" and second["published"] == "75.9"
     assert first["cost/train_flops_ratio"] == "0.375"
 

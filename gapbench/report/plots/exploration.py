@@ -63,9 +63,9 @@ def _in_model_order(layers: pd.DataFrame) -> list[str]:
 
 @figure("layer_density", reads=())
 def layer_density(evidence: Evidence) -> Drawn | None:
-    """Draw the density of every layer, in model order; rows with equal densities share a panel.
+    """Draw the density of every layer that is pruned; rows of equal densities share a panel.
 
-    Where a row has no bar it does not prune that layer.
+    Layers stand in model order. Where there is no bar a row leaves the layer dense.
     """
     layers = evidence.histories.layers
     frame = layers[["row", "column", "layer", "density", "numel"]]
@@ -74,7 +74,7 @@ def layer_density(evidence: Evidence) -> Drawn | None:
     shown: dict[tuple[Any, ...], pd.DataFrame] = {}
     for (row, column), own in frame.groupby(["row", "column"], sort=False):
         if (own["density"] < 1).any():
-            same = (column, *own["layer"], *own["density"].round(6))
+            same = (column, *own["layer"], *own["density"].round(3))
             groups.setdefault(same, []).append(str(row))
             shown[same] = own
     if not groups:

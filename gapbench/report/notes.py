@@ -1,0 +1,122 @@
+"""What stands below the grids: how numbers were made, and what they do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from gapbench.experiments.schema import Claim
+from gapbench.report import stats
+from gapbench.report.cells import Results, Row
+from gapbench.report.comparisons import LIKE_FLOPS, Comparison
+from gapbench.report.records import is_given
+
+COST = (
+    "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "
+    "density is over the layers that are pruned, the whole model's over all parameters. Coverage "
+    "is the share of prunable weights that were active at some time."
+)
+
+
+def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
+    """Yield what is to be known of the values, and of those of `papers` beside them."""
+    cells = [cell for _, _, cell in results.cells()]
+    counts = sorted({cell.summary.n for cell in cells if cell.summary})
+    if not counts:
+        yield "No trial of this table has run."
+    elif counts[-1] == 1:
+        yield (
+            "ONE SEED in each cell: there is no interval, and no difference can be shown from this "
+            "table."
+        )
+    else:
+        n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+        yield f"Mean ± half-width of the 95 % t-interval over seeds, {n}."
+        if counts[0] == 1:
+            yield "A cell without ± is ONE SEED."
+    if any(0 < len(cell.values) + len(cell.diverged) < cell.planned for cell in cells):
+        yield "(2/3): two of three seeds have run."
+    if any(cell.diverged for cell in cells):
+        yield "Diverged: the value is not finite; such seeds are in no mean."
+    yield "Training FLOPs are multiples of the task's dense recipe."
+    if "epochs" in results.fields and any(map(_is_multiplied, results.rows)):
+        yield "Epochs given are those before RigL's multiplier; the last table has machine-epochs."
+    yield "The value is that of the finished model: no epoch is chosen by its test score."
+    if results.repeated:
+        yield "Dense training has no sparsity; its row is repeated in each column."
+    if results.commits > 1:
+        yield f"These trials ran with the code of {results.commits} commits, which runs.csv names."
+    if papers:
+        yield from _published(results, papers)
+
+
+def _is_multiplied(row: Row) -> bool:
+    multiplier = row.settings.get("multiplier")
+    return is_given(multiplier) and multiplier != 1
+
+
+def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
+    others = sorted(set(papers) - {results.task})
+    if others:
+        yield (
+            f"Published values are for {' and '.join(others)}, not for {results.task}: compare "
+            "their order within one source, never their size."
+        )
+    sources: dict[str, dict[str, None]] = {}
+    for row, _, cell in results.cells():
+        if cell.published:
+            sources.setdefault(cell.published.source, {})[row.name] = None
+    told = ", ".join(f"{source}: {'; '.join(names)}" for source, names in sources.items())
+    own = ". Each source has its own epochs, recipe and dense training" if len(sources) > 1 else ""
+    yield f"Published by {told}{own}."
+
+
+def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False) -> tuple[str, ...]:
+    """Return how differences were tested.
+
+    Args:
+        comparisons: those of one grid.
+        explained: whether a grid above says already what its columns are.
+    """
+    if not any(c.p_holm is not None for c in comparisons):
+        return ("No comparison has two seeds or more that differ: nothing can be tested.",)
+    if explained:
+        return (f"{_corrected(comparisons)}; columns as above.",)
+    return (
+        f"Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean "
+        f"over standard deviation of the differences; paired t-test, {_corrected(comparisons)}; "
+        f"detectable: the smallest true difference that would be found at this n with "
+        f"{100 * stats.POWER:g} % power, at the level of the correction's first step and with the "
+        "spread seen.",
+    )
+
+
+def claim_notes(
+    claim: Claim, comparisons: Sequence[Comparison], unit: str, explained: bool
+) -> tuple[str, ...]:
+    """Return how a claim was tested, or why nothing answers it.
+
+    Args:
+        claim: the question.
+        comparisons: those that answer it.
+        unit: of the value.
+        explained: whether a grid above says already what its columns are.
+    """
+    if not comparisons:
+        if claim.equal == "train_flops":
+            like = f"within {100 * LIKE_FLOPS:g} % of each other"
+            return (f"No rows that have run spend alike: {like}.",)
+        return ("No rows of this table answer it.",)
+    notes = comparison_notes(comparisons, explained)
+    if claim.margin is None or not any(c.p_holm is not None for c in comparisons):
+        return notes
+    return (
+        f"As good: worse by less than {claim.margin:g} {unit}. p: paired t-test that it is worse "
+        f"by as much or more, doubled; {_corrected(comparisons)}. Else contradicted: worse by the "
+        "paired t-test without correction, which would favour the claim.",
+    )
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> str:
+    count, tested = len(comparisons), sum(c.p_holm is not None for c in comparisons)
+    words = f"Holm-corrected for {count} comparison{'s' if count > 1 else ''}"
+    return words + (f", {tested} of which can be tested" if tested < count else "")

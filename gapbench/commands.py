@@ -69,7 +69,7 @@ def report(
     console, found = Console(highlight=False), scan(results)
     if found.damaged:
         first = found.damaged[0]
-        told = f"{len(found.damaged)} run folders are not used, such as {first.place}"
+        told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"
         print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
     specs, made, whole = [], [], not files
     for file in given:

@@ -23,6 +23,13 @@ def test_a_report_can_be_checked_and_has_a_page(tmp_path, capsys):
     (folder / "table.md").write_text("mended by hand")
     assert main(["report", restart, *at, "--check"]) == 1
     assert f"{folder}: not what runs.csv gives: table.md" in capsys.readouterr().out
+    (tmp_path / "runs" / "notes").mkdir(parents=True)
+    assert main(["report", restart, *at]) == 0
+    assert (
+        "cannot be used: 1, such as runs/notes: no trial.json" in capsys.readouterr().err
+    )
+    assert main(["report", restart, "--results", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: there is no such folder" in capsys.readouterr().err
     assert main(["report", restart, *at, "--check", "--seeds", "1"]) == 2
     assert "--check: compares whole" in capsys.readouterr().err
 

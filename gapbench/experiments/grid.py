@@ -22,7 +22,12 @@ from gapbench.experiments.schema import (
     Settings,
     validated,
 )
-from gapbench.experiments.select import asked_for, matches, require_known_fields
+from gapbench.experiments.select import (
+    asked_for,
+    matches,
+    require_known_fields,
+    unmatched,
+)
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import options_model
 from gapbench.tasks.task import Recipe, tasks
@@ -85,16 +90,31 @@ def expand(
         for task, reason in missing.values():
             if asked_for(task, only):
                 raise NotInstalled(reason)
-        if only:
-            others = expand(ablation, scale, overrides=overrides, seeds=seeds)
-            rows = ", ".join(dict.fromkeys(entry.name for entry in others))
-            here_too = dict.fromkeys(entry.trial.task for entry in others)
-            kinds = ", ".join(f"{name} ({tasks[name].kind})" for name in here_too)
-            asked = f"no trial matches --only {' '.join(only)} at scale {scale}"
-            reason = f"{asked}: rows: {rows}; tasks (and kinds): {kinds}"
-            raise UserError(f"{ablation.document.name}: {reason}")
+    if only:
+        others = [] if chosen else expand(ablation, scale, overrides=overrides, seeds=seeds)
+        _require_all_match(ablation, here, only, chosen, others or list(entries.values()))
+    if not chosen:
         raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
     return _labelled(chosen)
+
+
+def _require_all_match(
+    ablation: Ablation,
+    scale: Scale,
+    only: Sequence[str],
+    chosen: Sequence[Entry],
+    entries: Sequence[Entry],
+) -> None:
+    """Check that some trial matches all of `--only`, and that each of its words matches one."""
+    unknown = unmatched(only, [entry.fields() for entry in entries])
+    if chosen and not unknown:
+        return
+    asked = " ".join(unknown) if chosen else " ".join(only)
+    rows = ", ".join(dict.fromkeys(entry.name for entry in entries))
+    here = dict.fromkeys(entry.trial.task for entry in entries)
+    kinds = ", ".join(f"{name} ({tasks[name].kind})" for name in here)
+    reason = f"no trial matches --only {asked} at scale {scale}"
+    raise UserError(f"{ablation.document.name}: {reason}: rows: {rows}; tasks (and kinds): {kinds}")
 
 
 def left_out(

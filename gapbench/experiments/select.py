@@ -49,6 +49,21 @@ def _read(text: str) -> Any:
     return read_value("--only", text)
 
 
+def unmatched(patterns: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names in `patterns`, such as those in `c_gap,rigl`, that match no trial.
+
+    Names of tasks and of their kinds are not among them: such rows may be left out. Values of
+    settings are not either: `partitions=4,3` is about tasks that have the one or the other.
+    """
+    known = {name for task in tasks for name in (task, tasks[task].kind)}
+    names = [word.strip() for p in patterns if "=" not in p for word in p.split(",")]
+    return [
+        name
+        for name in names
+        if name.lower() not in known and not any(_matches_one(trial, name) for trial in trials)
+    ]
+
+
 def require_known_fields(
     option: str, patterns: Sequence[str], trials: Sequence[Mapping[str, Any]]
 ) -> None:

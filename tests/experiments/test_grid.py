@@ -188,6 +188,12 @@ def test_an_only_that_matches_nothing_names_the_rows(tmp_path):
         grid(tmp_path, "{method: static}", only=["epoch=3"])
 
 
+def test_a_word_of_only_that_matches_nothing_is_named(tmp_path):
+    with pytest.raises(UserError, match="no trial matches --only rigll at scale smoke: rows: "):
+        grid(tmp_path, "{method: [static, rigl]}", only=["static,rigll"])
+    assert grid(tmp_path, "{method: static}", only=["image,translation"])  # known, if not here
+
+
 def test_seeds_of_the_command_replace_those_of_the_file(tmp_path):
     assert values(grid(tmp_path, "{method: static}", seeds=(3, 7)), "seed") == [(3,), (7,)]
 

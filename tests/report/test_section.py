@@ -4,9 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from gapbench.errors import UserError
 from gapbench.report import plots
 from gapbench.report.figures import figures
-from gapbench.report.records import differ
+from gapbench.report.records import differ, records_of
+from gapbench.report.section import check_names
+from tests.report.folders import entry_of, spec_of, trial_of
 
 PARTITIONS = Path(__file__).parents[2] / "ablations" / "partitions.yaml"
 
@@ -31,3 +36,19 @@ def test_settings_differ_where_people_would_write_them_differently():
     assert differ(0.5, 0.25) and differ(None, 4) and differ(1, True)
     assert not differ(4, 4.0)
     assert not differ(None, float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"baseline": {"method": "cgap"}}, r"report\.baseline\.method: .*did you mean 'c_gap'"),
+        (
+            {"claims": [{"asks": "?", "than": {"distribution": ["uniform", "erkk"]}}]},
+            r"claims\[0\]\.than\.distribution: .*did you mean 'erk'",
+        ),
+    ],
+)
+def test_a_misspelt_method_or_distribution_is_no_row_that_is_missing(section, message):
+    trials = records_of([entry_of(trial_of())])
+    with pytest.raises(UserError, match=message):
+        check_names(trials, trials[0], spec_of(**section))

@@ -25,9 +25,7 @@ def test_a_report_can_be_checked_and_has_a_page(tmp_path, capsys):
     assert f"{folder}: not what runs.csv gives: table.md" in capsys.readouterr().out
     (tmp_path / "runs" / "notes").mkdir(parents=True)
     assert main(["report", restart, *at]) == 0
-    assert (
-        "cannot be used: 1, such as runs/notes: no trial.json" in capsys.readouterr().err
-    )
+    assert "cannot be used: 1, such as runs/notes: no trial.json" in capsys.readouterr().err
     assert main(["report", restart, "--results", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: there is no such folder" in capsys.readouterr().err
     assert main(["report", restart, *at, "--check", "--seeds", "1"]) == 2

@@ -22,6 +22,7 @@ _LATEX = {
     "–": r"\textendash{}", "—": r"\textemdash{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$",
     "κ": r"$\kappa$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}", "→": r"$\rightarrow$",
 }  # fmt: skip
+_LABEL = re.compile(r"[^\w:.-]", re.ASCII)  # what a label cannot hold
 _MINUS = re.compile(r"(?<!\S)-(?=\d)")
 _LIGATURE = re.compile(r"(?<=[-`',!?])(?=[-`',])")  # within what TeX would make one sign of
 TEX_HEAD, TEX_NAME = 8, 18  # signs in a line of a head over short values, and in one of a name
@@ -84,9 +85,9 @@ def latex(tables: Sequence[Table]) -> str:
     """Return all grids as floats no wider than a line; the first comment says what they need."""
     parts = [_TEX_TOP]
     for table in tables:
-        for grid in table.grids:
+        for number, grid in enumerate(table.grids, 1):
             if grid.body:
-                parts.append(_tex_grid(grid))
+                parts.append(_tex_grid(grid, f"tab:{table.name}:{table.task}:{number}"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,10 +97,11 @@ def tex_escape(text: str) -> str:
     return _LIGATURE.sub("{}", "".join(_LATEX.get(sign, sign) for sign in text))
 
 
-def _tex_grid(grid: Grid) -> str:
+def _tex_grid(grid: Grid, label: str) -> str:
     sides = ["r" if _is_numeric(grid, i) else "l" for i in range(len(grid.head))]
     lines = [r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
-             rf"\caption{{{tex_escape(grid.title)}}}", r"\gapbenchfit{%",
+             rf"\caption{{{tex_escape(grid.title)}}}", rf"\label{{{_LABEL.sub('-', label)}}}",
+             r"\gapbenchfit{%",
              rf"\begin{{tabular}}{{{''.join(sides)}}}", r"\toprule"]  # fmt: skip
     if grid.groups:
         lines.append(_tex_line([rf"\multicolumn{{{width}}}{{c}}{{{tex_escape(words)}}}"

@@ -39,6 +39,7 @@ def compiled(folder: Path, tables: list[Table], top: str = "") -> str:
     text = render.latex(tables)
     named = re.match(r"% needs (\\usepackage\S+)\n", text)
     assert named is not None
+    assert len(set(re.findall(r"\\label\{(\S+)\}", text))) == text.count(r"\caption")
     (folder / "table.tex").write_text(DOCUMENT % (named[1] + top, text), encoding="utf-8")
     is_pdflatex = str(engine()).endswith("pdflatex")
     options = ["-interaction=nonstopmode", "-halt-on-error"] if is_pdflatex else ["--keep-logs"]

@@ -65,7 +65,7 @@ def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
     for row, _, cell in results.cells():
         if cell.published:
             sources.setdefault(cell.published.source, {})[row.name] = None
-    told = ", ".join(f"{source}: {'; '.join(names)}" for source, names in sources.items())
+    told = ". By ".join(f"{source}: {'; '.join(names)}" for source, names in sources.items())
     own = ". Each source has its own epochs, recipe and dense training" if len(sources) > 1 else ""
     yield f"Published by {told}{own}."
 

@@ -234,9 +234,10 @@ def _rich(grid: Grid, words: str, columns: Sequence[int]) -> RenderableType:
     rich = RichTable(title=RichText(words) if words else None, title_justify="left")
     for index in columns:
         side: Literal["left", "right"] = "right" if _is_numeric(grid, index) else "left"
-        # names and heads may take two lines, values stay whole
-        least = None if index < grid.keys else max(len(row[index].text) for row in grid.body)
-        rich.add_column(RichText(grid.head[index]), justify=side, min_width=least)
+        # names and heads may take two lines; values stay whole, and only names give way
+        texts = [*(row[index].text for row in grid.body), *grid.head[index].split()]
+        width = None if index < grid.keys else max(map(len, texts))
+        rich.add_column(RichText(grid.head[index]), justify=side, width=width)
     for row in grid.body:
         rich.add_row(*(RichText(row[index].text) for index in columns))
     return rich

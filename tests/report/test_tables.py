@@ -215,4 +215,6 @@ def test_a_terminal_of_80_columns_shows_every_value_whole(tmp_path: Path) -> Non
         for text in row[3:5]:
             assert sum(text in line for line in lines) >= 3, text
     assert sum("no difference shown" in line for line in lines) == 3
+    ends = [line.rstrip()[-1] for line in lines if line[:1] in ("│", "┃")]
+    assert ends and set(ends) <= {"│", "┃"}  # no border is cut off
     assert "effect size" not in "\n".join(line for line in lines if "│" in line or "┃" in line)

@@ -22,6 +22,7 @@ from gapbench.report.collect import (
     RUNS,
     LeftOut,
     Scan,
+    completed_keys,
     is_plain,
     read_runs,
     require_real,
@@ -128,7 +129,7 @@ def report(
     frame, folder = runs_frame(entries, found), results / scale / ablation.name
     try:
         require_real(folder / RUNS, results)
-        kept = 0 if selection else len(_completed(folder) - set(completed(frame)))
+        kept = 0 if selection else len(completed_keys(folder / RUNS) - set(completed(frame)))
         folder = folder / SELECTION if selection or kept else folder
         _make(results, folder / "figures")
         return replace(_write(ablation.spec, folder, frame, found), kept=kept)
@@ -139,14 +140,6 @@ def report(
 def completed(frame: pd.DataFrame) -> list[str]:
     """Return the keys of the trials that have completed."""
     return list(frame["key"][frame["state"] == COMPLETED])
-
-
-def _completed(folder: Path) -> set[str]:
-    """Return the keys of the completed trials of a report; one that is damaged has none."""
-    try:
-        return set(completed(read_runs(folder / RUNS)))
-    except UserError:
-        return set()
 
 
 def _write(spec: AblationSpec, folder: Path, runs: pd.DataFrame, found: Scan) -> ReportResult:

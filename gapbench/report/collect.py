@@ -273,6 +273,17 @@ def read_runs(path: Path) -> pd.DataFrame:
     return pd.DataFrame(columns, dtype=object)
 
 
+def completed_keys(path: Path) -> set[str]:
+    """Return the keys of the completed trials in a runs.csv; one that is damaged has none."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            head, *body = csv.reader(file)
+        key, state = head.index("key"), head.index("state")
+        return {line[key] for line in body if line[state] == COMPLETED}
+    except (OSError, ValueError, IndexError, csv.Error):
+        return set()
+
+
 def _column(name: str, texts: Sequence[str]) -> list[object]:
     if name in TEXT or (name.startswith(TEXT_PREFIXES) and name != YES_NO):
         return [text or None for text in texts]

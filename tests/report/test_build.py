@@ -76,6 +76,9 @@ def test_a_report_of_trials_that_ran_elsewhere_stays(tmp_path: Path) -> None:
     assert contents(made.folder) == before
     shutil.rmtree(tmp_path / "runs")
     assert make(tmp_path).folder == made.folder
+    for damaged in (b"", b"no,table\n", b"key,state\nx\n", b"\xff"):
+        (made.folder / "runs.csv").write_bytes(damaged)
+        assert report(ablation(), "mini", entries, tmp_path).folder == made.folder
 
 
 def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> None:

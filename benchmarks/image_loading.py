@@ -32,9 +32,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gapbench.compat.torchvision_ops import load_torchvision
-from gapbench.tasks.imagenet import DEVIATION, MEAN
 from gapbench.tasks.imagenet_files import read_trees
-from gapbench.tasks.imagenet_reading import VARIABLE, Request, read
+from gapbench.tasks.images.disk import DEVIATION, MEAN
+from gapbench.tasks.images.reading import VARIABLE, Request, read
 
 WIDTH, HEIGHT, QUALITY, SIZE = 500, 375, 90, 224
 BATCH = 64

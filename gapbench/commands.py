@@ -21,7 +21,7 @@ from gapbench.options import (
     SetOption,
 )
 from gapbench.selection import expanded, is_selection, tell_left_out
-from gapbench.status import find
+from gapbench.status import find, require_folder
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -64,8 +64,8 @@ def report(
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
-    if results != RESULTS and not results.is_dir():
-        raise UserError(f"{results}: there is no such folder; name it with --results")
+    if results != RESULTS:
+        require_folder(results)
     console, found = Console(highlight=False), scan(results)
     if found.damaged:
         first = found.damaged[0]
@@ -74,21 +74,24 @@ def report(
     specs, made, whole = [], [], not files
     for file in given:
         try:
-            ablation, chosen, entries = expanded(file, scale, set_ or (), only or (), seeds)
-            specs.append(ablation.spec)
-            tell_left_out(ablation, chosen, only or ())
-            selection = is_selection(ablation, chosen, set_, only, seeds)
-            made.append(build(ablation, chosen, entries, results, found, selection=selection))
+            ablation, chosen, entries = expanded(
+                file, scale, set_ or (), only or (), seeds, check_plans=False
+            )
         except NotInstalled as error:
             specs.append(read(file).spec)
             print(f"{file} is left out: {error}", file=sys.stderr)
+            continue
+        specs.append(ablation.spec)
+        tell_left_out(ablation, chosen, only or ())
+        selection = is_selection(ablation, chosen, set_, only, seeds)
+        one = build(ablation, chosen, entries, results, found, selection=selection)
+        made.append(one)
+        whole = whole and not (selection or one.kept)
+        if files or completed(one.frame):
+            console.print(one.renderable())
         else:
-            whole = whole and not (selection or made[-1].kept)
-            if files or completed(made[-1].frame):
-                console.print(made[-1].renderable())
-            else:
-                console.print(f"{ablation.name}: no trial of it has completed at scale {chosen}")
-            console.print(made[-1].place, soft_wrap=True)
+            console.print(f"{ablation.name}: no trial of it has completed at scale {chosen}")
+        console.print(one.place, soft_wrap=True)
     whole = whole and len(made) == len(given)
     for shown in [made] if whole else [[one] for one in made]:
         folder = results / scale if whole else shown[0].folder

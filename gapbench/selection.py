@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 
 
 def expanded(
-    file: Path, scale: str, set_: Sequence[str], only: Sequence[str], seeds: str | None
+    file: Path,
+    scale: str,
+    set_: Sequence[str],
+    only: Sequence[str],
+    seeds: str | None,
+    *,
+    check_plans: bool = True,
 ) -> tuple[Ablation, Scale, list[Entry]]:
-    """Read an ablation and return it with its scale and trials.
+    """Read an ablation and return it with its scale and trials, as `grid.expand` does.
 
     Raises:
         UserError: about whatever does not fit.
@@ -33,6 +39,7 @@ def expanded(
         overrides=read_set(set_) if set_ else None,
         only=only,
         seeds=None if seeds is None else read_seeds(seeds),
+        check_plans=check_plans,
     )
     return ablation, found, entries
 

@@ -187,7 +187,7 @@ def find(results: Path, key: str) -> RunFolder:
     found = [name for name in keys if name.startswith(key)]
     if len(found) != 1:
         if found:
-            raise UserError(f"trial {key}: more than one key begins so: {', '.join(found[:5])}")
+            raise UserError(f"trial {key!r}: more than one key begins so: {', '.join(found[:5])}")
         raise UserError(f"{results}: {choose('trial', key, keys[:20])}")
     return RunFolder(results / "runs" / found[0])
 
@@ -205,7 +205,8 @@ class Pick:
         """Yield the run folder and the label of each trial of `file`."""
         from gapbench.experiments.store import RunFolder
 
-        for entry in expanded(file, self.scale, self.set_, self.only, self.seeds)[2]:
+        asked = self.scale, self.set_, self.only, self.seeds
+        for entry in expanded(file, *asked, check_plans=False)[2]:
             yield RunFolder(results / "runs" / entry.trial.key), entry.label
 
     def require_file(self) -> None:
@@ -255,9 +256,14 @@ def _print_from(path: Path, offset: int) -> int:
 def _all(results: Path) -> list[RunFolder]:
     from gapbench.experiments.store import RunFolder
 
+    require_folder(results)
+    return [RunFolder(path.parent) for path in sorted((results / "runs").glob("[!.]*/trial.json"))]
+
+
+def require_folder(results: Path) -> None:
+    """Refuse a results folder that is not there."""
     if not results.is_dir():
         raise UserError(f"{results}: there is no such folder; name it with --results")
-    return [RunFolder(path.parent) for path in sorted((results / "runs").glob("[!.]*/trial.json"))]
 
 
 def _label(folder: RunFolder) -> str:

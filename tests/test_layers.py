@@ -88,3 +88,27 @@ def test_the_command_line_loads_nothing_heavy(code):
     program = f"import sys; {code}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+ONE_ROW = """\
+name: one
+question: Is there one?
+scales: {smoke: {task: digits}}
+trials: [{method: rigl, sparsity: 0.9}]
+report: {rows: [label], columns: sparsity}
+"""
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_what_only_looks_up_what_has_run_needs_no_torch(tmp_path, command):
+    (tmp_path / "one.yaml").write_text(ONE_ROW)
+    (tmp_path / "results").mkdir()
+    program = (
+        "import sys; from gapbench.__main__ import main; main(); print('torch' in sys.modules)"
+    )
+    words = [command, "one.yaml", "--scale", "smoke", "--results", "results"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "RigL" in done.stdout, done.stderr
+    assert done.stdout.endswith("False\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
 
@@ -22,12 +22,7 @@ from gapbench.experiments.schema import (
     Settings,
     validated,
 )
-from gapbench.experiments.select import (
-    asked_for,
-    matches,
-    require_known_fields,
-    unmatched,
-)
+from gapbench.experiments.select import asked_for, matches, names_in, require_known_fields
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import options_model
 from gapbench.tasks.task import Recipe, tasks
@@ -62,6 +57,7 @@ def expand(
     overrides: Document | None = None,
     only: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
+    check_plans: bool = True,
 ) -> list[Entry]:
     """Return the trials of an ablation at a scale, each once.
 
@@ -71,6 +67,8 @@ def expand(
         overrides: what `--set` gives; it goes before everything in files.
         only: patterns that trials must match, all of them.
         seeds: in place of the files' seeds.
+        check_plans: whether methods are asked if they can do what they are given. It takes the
+            models, hence torch: who only looks up what has run can do without.
 
     Raises:
         UserError: about the first setting that is not possible, or if no trial is left.
@@ -82,7 +80,12 @@ def expand(
     entries: dict[str, Entry] = {}
     for placed in ablation.rows:
         if placed.group not in missing:
-            trials = _of_row(ablation, placed, here, overrides, seeds, only)
+            points = _points(ablation, placed, here, overrides, only)
+            trials = (
+                Entry(trial, placed.row.label or trial.name, trial.label)
+                for point in points
+                for trial in resolve(point, seeds, check_plans=check_plans)
+            )
             for entry in _chosen("only", list(trials), placed.only):
                 entries.setdefault(entry.trial.key, entry)
     chosen = _chosen("--only", list(entries.values()), only)
@@ -90,31 +93,28 @@ def expand(
         for task, reason in missing.values():
             if asked_for(task, only):
                 raise NotInstalled(reason)
-    if only:
-        others = [] if chosen else expand(ablation, scale, overrides=overrides, seeds=seeds)
-        _require_all_match(ablation, here, only, chosen, others or list(entries.values()))
-    if not chosen:
-        raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
+        if not only:
+            raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
+        others = expand(ablation, scale, overrides=overrides, seeds=seeds, check_plans=check_plans)
+        raise _no_match(ablation, here, only, others)
+    known = entries.values()
+    wrong = [n for n in names_in(only) if not any(matches(e.fields(), [n]) for e in known)]
+    if wrong:
+        raise _no_match(ablation, here, wrong, known)
     return _labelled(chosen)
 
 
-def _require_all_match(
-    ablation: Ablation,
-    scale: Scale,
-    only: Sequence[str],
-    chosen: Sequence[Entry],
-    entries: Sequence[Entry],
-) -> None:
-    """Check that some trial matches all of `--only`, and that each of its words matches one."""
-    unknown = unmatched(only, [entry.fields() for entry in entries])
-    if chosen and not unknown:
-        return
-    asked = " ".join(unknown) if chosen else " ".join(only)
+def _no_match(
+    ablation: Ablation, scale: Scale, asked: Sequence[str], entries: Collection[Entry]
+) -> UserError:
+    """Return the error that no trial is what was asked for, with what there is."""
     rows = ", ".join(dict.fromkeys(entry.name for entry in entries))
     here = dict.fromkeys(entry.trial.task for entry in entries)
     kinds = ", ".join(f"{name} ({tasks[name].kind})" for name in here)
-    reason = f"no trial matches --only {asked} at scale {scale}"
-    raise UserError(f"{ablation.document.name}: {reason}: rows: {rows}; tasks (and kinds): {kinds}")
+    reason = f"no trial matches --only {' '.join(asked)} at scale {scale}"
+    return UserError(
+        f"{ablation.document.name}: {reason}: rows: {rows}; tasks (and kinds): {kinds}"
+    )
 
 
 def left_out(
@@ -158,14 +158,14 @@ def _chosen(option: str, entries: list[Entry], patterns: Sequence[str]) -> list[
     return [e for e, known in zip(entries, fields, strict=True) if matches(known, patterns)]
 
 
-def _of_row(
+def _points(
     ablation: Ablation,
     placed: PlacedRow,
     scale: Scale,
     overrides: Document | None,
-    seeds: Sequence[int] | None,
     only: Sequence[str],
-) -> Iterator[Entry]:
+) -> Iterator[Configuration]:
+    """Yield what a row's methods are given at each point of their grids."""
     row = placed.row
     if scale not in ablation.groups[placed.group]:
         return
@@ -177,9 +177,7 @@ def _of_row(
             task = values.get("task")
             if task and task.value in tasks and asked_for(task.value, only) is False:
                 continue
-            configuration = Configuration(method, values, placed.document, placed.keys)
-            for trial in resolve(configuration, seeds):
-                yield Entry(trial, row.label or trial.name, trial.label)
+            yield Configuration(method, values, placed.document, placed.keys)
 
 
 def _layered(

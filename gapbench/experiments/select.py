@@ -24,7 +24,7 @@ def matches(fields: Mapping[str, Any], patterns: Sequence[str]) -> bool:
 
 def asked_for(task: str, patterns: Sequence[str]) -> bool | None:
     """Say whether the patterns that name tasks or kinds pick `task`; None if none does so."""
-    known = {name for task in tasks for name in (task, tasks[task].kind)}
+    known = _tasks_and_kinds()
     choices = [{word.strip().lower() for word in pattern.split(",")} for pattern in patterns]
     naming = [words for words in choices if words <= known]
     return all(words & {task, tasks[task].kind} for words in naming) if naming else None
@@ -49,19 +49,19 @@ def _read(text: str) -> Any:
     return read_value("--only", text)
 
 
-def unmatched(patterns: Sequence[str], trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names in `patterns`, such as those in `c_gap,rigl`, that match no trial.
+def names_in(patterns: Sequence[str]) -> list[str]:
+    """Return the names in `patterns`, such as those in `c_gap,rigl`, each of which fits a trial.
 
     Names of tasks and of their kinds are not among them: such rows may be left out. Values of
     settings are not either: `partitions=4,3` is about tasks that have the one or the other.
     """
-    known = {name for task in tasks for name in (task, tasks[task].kind)}
     names = [word.strip() for p in patterns if "=" not in p for word in p.split(",")]
-    return [
-        name
-        for name in names
-        if name.lower() not in known and not any(_matches_one(trial, name) for trial in trials)
-    ]
+    known = _tasks_and_kinds()
+    return [name for name in names if name.lower() not in known]
+
+
+def _tasks_and_kinds() -> set[str]:
+    return {name for task in tasks for name in (task, tasks[task].kind)}
 
 
 def require_known_fields(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
-from gapbench.tasks.classification import InMemoryImages, Labelled, fixed_order
-from gapbench.tasks.resnet import SmallResNet
+from gapbench.tasks.classification import InMemoryImages
 from gapbench.tasks.task import Recipe, Resources, Split, task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gapbench.tasks.images.memory import Labelled
 
 TRAIN, VALIDATION = 1152, 256  # of 1797 images; the rest is the test split
 
@@ -32,11 +35,16 @@ class Digits(InMemoryImages):
 
     def build_model(self) -> nn.Module:
         """Return a new ResNet-8."""
+        from gapbench.tasks.images.resnet import SmallResNet
+
         return SmallResNet(depth=8, width=8)
 
     def read(self) -> dict[Split, Labelled]:
         """Return the splits of the images that scikit-learn carries."""
+        import torch
         from sklearn.datasets import load_digits
+
+        from gapbench.tasks.images.memory import Labelled, fixed_order
 
         pixels, labels = load_digits(return_X_y=True)
         order = fixed_order(len(labels))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import TYPE_CHECKING, Literal
 
 from gapbench.errors import UserError
-from gapbench.tasks.classification import InMemoryImages, Labelled, fixed_order
+from gapbench.tasks.classification import InMemoryImages
 from gapbench.tasks.data import FASHION_MNIST, obtain, read_idx
-from gapbench.tasks.resnet import SmallResNet
 from gapbench.tasks.task import Recipe, Resources, Split, task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gapbench.tasks.images.memory import Labelled
 
 VALIDATION = 5000  # of the 60,000 training images, the same for every size
 AVAILABLE = 60_000 - VALIDATION
@@ -67,6 +67,8 @@ class FashionMnist(InMemoryImages):
 
     def build_model(self) -> nn.Module:
         """Return a new small ResNet."""
+        from gapbench.tasks.images.resnet import SmallResNet
+
         return SmallResNet(depth=self.depth, width=self.width)
 
     def prepare(self, data_dir: Path | None) -> None:
@@ -75,6 +77,8 @@ class FashionMnist(InMemoryImages):
 
     def read(self) -> dict[Split, Labelled]:
         """Return the splits; the test split is the data set's own."""
+        from gapbench.tasks.images.memory import Labelled, fixed_order
+
         files = obtain(FASHION_MNIST)
         images, labels = (read_idx(files[f"train-{kind}"]) for kind in ("images", "labels"))
         order = fixed_order(len(labels))
@@ -92,5 +96,8 @@ class FashionMnist(InMemoryImages):
     def _sized(self, images: Tensor) -> Tensor:
         if self.size == 28:
             return images
+        import torch
+        from torch.nn import functional
+
         halved = functional.avg_pool2d(images[:, None].float(), 2)[:, 0]
         return halved.round().to(torch.uint8)

@@ -5,26 +5,24 @@ The values of the recipe, their sources and how to lay out the data: docs/imagen
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from typing import TYPE_CHECKING
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.streams import stream, stream_seed
-from gapbench.tasks.classification import Classification, Images, fixed_order
+from gapbench.tasks.classification import Classification
 from gapbench.tasks.imagenet_files import Tree, find_root, read_trees
-from gapbench.tasks.imagenet_reading import Request, read, undecodable
 from gapbench.tasks.task import Batch, Recipe, Resources, Split, task
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from gapbench.tasks.images.memory import Images
 
 IMAGES = 1_281_167  # for training; the official validation set is the test split
 VALIDATION = 10_000
-EVALUATION_BATCH = 256
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, by channel
 STAGES = (("conv1.weight", "layer1.*"), ("layer2.*",), ("layer3.*",), ("layer4.*", "fc.weight"))
 
 
@@ -94,6 +92,8 @@ class ImageNet(Classification):
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return one blank image."""
+        import torch
+
         return (torch.zeros(1, 3, self.image_size, self.image_size),)
 
     def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
@@ -106,6 +106,8 @@ class ImageNet(Classification):
         Raises:
             UserError: saying which folders are expected, or what is wrong with those there.
         """
+        from gapbench.tasks.images.reading import undecodable
+
         lines = [line for tree in self._trees(data_dir) for line in undecodable(tree)]
         if lines:
             more = f" (and {len(lines) - 1} files more)" if len(lines) > 1 else ""
@@ -117,20 +119,21 @@ class ImageNet(Classification):
         Raises:
             UserError: if folders are missing, or are not what the options say.
         """
-        train, val = self._trees()
-        order = fixed_order(len(train.paths))
-        self._device = device
-        self._splits: dict[Split, tuple[Tree, Tensor]] = {
-            "train": (train, order[self.validation :]),
-            "val": (train, order[: self.validation]),
-            "test": (val, torch.arange(len(val.paths))),
-        }
-        content = f"{train.digest} {val.digest} validation={self.validation}"
-        self._digest = hashlib.sha256(content.encode()).hexdigest()
+        from gapbench.tasks.images.disk import Disk
+
+        train, test = self._trees()
+        self._disk = Disk(
+            train,
+            test,
+            device,
+            validation=self.validation,
+            size=self.image_size,
+            mixup=self.mixup,
+        )
 
     def data_digest(self) -> str:
         """Return the sha256 over the files' relative paths and sizes, and the split."""
-        return self._digest
+        return self._disk.digest
 
     def batches(
         self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
@@ -142,24 +145,11 @@ class ImageNet(Classification):
         Raises:
             UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
         """
-        if batch_size % world:
-            raise UserError(f"batch_size: {batch_size} images cannot be shared by {world} ranks")
-        tree, members = self._splits["train"]
-        generator = torch.Generator().manual_seed(stream_seed(seed, "order"))
-        order = members[torch.randperm(len(members), generator=generator)]
-        share = batch_size // world
-        requests = []
-        for index in range(start, len(members) // batch_size):
-            first = index * batch_size + rank * share
-            requests.append(Request(order[first : first + share].tolist(), seed, first))
-        for index, (images, labels) in enumerate(self._read(tree, requests), start):
-            yield self._mixed(images, labels, seed, index)
+        return self._disk.batches(seed, batch_size=batch_size, start=start, rank=rank, world=world)
 
     def examples(self, split: Split) -> Iterator[Images]:
         """Yield a split, cut at the centre, in batches of at most 256."""
-        tree, members = self._splits[split]
-        batches = torch.split(members, EVALUATION_BATCH)
-        yield from self._read(tree, [Request(batch.tolist()) for batch in batches])
+        return self._disk.examples(split)
 
     def _trees(self, data_dir: Path | None = None) -> tuple[Tree, Tree]:
         trees = read_trees(find_root("imagenet", data_dir), self.classes)
@@ -172,23 +162,3 @@ class ImageNet(Classification):
                 f"{self.train_examples} + validation {self.validation}): complete it{advice}"
             )
         return trees
-
-    def _read(self, tree: Tree, requests: list[Request]) -> Iterator[Images]:
-        mean, deviation = (
-            255 * torch.tensor(values, device=self._device).view(3, 1, 1)
-            for values in (MEAN, DEVIATION)
-        )
-        pixels = read(tree, self.image_size, requests, self._device)
-        for request, images in zip(requests, pixels, strict=True):
-            labels = torch.from_numpy(tree.labels[request.indices]).to(self._device)
-            yield (images.float() - mean) / deviation, labels
-
-    def _mixed(self, images: Tensor, labels: Tensor, seed: int, index: int) -> Images:
-        """Mix each image and its label with the one before it: mixup, Zhang et al. 2018."""
-        if not self.mixup:
-            return images, labels
-        weight = stream(seed, "mixup", index).betavariate(self.mixup, self.mixup)
-        truth = functional.one_hot(labels, self.classes).float()
-        return torch.lerp(images.roll(1, 0), images, weight), torch.lerp(
-            truth.roll(1, 0), truth, weight
-        )

@@ -12,7 +12,8 @@ from PIL import Image
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
 from gapbench.streams import stream_seed
-from gapbench.tasks.imagenet import DEVIATION, MEAN, ImageNet
+from gapbench.tasks.imagenet import ImageNet
+from gapbench.tasks.images.disk import DEVIATION, MEAN
 from tests.jpegs import CLASSES, TRAIN, plant, truncate
 
 CPU = torch.device("cpu")
@@ -61,7 +62,7 @@ def equal(one, other):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_do_not_depend_on_the_number_of_reading_processes(planted, monkeypatch, workers):
-    monkeypatch.setattr("gapbench.tasks.imagenet_reading.PIECE", 3)
+    monkeypatch.setattr("gapbench.tasks.images.reading.PIECE", 3)
     task = loaded()
     alone = batches(task)
     evaluated = list(task.examples("val"))
@@ -109,7 +110,7 @@ def test_training_images_are_the_pixels_that_torchvisions_transforms_cut(planted
          v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]
     )  # fmt: skip
     task = loaded(mixup=0.0)
-    tree, members = task._splits["train"]
+    tree, members = task._disk.splits["train"]
     generator = torch.Generator().manual_seed(stream_seed(5, "order"))
     order = members[torch.randperm(32, generator=generator)]
     images = torch.cat([images for images, _ in batches(task)])
@@ -140,11 +141,11 @@ def test_evaluated_images_are_resized_and_cut_at_the_centre(planted):
 
 def test_the_splits_are_disjoint_and_the_same_for_every_seed(planted):
     task = loaded()
-    train, val = (set(task._splits[name][1].tolist()) for name in ("train", "val"))
+    train, val = (set(task._disk.splits[name][1].tolist()) for name in ("train", "val"))
     assert not train & val
     assert train | val == set(range(4 * TRAIN))
-    assert loaded()._splits["val"][1].tolist() == task._splits["val"][1].tolist()
-    assert task._splits["test"][0].folder.name == "val"
+    assert loaded()._disk.splits["val"][1].tolist() == task._disk.splits["val"][1].tolist()
+    assert task._disk.splits["test"][0].folder.name == "val"
 
 
 def test_mixup_mixes_each_image_and_its_label_with_a_neighbour(planted):
@@ -280,7 +281,7 @@ def test_without_data_the_places_and_the_layout_are_named(tmp_path, monkeypatch)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_truncated_file_is_named_wherever_it_is_read(mine, monkeypatch, workers):
     task = loaded()
-    tree, members = task._splits["train"]
+    tree, members = task._disk.splits["train"]
     file = truncate(tree.path(int(members[3])))
     monkeypatch.setenv("GAPBENCH_WORKERS", workers)
     expected = f"{file}: cannot be decoded: image file is truncated"
@@ -328,7 +329,7 @@ def test_impossible_options_are_refused(options, message):
      ({"LOCAL_WORLD_SIZE": "12"}, 0), ({}, 11)],
 )  # fmt: skip
 def test_a_rank_reads_with_all_but_one_of_its_processors(monkeypatch, variables, expected):
-    from gapbench.tasks.imagenet_reading import workers
+    from gapbench.tasks.images.reading import workers
 
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(12)))
     for name in ("GAPBENCH_WORKERS", "SLURM_CPUS_PER_TASK", "LOCAL_WORLD_SIZE"):

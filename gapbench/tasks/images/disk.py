@@ -1,0 +1,108 @@
+"""Images that are read from files, as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gapbench.errors import UserError
+from gapbench.streams import stream, stream_seed
+from gapbench.tasks.imagenet_files import Tree
+from gapbench.tasks.images.memory import Images, fixed_order
+from gapbench.tasks.images.reading import Request, read
+from gapbench.tasks.task import Split
+
+EVALUATION_BATCH = 256
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, by channel
+
+
+class Disk:
+    """The splits of a task whose images lie in class folders, normalised by ImageNet's statistics.
+
+    Args:
+        train: the images of which the first `validation`, in a fixed order, are the validation
+            split.
+        test: the images of the test split.
+        device: where images and labels are put.
+        validation: how many images.
+        size: side of the square that is cut out of an image.
+        mixup: parameter of the beta distribution that pairs of images are mixed by; 0 mixes none.
+
+    Attributes:
+        splits: the files of each split: a tree, and indices into it.
+        digest: sha256 over the files' relative paths and sizes, and the split.
+    """
+
+    def __init__(
+        self,
+        train: Tree,
+        test: Tree,
+        device: torch.device,
+        *,
+        validation: int,
+        size: int,
+        mixup: float,
+    ) -> None:
+        order = fixed_order(len(train.paths))
+        self.splits: dict[Split, tuple[Tree, Tensor]] = {
+            "train": (train, order[validation:]),
+            "val": (train, order[:validation]),
+            "test": (test, torch.arange(len(test.paths))),
+        }
+        content = f"{train.digest} {test.digest} validation={validation}"
+        self.digest = hashlib.sha256(content.encode()).hexdigest()
+        self._device, self._size, self._mixup = device, size, mixup
+        self._classes = len(train.classes)
+
+    def batches(
+        self, seed: int, *, batch_size: int, start: int, rank: int, world: int
+    ) -> Iterator[Images]:
+        """Yield this rank's slice of every training batch; an incomplete one is left out.
+
+        Images of one slice are mixed with each other, all of a batch in the same proportion.
+
+        Raises:
+            UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
+        """
+        if batch_size % world:
+            raise UserError(f"batch_size: {batch_size} images cannot be shared by {world} ranks")
+        tree, members = self.splits["train"]
+        generator = torch.Generator().manual_seed(stream_seed(seed, "order"))
+        order = members[torch.randperm(len(members), generator=generator)]
+        share = batch_size // world
+        requests = []
+        for index in range(start, len(members) // batch_size):
+            first = index * batch_size + rank * share
+            requests.append(Request(order[first : first + share].tolist(), seed, first))
+        for index, (images, labels) in enumerate(self._read(tree, requests), start):
+            yield self._mixed(images, labels, seed, index)
+
+    def examples(self, split: Split) -> Iterator[Images]:
+        """Yield a split, cut at the centre, in batches of at most 256."""
+        tree, members = self.splits[split]
+        batches = torch.split(members, EVALUATION_BATCH)
+        yield from self._read(tree, [Request(batch.tolist()) for batch in batches])
+
+    def _read(self, tree: Tree, requests: Sequence[Request]) -> Iterator[Images]:
+        mean, deviation = (
+            255 * torch.tensor(values, device=self._device).view(3, 1, 1)
+            for values in (MEAN, DEVIATION)
+        )
+        pixels = read(tree, self._size, requests, self._device)
+        for request, images in zip(requests, pixels, strict=True):
+            labels = torch.from_numpy(tree.labels[request.indices]).to(self._device)
+            yield (images.float() - mean) / deviation, labels
+
+    def _mixed(self, images: Tensor, labels: Tensor, seed: int, index: int) -> Images:
+        """Mix each image and its label with the one before it: mixup, Zhang et al. 2018."""
+        if not self._mixup:
+            return images, labels
+        weight = stream(seed, "mixup", index).betavariate(self._mixup, self._mixup)
+        truth = functional.one_hot(labels, self._classes).float()
+        return torch.lerp(images.roll(1, 0), images, weight), torch.lerp(
+            truth.roll(1, 0), truth, weight
+        )

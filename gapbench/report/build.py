@@ -31,7 +31,7 @@ from gapbench.report.collect import (
     write_runs,
 )
 from gapbench.report.figures import draw_all, evidence_of, figures, lines_of, save
-from gapbench.report.full_numbers import to_csv
+from gapbench.report.full_numbers import answers_csv, cells_csv
 from gapbench.report.histories import Histories, read_histories
 from gapbench.report.records import COMPLETED
 from gapbench.report.tables import Table, table_of
@@ -168,9 +168,11 @@ def table_texts(
     all_results: Sequence[Results], tables: Sequence[Table], spec: AblationSpec
 ) -> dict[str, str]:
     """Return the content of every table file, by its name."""
+    answers = {"answers.csv": answers_csv(all_results, spec)} if spec.claims else {}
     return {
+        **answers,
         "table.md": render.markdown(tables),
-        "table.csv": to_csv(all_results, spec),
+        "table.csv": cells_csv(all_results, spec),
         "table.tex": render.latex(tables),
         "table.html": render.html_tables(tables),
     }

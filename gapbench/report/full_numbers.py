@@ -1,61 +1,120 @@
-"""Results as a CSV of full numbers, one line a cell."""
+"""Results and answers as CSV of full numbers, one line a cell or a comparison."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from gapbench.experiments.schema import AblationSpec
+from gapbench.report.answers import answers_of
 from gapbench.report.cells import COSTS, Cell, Results
 from gapbench.report.comparisons import Comparison, to_baseline
+from gapbench.report.tables import CLAIM_WORDS
 
-CSV_HEAD = (
-    "ablation", "task", "row", "column_field", "column", "value", "n", "planned", "diverged",
-    "mean", "sd", "half_width", "published", "published_task", "published_source", "baseline",
+Line = dict[str, Any]
+
+DIFFERENCE = (
     "difference", "difference_half_width", "difference_n", "effect_size", "p", "p_holm",
-    "detectable", "verdict", *COSTS, "values",
+    "detectable",
+)  # fmt: skip
+CELL = (
+    "n", "planned", "diverged", "mean", "sd", "half_width", "published", "published_task",
+    "published_source", "baseline", *DIFFERENCE, "verdict", *COSTS, "values",
+)  # fmt: skip
+ANSWER = (
+    "ablation", "task", "question", "row", "against", "column_field", "column", "value", "margin",
+    "comparisons", *DIFFERENCE, "answer",
 )  # fmt: skip
 
 
-def to_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
+def cells_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
     """Return every cell with all its numbers in full precision, one line a cell."""
+    head = ("ablation", "task", *spec.report.rows, "column_field", "column", "value", *CELL)
+    return _csv(head, (line for results in all_results for line in _cells(results, spec)))
+
+
+def answers_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
+    """Return what was compared to answer the ablation's questions, one line a comparison.
+
+    `p_holm` is corrected for the `comparisons` of one question, run or not.
+    """
+    return _csv(ANSWER, _answers(all_results, spec))
+
+
+def _csv(head: Sequence[str], lines: Iterable[Line]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    fields = spec.report.rows
-    at = CSV_HEAD.index("row")
-    writer.writerow((*CSV_HEAD[:at], *fields, *CSV_HEAD[at + 1 :]))
-    for results in all_results:
-        known = {(c.row.fields, c.column): c for c in to_baseline(results, spec.report.baseline)}
-        for row, column, cell in results.cells():
-            writer.writerow(
-                (
-                    results.ablation, results.task, *row.fields, results.column, column,
-                    results.value, *_numbers(cell), *_differences(known.get((row.fields, column))),
-                    *(cell.costs.get(name) for name in COSTS),
-                    json.dumps({str(seed): value for seed, value in sorted(cell.values.items())}),
-                )
-            )  # fmt: skip
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
 
 
-def _numbers(cell: Cell) -> tuple[object, ...]:
-    summary, paper = cell.summary, cell.published
-    return (
-        summary.n if summary else 0,
-        cell.planned,
-        len(cell.diverged),
-        *((summary.mean, summary.sd, summary.half_width) if summary else (None,) * 3),
-        *((paper.value, paper.task, paper.source) if paper else (None,) * 3),
-    )
+def _cells(results: Results, spec: AblationSpec) -> Iterator[Line]:
+    known = {(c.row.fields, c.column): c for c in to_baseline(results, spec.report.baseline)}
+    for row, column, cell in results.cells():
+        line: Line = {
+            "ablation": results.ablation,
+            "task": results.task,
+            **dict(zip(spec.report.rows, row.fields, strict=True)),
+            "column_field": results.column,
+            "column": column,
+            "value": results.value,
+            **_numbers(cell),
+            **{name: cell.costs.get(name) for name in COSTS},
+            "values": json.dumps({str(seed): v for seed, v in sorted(cell.values.items())}),
+        }
+        comparison = known.get((row.fields, column))
+        if comparison is not None and comparison.difference is not None:
+            line["baseline"] = comparison.reference.name
+            line["verdict"] = comparison.verdict
+            line |= _difference(comparison)
+        yield line
 
 
-def _differences(comparison: Comparison | None) -> tuple[object, ...]:
-    if comparison is None or comparison.difference is None:
-        return (None,) * 8
+def _numbers(cell: Cell) -> Line:
+    numbers: Line = {"n": 0, "planned": cell.planned, "diverged": len(cell.diverged)}
+    if cell.summary is not None:
+        found = cell.summary
+        numbers |= {
+            "n": found.n, "mean": found.mean, "sd": found.sd, "half_width": found.half_width
+        }  # fmt: skip
+    if cell.published is not None:
+        paper = cell.published
+        numbers |= {
+            "published": paper.value, "published_task": paper.task, "published_source": paper.source
+        }  # fmt: skip
+    return numbers
+
+
+def _answers(all_results: Sequence[Results], spec: AblationSpec) -> Iterator[Line]:
+    for answer in answers_of(spec, all_results):
+        for comparison in answer.comparisons:
+            run = comparison.difference is not None
+            yield {
+                "ablation": answer.results.ablation,
+                "task": answer.results.task,
+                "question": answer.claim.asks,
+                "row": comparison.row.name,
+                "against": comparison.reference.name,
+                "column_field": answer.results.column,
+                "column": comparison.column,
+                "value": answer.results.value,
+                "margin": answer.claim.margin,
+                "comparisons": len(answer.comparisons),
+                **_difference(comparison),
+                "answer": CLAIM_WORDS[comparison.verdict] if run else None,
+            }
+
+
+def _difference(comparison: Comparison) -> Line:
     found = comparison.difference
-    return (
-        comparison.reference.name, found.summary.mean, found.summary.half_width, found.summary.n,
-        found.effect, found.p, comparison.p_holm, comparison.detectable, comparison.verdict,
+    if found is None:
+        return {}
+    numbers = (
+        found.summary.mean, found.summary.half_width, found.summary.n, found.effect, comparison.p,
+        comparison.p_holm, comparison.detectable,
     )  # fmt: skip
+    return dict(zip(DIFFERENCE, numbers, strict=True))

@@ -48,6 +48,7 @@ def evidence(
     trials: Sequence[Trial] = TRIALS,
     seeds: int = 2,
     kinds: Collection[str] = KINDS,
+    rows: Sequence[str] = ("label",),
 ) -> Evidence:
     entries = []
     for seed in range(seeds):
@@ -57,7 +58,7 @@ def evidence(
                 write_run(tmp_path, trial, 88.0 + seed + trial.sparsity)
     found = scan(tmp_path)
     frame = runs_frame(entries, found)
-    (results,) = results_of(frame, spec_of(rows=["label"]))
+    (results,) = results_of(frame, spec_of(rows=list(rows)))
     names = ["val/accuracy", "train/loss", "val/loss"]
     return evidence_of(results, frame, read_histories(found.runs.values(), names, kinds))
 
@@ -125,6 +126,17 @@ def test_accuracy_figures_plot_the_means_of_the_table(tmp_path: Path) -> None:
     assert own["mean"] == pytest.approx(88.9 + 0.5) and own["n"] == 2
     assert own["half_width"] == pytest.approx(12.7062 * 0.5, rel=1e-4)  # t(1) x sd / sqrt 2
     assert pd.isna(own["published"])  # a value for another task shares no axis with ours
+
+
+def test_the_number_of_partitions_has_an_axis_and_other_rows_go_across(tmp_path: Path) -> None:
+    trials = [trial_of("dense"), trial_of("rigl"), trial_of(partitions=4), trial_of(partitions=1)]
+    found = evidence(tmp_path, trials=trials, rows=("label", "partitions"))
+    made, frame = drawn_of(found, "accuracy_vs_partitions")
+    assert legend_of(made) == ["Dense", "RigL", "C-GaP"]
+    counts = dict(zip(frame["row"], frame["partitions"], strict=True))
+    assert counts["C-GaP, κ = 4"] == 4 and pd.isna(counts["RigL"])
+    lines = [line.get_xdata() for line in made.axes[-1].get_lines() if len(line.get_xdata()) == 2]
+    assert [1, 4] in [list(x) for x in lines]
 
 
 def test_costs_that_are_all_alike_have_a_number_at_their_axis(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from gapbench.experiments.schema import AblationSpec
 from gapbench.report import render
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
-from gapbench.report.full_numbers import to_csv
-from gapbench.report.stats import summary
+from gapbench.report.full_numbers import answers_csv, cells_csv
+from gapbench.report.stats import difference, summary
 from gapbench.report.tables import Table, table_of
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -129,7 +129,7 @@ def test_csv_has_every_number_in_full(tmp_path: Path) -> None:
     entries += write(tmp_path, "one", [87.9, 87.9, 87.1], partitions=1)
     spec = spec_of(rows=["label", "partitions"], baseline={"partitions": 1})
     results = results_of(runs_frame(entries, scan(tmp_path)), spec)
-    first, second = csv.DictReader(io.StringIO(to_csv(results, spec)))
+    first, second = csv.DictReader(io.StringIO(cells_csv(results, spec)))
     expected = summary(values)
     assert float(first["mean"]) == expected.mean and float(first["sd"]) == expected.sd
     assert float(first["half_width"]) == expected.half_width
@@ -137,7 +137,23 @@ def test_csv_has_every_number_in_full(tmp_path: Path) -> None:
     assert json.loads(first["values"]) == {"0": 88.5, "1": 88.1, "2": 87.8}
     assert first["baseline"] == "one, κ = 1" and first["verdict"] == "no difference shown"
     assert second["difference"] == "" and second["published"] == "75.9"
-    assert first["cost/train_flops_ratio"] == "0.375"
+    for line in (first, second):
+        assert line["cost/train_flops_ratio"] == "0.375"
+        assert json.loads(line["values"]).keys() == {"0", "1", "2"}
+
+
+def test_answers_have_every_number_in_full_too(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [80.0, 80.1, 80.3])
+    entries += write(tmp_path, "one", [90.0, 90.2, 90.1], partitions=1)
+    better, than = {"partitions": 4}, {"partitions": [1, 8]}
+    claim = {"asks": "Four?", "better": better, "than": than}
+    spec = spec_of(rows=["label"], claims=[claim])
+    results = results_of(runs_frame(entries, scan(tmp_path)), spec)
+    [line] = csv.DictReader(io.StringIO(answers_csv(results, spec)))
+    found = difference({0: 80.0, 1: 80.1, 2: 80.3}, {0: 90.0, 1: 90.2, 2: 90.1})
+    assert (line["row"], line["against"], line["answer"]) == ("four", "one", "contradicted")
+    assert float(line["difference"]) == found.summary.mean
+    assert float(line["p"]) == found.p and line["comparisons"] == "1"
 
 
 @pytest.fixture

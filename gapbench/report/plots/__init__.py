@@ -4,6 +4,7 @@
 NAMES = (
     "accuracy_vs_epochs",
     "accuracy_vs_flops",
+    "accuracy_vs_partitions",
     "accuracy_vs_sparsity",
     "anytime",
     "branch_iou",

@@ -55,7 +55,7 @@ def _published(results: Results, cell: Any) -> float | None:
     return float(cell.published.value) if same else None
 
 
-def _value_words(results: Results, frame: pd.DataFrame) -> str:
+def value_words(results: Results, frame: pd.DataFrame) -> str:
     """Return what the value's axis says, with what its bars are."""
     bars = "\nmean ± 95 % t-interval" if frame["half_width"].notna().any() else ""
     return value_head(results) + bars
@@ -77,7 +77,7 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
     for row in rows:
         own = frame[frame["row"] == row.name]
         if row.method == "dense" and results.repeated:
-            _band(ax, own.iloc[0], look[row.name], names[row.name])
+            band(ax, own.iloc[0], look[row.name], names[row.name])
             continue
         spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
         x = (1 - own["column"].astype(float)) * spread
@@ -87,12 +87,13 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
         ax.plot(x, own["published"].astype(float), color=look[row.name].colour, **PUBLISHED)
     if frame["published"].notna().any():
         ax.plot([], [], color="#777777", label="published", **PUBLISHED)
-    ax.set_ylabel(_value_words(results, frame))
+    ax.set_ylabel(value_words(results, frame))
     legend_below(made, [ax])
     return made, frame
 
 
-def _band(ax: Axes, point: Any, look: Any, label: str) -> None:
+def band(ax: Axes, point: Any, look: Look, label: str) -> None:
+    """Draw a row that has no place on the x axis as a line across, with its interval."""
     ax.axhline(point["mean"], color=look.colour, linewidth=1, label=label)
     if not pd.isna(point["half_width"]):
         low, high = point["mean"] - point["half_width"], point["mean"] + point["half_width"]
@@ -152,7 +153,7 @@ def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | Non
         ax.set_xlabel(label)
         ax.set_title(f"{results.column} {text_of(column)}")
     share_y(axes)
-    axes[0].set_ylabel(_value_words(results, frame))
+    axes[0].set_ylabel(value_words(results, frame))
     legend_below(made, axes)
     return made, frame
 
@@ -212,6 +213,6 @@ def means(evidence: Evidence) -> Drawn | None:
             ax.errorbar([cell.summary.mean], [line], xerr=cell.summary.half_width, **own.mark())
         ax.set_yticks(range(count), [names[row.name] for row in results.rows])
         ax.set_ylim(count - 0.5, -0.5)
-        ax.set_xlabel(_value_words(results, frame))
+        ax.set_xlabel(value_words(results, frame))
         ax.set_title(f"{results.column} {text_of(column)}")
     return made, frame

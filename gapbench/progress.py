@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 NARROW = 100
+HEADINGS = ("key", "trial", "state", "phase", "epoch", "metric", "density", "left", "job")
 KEY_DIGITS = 8  # of 16, as many as commands need to find a trial
 
 
@@ -87,32 +88,34 @@ def table_of(views: Sequence[View], width: int, title: str = "") -> Text:
 
     Args:
         views: the trials.
-        width: of the terminal; a narrow one shows no density and no split of the metric, so that
-            names and keys have room.
+        width: of the terminal; a narrow one shows less of each trial, so that names have room.
         title: over it.
     """
     narrow = width < NARROW
-    headings = ["key", "trial", "state", "phase", "epoch", "metric", "density", "left"]
-    if narrow:
-        headings.remove("density")
-    headings += ["job"] if any(view.job for view in views) else []
-    rows = []
-    for view in views:
-        density = view.status.get("density")
-        cells = {
-            "key": view.key[:KEY_DIGITS],
-            "trial": view.label,
-            "state": view.situation,
-            "phase": str(view.status.get("phase") or ""),
-            "epoch": view.epochs,
-            "metric": view.metric.rpartition("/")[2] if narrow else view.metric,
-            "density": "" if density is None else f"{density:.3f}",
-            "left": duration(view.status.get("seconds_left")),
-            "job": f"{view.job} {view.hint}" if view.job else "",
-        }
-        rows.append([cells[heading] for heading in headings])
+    lines = [_cells(view, narrow) for view in views]
+    always = ("key", "trial", "state")
+    headings = [
+        heading for heading in HEADINGS if heading in always or any(line[heading] for line in lines)
+    ]
     columns = [Column(heading, wraps=heading == "trial") for heading in headings]
+    rows = [[line[heading] for heading in headings] for line in lines]
     return table_text(columns, rows, width, title)
+
+
+def _cells(view: View, narrow: bool) -> dict[str, str]:
+    density = None if narrow else view.status.get("density")
+    cells = (
+        view.key[:KEY_DIGITS],
+        view.label,
+        view.state if narrow else view.situation,
+        "" if narrow else str(view.status.get("phase") or ""),
+        view.epochs,
+        view.metric.rpartition("/")[2] if narrow else view.metric,
+        "" if density is None else f"{density:.3f}",
+        duration(view.status.get("seconds_left")),
+        f"{view.job} {view.hint}" if view.job else "",
+    )
+    return dict(zip(HEADINGS, cells, strict=True))
 
 
 def duration(seconds: float | None) -> str:
@@ -175,10 +178,11 @@ class Progress:
 
     def _error(self, view: View) -> str | None:
         """Return why a trial failed; what others failed of already is not told again."""
-        error = view.status.get("error")
-        told = error in self._errors
+        error: str | None = view.status.get("error")
+        if error and error in self._errors:
+            return "the same error"
         self._errors.add(error)
-        return "the same error" if told and error else error
+        return error
 
     def _summary(self, views: Sequence[View]) -> str:
         counts = Counter(view.state for view in views)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from gapbench.errors import UserError
 
 Keys = tuple[str | int, ...]
 Lines = Mapping[Keys, int]
+MOST_SEEDS = 10_000  # more would be a slip of the hand
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,18 +138,19 @@ def read_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds that `--seeds` names: `3` is 0, 1, 2; `0-4` is a range; `0,3` a list.
 
     Raises:
-        UserError: if it is none of these.
+        UserError: if it is none of these, or names too many.
     """
+    counted = "," not in text and "-" not in text
     try:
-        if "," in text or "-" in text:
-            parts = [part.split("-") for part in text.split(",")]
-            found = [s for part in parts for s in range(int(part[0]), int(part[-1]) + 1)]
-            valid = all(1 <= len(part) <= 2 for part in parts)
-        else:
-            found = list(range(int(text)))
-            valid = True
+        parts = [list(map(int, part.split("-"))) for part in text.split(",")]
     except ValueError:
-        found, valid = [], False
-    if not valid or not found:
+        parts = []
+    if counted:
+        parts = [[0, *(count - 1 for count in part)] for part in parts]
+    ranges = [range(part[0], part[-1] + 1) for part in parts if len(part) <= 2]
+    found = sum(map(len, ranges))
+    if len(ranges) < len(parts) or not found:
         raise UserError(f"--seeds: {text!r} is not valid: give 6 (that many), 0-4 or 0,3")
-    return tuple(dict.fromkeys(found))
+    if found > MOST_SEEDS:
+        raise UserError(f"--seeds: {text!r} are {found:,} seeds: give at most {MOST_SEEDS:,}")
+    return tuple(dict.fromkeys(itertools.chain(*ranges)))

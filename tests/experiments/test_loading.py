@@ -84,6 +84,11 @@ def test_other_seeds_are_refused(text):
         read_seeds(text)
 
 
+def test_a_million_seeds_are_refused_before_they_are_counted_out():
+    with pytest.raises(UserError, match=r"--seeds: '0-999999999999' are .* give at most 10,000"):
+        read_seeds("0-999999999999")
+
+
 def test_set_reads_values_as_yaml(tmp_path):
     document = read_set(["recipe.lr=1e-3", "epochs=[2, 4]", "strategy=random", "steps=null"])
     assert document.data == {

@@ -41,6 +41,18 @@ def fashion_mnist_data() -> None:
         pytest.skip(str(error))
 
 
+@pytest.fixture
+def fairseq() -> None:
+    """Load fairseq; skip where it is not installed."""
+    from gapbench.compat.fairseq_import import load_fairseq
+    from gapbench.errors import NotInstalled
+
+    try:
+        load_fairseq()
+    except NotInstalled as missing:
+        pytest.skip(str(missing))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -83,8 +83,8 @@ class Targets:
         numel = {name: layer.numel for name, layer in self.layers.items()}
         zeros = zeros_of(sum(numel.values()), 1 - sparsity)
         for name in numel.keys() - params.keys():
-            known = name in masks
-            zeros -= _zeros_of_mask(masks[name]) if known else zeros_of(numel[name], 1 - sparsity)
+            mask = masks.get(name)
+            zeros -= zeros_of(numel[name], 1 - sparsity) if mask is None else _zeros_of_mask(mask)
         own = sum(numel[name] for name in params)
         # halfway to the next count: the product with `own` cannot be rounded below `zeros`
         return (min(max(zeros, 0), own - 1) + 0.5) / own

@@ -11,11 +11,11 @@ from gapbench.errors import UserError
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import RUNS, is_plain, read_runs, require_real
-from gapbench.report.comparisons import Comparison, machine_epochs, of_claim
-from gapbench.report.records import NOTHING, text_of
+from gapbench.report.comparisons import Comparison, of_claim
+from gapbench.report.records import NOTHING, machine_epochs, text_of
 from gapbench.report.render import markdown
 from gapbench.report.stats import Difference
-from gapbench.report.tables import CLAIM_WORDS, NOT_RUN, Grid, Table, Text, decimals
+from gapbench.report.tables import CLAIM_WORDS, NOT_RUN, Grid, Table, Text, decimals, interval
 
 ANSWERS = "answers.md"
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
@@ -85,13 +85,10 @@ class Answer:
 
     def _in_words(self, comparison: Comparison, difference: Difference) -> str:
         summary, places = difference.summary, decimals(self.results)
-        words = f"{summary.mean:+.{places}f}"
-        if summary.half_width is not None:
-            words += f" ± {summary.half_width:.{places}f}"
         at = f" at {self.results.column} {text_of(comparison.column)}"
         at = at if len(self.results.columns) > 1 else ""
         rows = f"{comparison.row.name} against {comparison.reference.name}"
-        spent = [machine_epochs(row) for row in (comparison.row, comparison.reference)]
+        spent = [machine_epochs(row.settings) for row in (comparison.row, comparison.reference)]
         unlike = spent[0] != spent[1]
         epochs = f" ({spent[0]:g} against {spent[1]:g} machine-epochs)" if unlike else ""
         least = comparison.detectable
@@ -99,7 +96,7 @@ class Answer:
         told += [] if self.claim.margin is None else [f"margin {self.claim.margin:g}"]
         told += [] if least is None else [f"detectable {least:.{places}f}"]
         told += [f"{comparison.diverged} diverged"] if comparison.diverged else []
-        return f"{rows}{epochs}{at}: {words} ({', '.join(told)})"
+        return f"{rows}{epochs}{at}: {interval(summary, places, '+')} ({', '.join(told)})"
 
 
 def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answer]:

@@ -54,6 +54,11 @@ class Cell:
     states: Mapping[str, int]
     published: Published | None
 
+    @property
+    def run(self) -> int:
+        """Number of seeds that have run."""
+        return len(self.values) + len(self.diverged)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -125,11 +130,11 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
 
 def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results:
     value, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
-    _check_measured(trials, value, spec)
+    done = [trial for trial in trials if trial["state"] == COMPLETED]
+    _check_measured(done, value, spec)
     layout = Layout.of(trials, spec)
     names = _names(layout.rows, spec.report.rows)
     varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
-    done = [trial for trial in trials if trial["state"] == COMPLETED]
     rows = []
     for fields, columns in layout.rows.items():
         settings = settings_of(layout.first[fields])
@@ -147,7 +152,7 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
         columns=layout.columns,
         rows=tuple(rows),
         repeated=layout.repeated and any(row.method == "dense" for row in rows),
-        commits=len({t["environment/git_commit"] for t in done if _has_commit(t)}),
+        commits=len(set(filter(is_given, (t.get("environment/git_commit") for t in done)))),
     )
 
 
@@ -164,12 +169,7 @@ def _names(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tupl
     return names
 
 
-def _has_commit(trial: Record) -> bool:
-    return is_given(trial.get("environment/git_commit"))
-
-
-def _check_measured(trials: Sequence[Record], value: str, spec: AblationSpec) -> None:
-    done = [trial for trial in trials if trial["state"] == COMPLETED]
+def _check_measured(done: Sequence[Record], value: str, spec: AblationSpec) -> None:
     if done and not any(is_number(trial, value) for trial in done):
         metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
         reason = f"no trial has {value!r}: valid: {metrics}"

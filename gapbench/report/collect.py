@@ -37,7 +37,6 @@ PROVENANCE = (
 # columns that hold text even where every value looks like a number ("1234567890123456")
 TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
 YES_NO = "environment/git_dirty"
-UNFINISHED = "no result yet"
 TEXT_PREFIXES = (
     "environment/", "signatures/", "digest/", "run/data_sha256", "run/finished", "run/command",
 )  # fmt: skip
@@ -47,10 +46,11 @@ _KERNEL = re.compile(r"^(Linux-[\d.]+).*?(?=-(?:x86_64|aarch64|ppc64le|riscv64))
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder or file that the report does not use, and why."""
+    """A folder or file that the report does not use, and why; a trial may just be unfinished."""
 
     place: str
     reason: str
+    unfinished: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Scan:
     @property
     def damaged(self) -> list[LeftOut]:
         """Those left out that are not just unfinished."""
-        return [left for left in self.left_out if not left.reason.startswith(UNFINISHED)]
+        return [left for left in self.left_out if not left.unfinished]
 
 
 @without_gc()
@@ -100,10 +100,11 @@ def scan(results: Path) -> Scan:
         if run is None:
             state = folder.state()
             states[entry.name] = state
-            left_out.append(LeftOut(f"runs/{entry.name}", f"{UNFINISHED}: {state}"))
+            reason = f"no result yet: {state}"
+            left_out.append(LeftOut(f"runs/{entry.name}", reason, unfinished=True))
         else:
             runs[entry.name] = run
-    left_out.sort(key=lambda left: left.reason.startswith(UNFINISHED))
+    left_out.sort(key=lambda left: left.unfinished)
     return Scan(runs, states, tuple(left_out))
 
 
@@ -190,7 +191,19 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
     layers = result.get("density", {}).get("layers", {})
     if not isinstance(layers, dict) or not all(map(_is_layer, layers.values())):
         raise UserError("result.json: density of layers is damaged")
-    return result
+    return {**result, "environment": _shareable(result.get("environment", {}))}
+
+
+def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report tells of where a run took place; its run folder has all of it.
+
+    Reports are passed on: a host's name and the name that a site gave its kernel stay at home, and
+    decide nothing about a result.
+    """
+    told = {name: value for name, value in environment.items() if name != "host"}
+    if isinstance(told.get("system"), str):
+        told["system"] = _KERNEL.sub(r"\1", told["system"])
+    return told
 
 
 def _is_layer(value: object) -> bool:
@@ -223,25 +236,12 @@ def measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """Yield every number and word of a result under the name of its column in runs.csv."""
     yield from result["metrics"].items()
     for part in PARTS:
-        values = result.get(part, {})
-        for name, value in (shareable(values) if part == "environment" else values).items():
+        for name, value in result.get(part, {}).items():
             if not isinstance(value, (dict, list)):
                 yield f"{part}/{name}", value
     for name in PROVENANCE:
         if name in result:
             yield f"run/{name}", plain(result[name])
-
-
-def shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a report tells of where a run took place; its run folder has all of it.
-
-    Reports are passed on: a host's name and the name that a site gave its kernel stay at home, and
-    decide nothing about a result.
-    """
-    told = {name: value for name, value in environment.items() if name != "host"}
-    if isinstance(told.get("system"), str):
-        told["system"] = _KERNEL.sub(r"\1", told["system"])
-    return told
 
 
 def write_runs(frame: pd.DataFrame, path: Path) -> None:

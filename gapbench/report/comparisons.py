@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from gapbench.experiments.schema import Claim
 from gapbench.report import stats
 from gapbench.report.cells import Cell, Results, Row
-from gapbench.report.records import NOTHING, is_given, text_of
+from gapbench.report.records import NOTHING, machine_epochs, text_of
 from gapbench.report.stats import Difference, Verdict
 
 # training FLOPs this near to each other count as equal: a budget is met in whole epochs
@@ -73,7 +73,7 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
         if _fits(results, row, better) and _fits(results, other, than)
         if row is not other and (claim.better or not _fits(results, row, than))
         if _comparable(results, row, other, {**better, **than})
-        if claim.equal != "epochs" or machine_epochs(row) == machine_epochs(other)
+        if claim.equal != "epochs" or machine_epochs(row.settings) == machine_epochs(other.settings)
     ]
     at, like = claim.at.get(results.column), claim.equal == "train_flops"
     return _compared(results, pairs, at, like, claim.margin)
@@ -95,12 +95,6 @@ def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) 
 
 def _both(row: Row, other: Row, field: str) -> tuple[object, object]:
     return row.settings[field], other.settings[field]
-
-
-def machine_epochs(row: Row) -> float:
-    """Return the machine-epochs of a row; RigL's are its epochs as often as it multiplies them."""
-    multiplier = row.settings.get("multiplier")
-    return float(row.settings["epochs"] * (multiplier if is_given(multiplier) else 1))
 
 
 def _partners(
@@ -172,6 +166,9 @@ def _compared(
     for (row, other, column, mine, theirs), difference, p, p_holm in zip(
         found, differences, p_values, stats.holm(p_values), strict=True
     ):
+        word = _verdict(difference, p_holm, margin, higher)
+        # survivors look well: no word in favour of a side of which seeds have diverged
+        survivors = {"better": mine.diverged, "worse": theirs.diverged}.get(word)
         comparison = Comparison(
             row=row,
             reference=other,
@@ -181,9 +178,9 @@ def _compared(
             p=p,
             p_holm=p_holm,
             detectable=None if margin else _detectable(difference, len(found)),
-            verdict=_verdict(difference, p_holm, margin, higher),
+            verdict="no difference shown" if survivors else word,
         )
-        comparisons.append(_without_survivors(comparison, mine, theirs))
+        comparisons.append(comparison)
     return comparisons
 
 
@@ -219,14 +216,6 @@ def _verdict(
         return "better"
     worse = stats.verdict(mean, difference.p, higher_is_better) == "worse"
     return "worse" if worse else "no difference shown"
-
-
-def _without_survivors(comparison: Comparison, mine: Cell, theirs: Cell) -> Comparison:
-    """Take back a word in favour of a side of which seeds have diverged: survivors look well."""
-    favoured = {"better": mine, "worse": theirs}.get(comparison.verdict)
-    if favoured is None or not favoured.diverged:
-        return comparison
-    return replace(comparison, verdict="no difference shown")
 
 
 def _alike(mine: Cell, theirs: Cell) -> bool:

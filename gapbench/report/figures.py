@@ -167,7 +167,7 @@ def legend_names(results: Results) -> dict[str, str]:
 
 def _partly(cells: Mapping[str, Cell]) -> str:
     """Return how many seeds have run of those planned, where that is a part; else nothing."""
-    counts = {column: (len(c.values) + len(c.diverged), c.planned) for column, c in cells.items()}
+    counts = {column: (cell.run, cell.planned) for column, cell in cells.items()}
     counts = {column: count for column, count in counts.items() if count[0]}
     partly = {column: f"{run}/{all_}" for column, (run, all_) in counts.items() if run < all_}
     if len(set(counts.values())) > 1:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 
 from gapbench.experiments.schema import Claim
 from gapbench.report import stats
-from gapbench.report.cells import Results, Row
+from gapbench.report.cells import Results
 from gapbench.report.comparisons import LIKE_FLOPS, Comparison
-from gapbench.report.records import is_given
+from gapbench.report.records import machine_epochs
 
 COST = (
     "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "
@@ -33,12 +33,13 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield f"Mean ± half-width of the 95 % t-interval over seeds, {n}."
         if counts[0] == 1:
             yield "A cell without ± is ONE SEED."
-    if any(0 < len(cell.values) + len(cell.diverged) < cell.planned for cell in cells):
+    if any(0 < cell.run < cell.planned for cell in cells):
         yield "(2/3): two of three seeds have run."
     if any(cell.diverged for cell in cells):
         yield "Diverged: the value is not finite; such seeds are in no mean."
     yield "Training FLOPs are multiples of the task's dense recipe."
-    if "epochs" in results.fields and any(map(_is_multiplied, results.rows)):
+    settings = [row.settings for row in results.rows if "epochs" in results.fields]
+    if any(machine_epochs(trial) != trial["epochs"] for trial in settings):
         yield "Epochs given are those before RigL's multiplier; the last table has machine-epochs."
     yield "The value is that of the finished model: no epoch is chosen by its test score."
     if results.repeated:
@@ -47,11 +48,6 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield f"These trials ran with the code of {results.commits} commits, which runs.csv names."
     if papers:
         yield from _published(results, papers)
-
-
-def _is_multiplied(row: Row) -> bool:
-    multiplier = row.settings.get("multiplier")
-    return is_given(multiplier) and multiplier != 1
 
 
 def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
@@ -77,7 +73,7 @@ def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False)
         comparisons: those of one grid.
         explained: whether a grid above says already what its columns are.
     """
-    if not any(c.p_holm is not None for c in comparisons):
+    if not _tested(comparisons):
         return ("No comparison has two seeds or more that differ: nothing can be tested.",)
     if explained:
         return (f"{_corrected(comparisons)}; columns as above.",)
@@ -106,9 +102,8 @@ def claim_notes(
             like = f"within {100 * LIKE_FLOPS:g} % of each other"
             return (f"No rows that have run spend alike: {like}.",)
         return ("No rows of this table answer it.",)
-    notes = comparison_notes(comparisons, explained)
-    if claim.margin is None or not any(c.p_holm is not None for c in comparisons):
-        return notes
+    if claim.margin is None or not _tested(comparisons):
+        return comparison_notes(comparisons, explained)
     return (
         f"As good: worse by less than {claim.margin:g} {unit}. p: paired t-test that it is worse "
         f"by as much or more, doubled; {_corrected(comparisons)}. Else contradicted: worse by the "
@@ -116,7 +111,11 @@ def claim_notes(
     )
 
 
+def _tested(comparisons: Sequence[Comparison]) -> int:
+    return sum(c.p_holm is not None for c in comparisons)
+
+
 def _corrected(comparisons: Sequence[Comparison]) -> str:
-    count, tested = len(comparisons), sum(c.p_holm is not None for c in comparisons)
+    count, tested = len(comparisons), _tested(comparisons)
     words = f"Holm-corrected for {count} comparison{'s' if count > 1 else ''}"
     return words + (f", {tested} of which can be tested" if tested < count else "")

@@ -17,11 +17,11 @@ import gapbench
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.answers import answer_grid, answers_of
-from gapbench.report.build import ReportResult
-from gapbench.report.collect import PROVENANCE, Run, Scan, is_plain, shareable
+from gapbench.report.build import ReportResult, completed
+from gapbench.report.collect import PROVENANCE, Run, Scan, is_plain
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
-from gapbench.report.records import COMPLETED, is_given, text_of
+from gapbench.report.records import is_given, text_of
 from gapbench.report.section import value_name
 from gapbench.report.tables import Grid
 from gapbench.report.workers import without_gc
@@ -87,13 +87,13 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
 
 
 def _ablation(made: ReportResult) -> dict[str, Any]:
-    states, name = made.frame["state"], made.spec.name
+    name = made.spec.name
     return {
         "name": name,
         "anchor": f"ablation-{name}",
         "question": made.spec.question,
-        "run": int((states == COMPLETED).sum()),
-        "planned": len(states),
+        "run": len(completed(made.frame)),
+        "planned": len(made.frame),
         "grids": [
             _grid(grid, f"{name}: {grid.title}") for table in made.tables for grid in table.grids
         ],
@@ -144,10 +144,10 @@ def _provenance(run: Run) -> Iterator[tuple[str, str]]:
     for name in ("seed", *PROVENANCE):
         if is_given(run.result.get(name)):
             yield name.replace("_", " "), text_of(run.result[name])
-    parts = run.result.get("signatures", {}), shareable(run.result.get("environment", {}))
-    for name, value in (item for part in parts for item in part.items()):
-        if is_given(value):
-            yield name.replace("_", " "), text_of(value)
+    for part in ("signatures", "environment"):
+        for name, value in run.result.get(part, {}).items():
+            if is_given(value):
+                yield name.replace("_", " "), text_of(value)
 
 
 def _curves(run: Run) -> Iterator[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from gapbench.experiments.schema import Claim
 from gapbench.methods.method import methods, options_model
-from gapbench.report.records import is_given
+from gapbench.report.records import is_given, machine_epochs
 
 # settings that a published line states; in any other, a trial must be at its method's default
 STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")
@@ -31,7 +31,6 @@ class Published:
         epochs: machine-epochs in total, as stated; "" where the source does not say.
         value: as printed.
         source: the paper or page that it was read in.
-        remark: what else is said there about the row.
     """
 
     table: str
@@ -46,7 +45,6 @@ class Published:
     metric: str
     value: str
     source: str
-    remark: str
 
 
 @cache
@@ -70,7 +68,6 @@ def _line(row: dict[str, str]) -> Published:
         metric=row["metric"],
         value=row["value"],
         source=row["source"],
-        remark=row["remark"],
     )
 
 
@@ -112,9 +109,7 @@ def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> 
 
 
 def _same_epochs(stated: str, trial: Mapping[str, Any]) -> bool:
-    multiplier = trial.get("multiplier")
-    total = trial["epochs"] * (multiplier if is_given(multiplier) else 1)
-    return str(int(total)) in stated.split("/")
+    return str(int(machine_epochs(trial))) in stated.split("/")
 
 
 def _at_default(trial: Mapping[str, Any], name: str) -> bool:

@@ -51,6 +51,12 @@ def is_given(value: object) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
+def machine_epochs(trial: Mapping[str, Any]) -> float:
+    """Return a trial's machine-epochs; RigL's are its epochs as often as it multiplies them."""
+    multiplier = trial.get("multiplier")
+    return float(trial["epochs"] * (multiplier if is_given(multiplier) else 1))
+
+
 def text_of(value: object) -> str:
     """Return a setting as people write it: 4.0 is "4", True is "yes"."""
     if not is_given(value):

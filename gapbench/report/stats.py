@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -79,11 +80,16 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     found = summary([values[seed] - baseline[seed] for seed in seeds])
     if found.sd is None:
         return Difference(found, None, None)
-    if found.sd <= 1e-12 * max(1.0, abs(found.mean)):
+    if _is_constant(found.sd, found.mean):
         return Difference(found, None, 1.0 if found.mean == 0 else None)
     t = found.mean / (found.sd / math.sqrt(found.n))
     p = float(2 * distributions.t.sf(abs(t), found.n - 1))
     return Difference(found, found.mean / found.sd, p)
+
+
+def _is_constant(sd: float, mean: float) -> bool:
+    """Say whether nothing but rounding tells the values apart."""
+    return sd <= 1e-12 * max(1.0, abs(mean))
 
 
 def detectable(sd: float, n: int, alpha: float = ALPHA) -> float:
@@ -94,6 +100,12 @@ def detectable(sd: float, n: int, alpha: float = ALPHA) -> float:
         n: number of pairs, at least 2.
         alpha: level of the two-sided test.
     """
+    return _detectable_shift(n, alpha) * sd / math.sqrt(n)
+
+
+@cache  # a table has hundreds of differences, but few counts of seeds
+def _detectable_shift(n: int, alpha: float) -> float:
+    """Return the noncentrality at which the test with n - 1 degrees of freedom has its power."""
     critical = float(distributions.t.ppf(1 - alpha / 2, n - 1))
 
     def missing(shift: float) -> float:
@@ -104,7 +116,7 @@ def detectable(sd: float, n: int, alpha: float = ALPHA) -> float:
     high = critical + 1.0
     while missing(high) < 0:
         high *= 1.5
-    return float(optimize.brentq(missing, 0.0, high, xtol=1e-9)) * sd / math.sqrt(n)
+    return float(optimize.brentq(missing, 0.0, high, xtol=1e-9))
 
 
 def p_as_good(found: Summary, margin: float, higher_is_better: bool = True) -> float | None:
@@ -112,7 +124,7 @@ def p_as_good(found: Summary, margin: float, higher_is_better: bool = True) -> f
 
     It is doubled, so that p < 0.05 just where the 95 % t-interval lies within the margin.
     """
-    if found.sd is None or found.sd <= 1e-12 * max(1.0, abs(found.mean)):
+    if found.sd is None or _is_constant(found.sd, found.mean):
         return None
     gain = found.mean if higher_is_better else -found.mean
     t = (gain + margin) / (found.sd / math.sqrt(found.n))

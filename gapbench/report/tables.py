@@ -11,7 +11,7 @@ from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_b
 from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes
 from gapbench.report.published import Published
 from gapbench.report.records import NOTHING, text_of
-from gapbench.report.stats import Verdict
+from gapbench.report.stats import Summary, Verdict
 
 NOT_RUN = "not run"
 HEADS = {
@@ -150,11 +150,17 @@ def decimals(results: Results) -> int:
     return 2 if results.metric.unit else 4
 
 
+def interval(summary: Summary, places: int, sign: str = "") -> str:
+    """Return mean ± half-width; `sign` is "+" where a positive mean is to have one too."""
+    words = f"{summary.mean:{sign}.{places}f}"
+    return words if summary.half_width is None else f"{words} ± {summary.half_width:.{places}f}"
+
+
 def _measured(cell: Cell, results: Results) -> Text:
     """Return mean ± half-width, with (3/6) where only part of the seeds have run."""
     if not cell.planned:
         return Text(NOTHING)
-    run = len(cell.values) + len(cell.diverged)
+    run = cell.run
     partly = f" ({run}/{cell.planned})" if run < cell.planned else ""
     failed = f", {cell.states['failed']} failed" if "failed" in cell.states else ""
     if run == 0:
@@ -162,10 +168,7 @@ def _measured(cell: Cell, results: Results) -> Text:
     diverged = f", {len(cell.diverged)} diverged" if cell.diverged else ""
     if cell.summary is None:
         return Text(f"diverged{partly}{failed}")
-    places = decimals(results)
-    words = f"{cell.summary.mean:.{places}f}"
-    if cell.summary.half_width is not None:
-        words += f" ± {cell.summary.half_width:.{places}f}"
+    words = interval(cell.summary, decimals(results))
     return Text(words + partly + diverged + failed, cell.summary.mean)
 
 
@@ -229,9 +232,7 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
     if found is None:
         return (*names, Text("0", 0.0), Text(NOT_RUN), *[Text(NOTHING)] * 4)
     summary = found.summary
-    words = f"{summary.mean:+.{places}f}"
-    if summary.half_width is not None:
-        words += f" ± {summary.half_width:.{places}f}"
+    words = interval(summary, places, "+")
     if comparison.diverged:
         words += f", {comparison.diverged} diverged"
     return (
@@ -271,7 +272,7 @@ def _cost_grid(results: Results) -> Grid:
             continue
         column_value = NOTHING if everywhere else text_of(value)
         names = (*(_field(field) for field in row.fields), _field(column_value))
-        counted = Text(str(len(cell.values) + len(cell.diverged)))
+        counted = Text(str(cell.run))
         body.append((*names, counted, *(_cost(cell, name) for name in used)))
     return Grid(
         title=f"Cost and density, means over seeds ({results.task})",

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.compat.fairseq_import import load_fairseq
-from gapbench.errors import NotInstalled
 from gapbench.report.collect import read_runs
 from gapbench.selection import expanded
 from tests.runs import ABLATIONS
@@ -24,11 +22,7 @@ def test_tables_and_answers_are_what_the_runs_give(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_the_rows_are_the_trials_of_the_ablation(file: Path):
-    try:
-        load_fairseq()
-    except NotInstalled as missing:
-        pytest.skip(str(missing))
+def test_the_rows_are_the_trials_of_the_ablation(file: Path, fairseq):
     frame = read_runs(MINI / file.stem / "runs.csv")
     assert list(frame["key"]) == [e.trial.key for e in expanded(file, "mini", (), (), None)[2]]
     done = frame[frame["state"] == "completed"]

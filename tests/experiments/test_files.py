@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import NotInstalled, UserError
 from gapbench.experiments.ablation import read
 from gapbench.experiments.dry_run import dry_run
@@ -29,14 +28,6 @@ def entries_of(file, scale, **picks):
     """Expand a file; skip where all of its rows need fairseq and it is not installed."""
     try:
         return expand(read(file), scale, **picks)
-    except NotInstalled as missing:
-        pytest.skip(str(missing))
-
-
-@pytest.fixture
-def fairseq():
-    try:
-        load_fairseq()
     except NotInstalled as missing:
         pytest.skip(str(missing))
 

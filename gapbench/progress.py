@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from gapbench.columns import Column, table_text
+from gapbench.columns import GAP, Column, table_text
 from gapbench.experiments.store import RunFolder, State
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import branches_of, look
@@ -20,8 +20,12 @@ from gapbench.launch.submissions import branches_of, look
 if TYPE_CHECKING:
     from types import TracebackType
 
-NARROW = 100
-HEADINGS = ("key", "trial", "state", "phase", "epoch", "metric", "density", "left", "job")
+NAME_WIDTH = 24  # characters that a trial's name has before columns give way
+HEADINGS = (
+    "key", "trial", "state", "resumed", "phase", "epoch", "metric", "density", "left", "job",
+)  # fmt: skip
+ALWAYS = ("key", "trial", "state")
+FIRST_TO_GO = ("density", "phase", "resumed", "left", "epoch")
 KEY_DIGITS = 8  # of 16, as many as commands need to find a trial
 
 
@@ -64,10 +68,10 @@ class View:
         return views
 
     @property
-    def situation(self) -> str:
-        """The state, and how often the trial had to begin again before."""
-        resumed = (self.status.get("attempt") or 1) - 1 - (self.status.get("legs") or 0)
-        return f"{self.state}, resumed {resumed}x" if resumed > 0 else self.state
+    def resumed(self) -> str:
+        """How often the trial had to begin again before it had ended."""
+        times = (self.status.get("attempt") or 1) - 1 - (self.status.get("legs") or 0)
+        return f"{times}x" if times > 0 else ""
 
     @property
     def metric(self) -> str:
@@ -84,38 +88,45 @@ class View:
 
 
 def table_of(views: Sequence[View], width: int, title: str = "") -> Text:
-    """Return trials as a table, one line each.
+    """Return trials as a table, one line each where the terminal is wide enough.
 
     Args:
         views: the trials.
-        width: of the terminal; a narrow one shows less of each trial, so that names have room.
+        width: of the terminal; on a narrow one density, phase, resumes, the time left and
+            epochs give way, in this order, so that names have room.
         title: over it.
     """
-    narrow = width < NARROW
-    lines = [_cells(view, narrow) for view in views]
-    always = ("key", "trial", "state")
-    headings = [
-        heading for heading in HEADINGS if heading in always or any(line[heading] for line in lines)
-    ]
+    rows = [_cells(view) for view in views]
+    used = {heading for row in rows for heading, cell in row.items() if cell}
+    headings = [h for h in HEADINGS if h in used or h in ALWAYS]
+    for heading in FIRST_TO_GO:
+        if _least_width(headings, rows) > width and heading in headings:
+            headings.remove(heading)
     columns = [Column(heading, wraps=heading == "trial") for heading in headings]
-    rows = [[line[heading] for heading in headings] for line in lines]
-    return table_text(columns, rows, width, title)
+    return table_text(columns, [[row[h] for h in headings] for row in rows], width, title)
 
 
-def _cells(view: View, narrow: bool) -> dict[str, str]:
-    density = None if narrow else view.status.get("density")
-    cells = (
-        view.key[:KEY_DIGITS],
-        view.label,
-        view.state if narrow else view.situation,
-        "" if narrow else str(view.status.get("phase") or ""),
-        view.epochs,
-        view.metric.rpartition("/")[2] if narrow else view.metric,
-        "" if density is None else f"{density:.3f}",
-        duration(view.status.get("seconds_left")),
-        f"{view.job} {view.hint}" if view.job else "",
-    )
-    return dict(zip(HEADINGS, cells, strict=True))
+def _cells(view: View) -> dict[str, str]:
+    density = view.status.get("density")
+    return {
+        "key": view.key[:KEY_DIGITS],
+        "trial": view.label,
+        "state": view.state,
+        "resumed": view.resumed,
+        "phase": str(view.status.get("phase") or ""),
+        "epoch": view.epochs,
+        "metric": view.metric,
+        "density": "" if density is None else f"{density:.3f}",
+        "left": duration(view.status.get("seconds_left")),
+        "job": f"{view.job} {view.hint}".strip() if view.job else "",
+    }
+
+
+def _least_width(headings: Sequence[str], rows: Sequence[Mapping[str, str]]) -> int:
+    """Return how wide a table is whose names have no more than the room that they need at least."""
+    widths = {h: max(len(h), *(len(row[h]) for row in rows), 0) for h in headings}
+    widths["trial"] = min(widths["trial"], NAME_WIDTH)
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def duration(seconds: float | None) -> str:

@@ -70,7 +70,15 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
             importlib.import_module(f"{self.package}.{module.name}")
         for point in entry_points(group=f"gapbench.{self.kind}s"):
-            point.load()
+            try:
+                point.load()
+            except UserError:
+                raise
+            except Exception as error:
+                raise UserError(
+                    f"plug-in {point.name} = {point.value} cannot be imported: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
 
 
 def _origin(entry: object) -> str:

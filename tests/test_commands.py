@@ -109,3 +109,13 @@ def test_a_report_that_lacks_rows_for_want_of_a_package_is_one_of_a_selection(
     told = capsys.readouterr()
     assert f"report: {tmp_path / 'smoke' / 'partitions' / 'selection'}\n" in told.out
     assert "rows of the group translation are left out: fairseq" in told.err
+
+
+@pytest.mark.parametrize("command", ["run", "status", "report", "cancel"])
+def test_what_no_method_can_do_is_refused_by_whoever_is_given_it(tmp_path, capsys, command):
+    file = str(ABLATIONS / "partitions.yaml")
+    given = ["--set", "partitions=99", "--only", "c_gap", "--only", "image", "--scale", "smoke"]
+    assert main([command, file, *given, "--results", str(tmp_path)]) == 2
+    message = "--set: partitions: 99 is not possible with 9 prunable layers: give 1 to 9"
+    assert capsys.readouterr().err.count(message) == 1
+    assert not any(tmp_path.iterdir())

@@ -41,6 +41,19 @@ def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path
     assert done.stdout.count('"method": "mine"') == 2
 
 
+def test_a_plug_in_that_cannot_be_imported_is_named_in_one_line(tmp_path):
+    (tmp_path / "plugin.py").write_text("import no_such_module")
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gapbench.tasks]\nmine = plugin\n")
+    command = [sys.executable, "-m", "gapbench", "list", "tasks"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    reason = "ModuleNotFoundError: No module named 'no_such_module'"
+    assert done.stderr == f"gapbench: plug-in mine = plugin cannot be imported: {reason}\n"
+    assert done.returncode == 2
+
+
 def test_two_owners_of_one_name_are_an_error():
     registry: Registry[Method] = Registry("method", "gapbench.methods")
     registry.register("dense")(methods["dense"])

@@ -68,7 +68,7 @@ def expand(
         only: patterns that trials must match, all of them.
         seeds: in place of the files' seeds.
         check_plans: whether methods are asked if they can do what they are given. It takes the
-            models, hence torch: who only looks up what has run can do without.
+            models, hence torch; what has run need not be asked again.
 
     Raises:
         UserError: about the first setting that is not possible, or if no trial is left.

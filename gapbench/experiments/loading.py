@@ -148,7 +148,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
     if counted:
         parts = [[0, *(count - 1 for count in part)] for part in parts]
     ranges = [range(part[0], part[-1] + 1) for part in parts if len(part) <= 2]
-    found = sum(map(len, ranges))
+    found = sum(max(0, seeds.stop - seeds.start) for seeds in ranges)  # len() has a limit
     if len(ranges) < len(parts) or not found:
         raise UserError(f"--seeds: {text!r} is not valid: give 6 (that many), 0-4 or 0,3")
     if found > MOST_SEEDS:

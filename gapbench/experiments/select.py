@@ -50,7 +50,7 @@ def _read(text: str) -> Any:
 
 
 def names_in(patterns: Sequence[str]) -> list[str]:
-    """Return the names in `patterns`, such as those in `c_gap,rigl`, each of which fits a trial.
+    """Return the names in `patterns`, such as `c_gap,rigl`, each of which must fit a trial.
 
     Names of tasks and of their kinds are not among them: such rows may be left out. Values of
     settings are not either: `partitions=4,3` is about tasks that have the one or the other.

@@ -23,13 +23,13 @@ BOUNDS = (
     "Differences are means over seeds with the half-widths of their 95 % t-intervals, which are "
     "not corrected for the number of comparisons, nor for being the largest or smallest of many. "
     "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
-    "comparisons of a question, run or not. Where a row has to be as good within a margin, "
-    "supported is one that is shown, so corrected, to be worse by less; else contradicted is one "
-    "that is worse by the paired t-test without correction, which would favour the claim. A "
-    "question about any row is supported by one, and contradicted by all. Not resolved is no proof "
-    "of equality: the difference may be anything inside its interval. Detectable is the smallest "
-    "true difference that the test finds with 80 % power at this n, at the level of the "
-    "correction's first step and with the spread seen."
+    "comparisons of a question, run or not; at equal training FLOPs for those that are known to "
+    "spend alike. Where a row has to be as good within a margin, the test is of a difference of "
+    "just that: contradicted is a row that is worse by more. A question about any row is supported "
+    "by one, and contradicted by all. Not resolved is no proof of equality: the difference may be "
+    "anything inside its interval. Detectable is the smallest true difference that the test finds "
+    "with 80 % power at this n, at the level of the correction's first step and with the spread "
+    "seen."
 )
 
 

@@ -168,11 +168,10 @@ def table_texts(
     all_results: Sequence[Results], tables: Sequence[Table], spec: AblationSpec
 ) -> dict[str, str]:
     """Return the content of every table file, by its name."""
-    answers = {"answers.csv": answers_csv(all_results, spec)} if spec.claims else {}
     return {
-        **answers,
         "table.md": render.markdown(tables),
         "table.csv": cells_csv(all_results, spec),
+        "answers.csv": answers_csv(all_results, spec),
         "table.tex": render.latex(tables),
         "table.html": render.html_tables(tables),
     }

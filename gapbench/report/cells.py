@@ -55,7 +55,7 @@ class Cell:
     published: Published | None
 
     @property
-    def run(self) -> int:
+    def n_run(self) -> int:
         """Number of seeds that have run."""
         return len(self.values) + len(self.diverged)
 
@@ -133,7 +133,7 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
     done = [trial for trial in trials if trial["state"] == COMPLETED]
     _check_measured(done, value, spec)
     layout = Layout.of(trials, spec)
-    names = _names(layout.rows, spec.report.rows)
+    names = names_of(layout.rows, spec.report.rows)
     varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
     rows = []
     for fields, columns in layout.rows.items():
@@ -156,7 +156,7 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
     )
 
 
-def _names(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tuple[str, ...], str]:
+def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tuple[str, ...], str]:
     """Return a short name for every row: its first field, and those in which rows differ."""
     differing = [i for i, values in enumerate(zip(*rows, strict=True)) if len(set(values)) > 1]
     names = {}

@@ -23,11 +23,12 @@ class Comparison:
     Attributes:
         difference: row minus reference; None where no seed of both has run.
         diverged: seeds of either that are in no difference, since a value is not finite.
-        p: of the paired t-test; of a question whether a row is as good, `stats.p_as_good`.
+        p: of the paired t-test that there is no difference, or that it is just the margin.
         p_holm: p corrected for all comparisons that are asked for together, run or not.
         detectable: the smallest true difference that the paired t-test finds at this n with 80 %
             power at the level of Holm's first step, for the standard deviation that was measured.
-        verdict: where the question is whether a row is as good, "better" means that it is.
+        verdict: where the question is whether a row is as good, "better" means that it is, and
+            "worse" that it is worse by more than the margin.
     """
 
     row: Row
@@ -118,7 +119,12 @@ def _partners(
 
 
 def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
-    return all(text_of(row.settings[f]) == text_of(other.settings[f]) for f in fields)
+    return all(_setting(row, field) == _setting(other, field) for field in fields)
+
+
+def _setting(row: Row, field: str) -> str:
+    """Return what two rows must have alike; epochs count as often as RigL multiplies them."""
+    return text_of(machine_epochs(row.settings) if field == "epochs" else row.settings[field])
 
 
 def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
@@ -160,13 +166,17 @@ def _compared(
         if not like or _alike(mine, theirs)
     ]
     higher = results.metric.higher_is_better
-    differences = [stats.difference(mine.values, theirs.values) for *_, mine, theirs in found]
-    p_values = [None if d is None else _p(d, margin, higher) for d in differences]
+    bound = 0.0 if margin is None else -margin if higher else margin
+    differences = [
+        stats.difference(mine.values, theirs.values, bound) for *_, mine, theirs in found
+    ]
+    p_values = [None if difference is None else difference.p for difference in differences]
     comparisons = []
     for (row, other, column, mine, theirs), difference, p, p_holm in zip(
         found, differences, p_values, stats.holm(p_values), strict=True
     ):
-        word = _verdict(difference, p_holm, margin, higher)
+        mean = bound if difference is None else difference.summary.mean
+        word = stats.verdict(mean - bound, p_holm, higher)
         # survivors look well: no word in favour of a side of which seeds have diverged
         survivors = {"better": mine.diverged, "worse": theirs.diverged}.get(word)
         comparison = Comparison(
@@ -184,38 +194,10 @@ def _compared(
     return comparisons
 
 
-def _p(difference: Difference, margin: float | None, higher_is_better: bool) -> float | None:
-    if margin is None:
-        return difference.p
-    return stats.p_as_good(difference.summary, margin, higher_is_better)
-
-
 def _detectable(difference: Difference | None, tests: int) -> float | None:
     if difference is None or difference.effect is None or difference.summary.sd is None:
         return None
     return stats.detectable(difference.summary.sd, difference.summary.n, stats.ALPHA / tests)
-
-
-def _verdict(
-    difference: Difference | None,
-    p_holm: float | None,
-    margin: float | None,
-    higher_is_better: bool,
-) -> Verdict:
-    """Return the word that the corrected test allows.
-
-    Where a row has to be as good, being worse is what speaks against it: that test is not
-    corrected, or more comparisons would make it easier to be as good.
-    """
-    if difference is None:
-        return "no difference shown"
-    mean = difference.summary.mean
-    if margin is None:
-        return stats.verdict(mean, p_holm, higher_is_better)
-    if p_holm is not None and p_holm < stats.ALPHA:
-        return "better"
-    worse = stats.verdict(mean, difference.p, higher_is_better) == "worse"
-    return "worse" if worse else "no difference shown"
 
 
 def _alike(mine: Cell, theirs: Cell) -> bool:

@@ -160,14 +160,18 @@ def legend_names(results: Results) -> dict[str, str]:
     """Return what a legend calls every row: "C-GaP, 8 (4/6)" while only 4 of 6 seeds have run."""
     return {
         row.name: row.name
-        + _partly(dict(zip(map(text_of, results.columns), row.cells, strict=True)))
+        + partly(dict(zip(map(text_of, results.columns), row.cells, strict=True)))
         for row in results.rows
     }
 
 
-def _partly(cells: Mapping[str, Cell]) -> str:
-    """Return how many seeds have run of those planned, where that is a part; else nothing."""
-    counts = {column: (cell.run, cell.planned) for column, cell in cells.items()}
+def partly(cells: Mapping[str, Cell]) -> str:
+    """Return how many seeds have run of those planned, where that is a part; else nothing.
+
+    Args:
+        cells: by what tells them apart, which is said where their counts differ.
+    """
+    counts = {column: (cell.n_run, cell.planned) for column, cell in cells.items()}
     counts = {column: count for column, count in counts.items() if count[0]}
     partly = {column: f"{run}/{all_}" for column, (run, all_) in counts.items() if run < all_}
     if len(set(counts.values())) > 1:

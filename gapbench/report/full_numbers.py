@@ -22,16 +22,19 @@ DIFFERENCE = (
 )  # fmt: skip
 CELL = (
     "n", "planned", "diverged", "mean", "sd", "half_width", "published", "published_task",
-    "published_source", "baseline", *DIFFERENCE, "verdict", *COSTS, "values",
+    "published_source", "baseline", "comparisons", *DIFFERENCE, "verdict", *COSTS, "values",
 )  # fmt: skip
 ANSWER = (
     "ablation", "task", "question", "row", "against", "column_field", "column", "value", "margin",
-    "comparisons", *DIFFERENCE, "answer",
+    "comparisons", *DIFFERENCE, "diverged", "answer",
 )  # fmt: skip
 
 
 def cells_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
-    """Return every cell with all its numbers in full precision, one line a cell."""
+    """Return every cell with all its numbers in full precision, one line a cell.
+
+    `p_holm` is corrected for the `comparisons` with the baseline, run or not.
+    """
     head = ("ablation", "task", *spec.report.rows, "column_field", "column", "value", *CELL)
     return _csv(head, (line for results in all_results for line in _cells(results, spec)))
 
@@ -67,10 +70,11 @@ def _cells(results: Results, spec: AblationSpec) -> Iterator[Line]:
             "values": json.dumps({str(seed): v for seed, v in sorted(cell.values.items())}),
         }
         comparison = known.get((row.fields, column))
-        if comparison is not None and comparison.difference is not None:
-            line["baseline"] = comparison.reference.name
-            line["verdict"] = comparison.verdict
+        if comparison is not None:
+            line |= {"baseline": comparison.reference.name, "comparisons": len(known)}
             line |= _difference(comparison)
+        if comparison is not None and comparison.difference is not None:
+            line["verdict"] = comparison.verdict
         yield line
 
 
@@ -105,6 +109,7 @@ def _answers(all_results: Sequence[Results], spec: AblationSpec) -> Iterator[Lin
                 "margin": answer.claim.margin,
                 "comparisons": len(answer.comparisons),
                 **_difference(comparison),
+                "diverged": comparison.diverged,
                 "answer": CLAIM_WORDS[comparison.verdict] if run else None,
             }
 

@@ -33,7 +33,7 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield f"Mean ± half-width of the 95 % t-interval over seeds, {n}."
         if counts[0] == 1:
             yield "A cell without ± is ONE SEED."
-    if any(0 < cell.run < cell.planned for cell in cells):
+    if any(0 < cell.n_run < cell.planned for cell in cells):
         yield "(2/3): two of three seeds have run."
     if any(cell.diverged for cell in cells):
         yield "Diverged: the value is not finite; such seeds are in no mean."
@@ -42,7 +42,7 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
     if any(machine_epochs(trial) != trial["epochs"] for trial in settings):
         yield "Epochs given are those before RigL's multiplier; the last table has machine-epochs."
     yield "The value is that of the finished model: no epoch is chosen by its test score."
-    if results.repeated:
+    if results.repeated and len(results.columns) > 1:
         yield "Dense training has no sparsity; its row is repeated in each column."
     if results.commits > 1:
         yield f"These trials ran with the code of {results.commits} commits, which runs.csv names."
@@ -62,7 +62,7 @@ def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
         if cell.published:
             sources.setdefault(cell.published.source, {})[row.name] = None
     told = ". By ".join(f"{source}: {'; '.join(names)}" for source, names in sources.items())
-    own = ". Each source has its own epochs, recipe and dense training" if len(sources) > 1 else ""
+    own = ". Sources differ in epochs, recipe or dense training" if len(sources) > 1 else ""
     yield f"Published by {told}{own}."
 
 
@@ -104,10 +104,10 @@ def claim_notes(
         return ("No rows of this table answer it.",)
     if claim.margin is None or not _tested(comparisons):
         return comparison_notes(comparisons, explained)
+    points = "points" if unit == "%" else unit
     return (
-        f"As good: worse by less than {claim.margin:g} {unit}. p: paired t-test that it is worse "
-        f"by as much or more, doubled; {_corrected(comparisons)}. Else contradicted: worse by the "
-        "paired t-test without correction, which would favour the claim.",
+        f"As good: worse by less than {claim.margin:g} {points}. p: paired t-test of a difference "
+        f"of just that, {_corrected(comparisons)}; contradicted: worse by more.",
     )
 
 

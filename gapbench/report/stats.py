@@ -68,11 +68,18 @@ def summary(values: Sequence[float]) -> Summary:
     return Summary(n, mean, sd, half_width)
 
 
-def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
+def difference(
+    values: Mapping[int, float], baseline: Mapping[int, float], expected: float = 0.0
+) -> Difference | None:
     """Return value minus baseline, each by seed, over the seeds of both; None where there is none.
 
-    Where all differences are equal the t statistic has no denominator: p is then 1 for no
-    difference at all, and None otherwise, since equal numbers are no evidence of certainty.
+    Where all differences are equal the t statistic has no denominator: p is then 1 where they are
+    as expected, and None otherwise, since equal numbers are no evidence of certainty.
+
+    Args:
+        values: of one row, by seed.
+        baseline: of the other.
+        expected: mean difference of the hypothesis that p is about.
     """
     seeds = sorted(values.keys() & baseline.keys())
     if not seeds:
@@ -80,16 +87,11 @@ def difference(values: Mapping[int, float], baseline: Mapping[int, float]) -> Di
     found = summary([values[seed] - baseline[seed] for seed in seeds])
     if found.sd is None:
         return Difference(found, None, None)
-    if _is_constant(found.sd, found.mean):
-        return Difference(found, None, 1.0 if found.mean == 0 else None)
-    t = found.mean / (found.sd / math.sqrt(found.n))
+    if found.sd <= 1e-12 * max(1.0, abs(found.mean)):  # nothing but rounding tells them apart
+        return Difference(found, None, 1.0 if found.mean == expected else None)
+    t = (found.mean - expected) / (found.sd / math.sqrt(found.n))
     p = float(2 * distributions.t.sf(abs(t), found.n - 1))
     return Difference(found, found.mean / found.sd, p)
-
-
-def _is_constant(sd: float, mean: float) -> bool:
-    """Say whether nothing but rounding tells the values apart."""
-    return sd <= 1e-12 * max(1.0, abs(mean))
 
 
 def detectable(sd: float, n: int, alpha: float = ALPHA) -> float:
@@ -117,18 +119,6 @@ def _detectable_shift(n: int, alpha: float) -> float:
     while missing(high) < 0:
         high *= 1.5
     return float(optimize.brentq(missing, 0.0, high, xtol=1e-9))
-
-
-def p_as_good(found: Summary, margin: float, higher_is_better: bool = True) -> float | None:
-    """Return p of the paired t-test that a row is worse by `margin` or more; None if undefined.
-
-    It is doubled, so that p < 0.05 just where the 95 % t-interval lies within the margin.
-    """
-    if found.sd is None or _is_constant(found.sd, found.mean):
-        return None
-    gain = found.mean if higher_is_better else -found.mean
-    t = (gain + margin) / (found.sd / math.sqrt(found.n))
-    return min(1.0, float(2 * distributions.t.sf(t, found.n - 1)))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -160,7 +160,7 @@ def _measured(cell: Cell, results: Results) -> Text:
     """Return mean ± half-width, with (3/6) where only part of the seeds have run."""
     if not cell.planned:
         return Text(NOTHING)
-    run = cell.run
+    run = cell.n_run
     partly = f" ({run}/{cell.planned})" if run < cell.planned else ""
     failed = f", {cell.states['failed']} failed" if "failed" in cell.states else ""
     if run == 0:
@@ -272,7 +272,7 @@ def _cost_grid(results: Results) -> Grid:
             continue
         column_value = NOTHING if everywhere else text_of(value)
         names = (*(_field(field) for field in row.fields), _field(column_value))
-        counted = Text(str(cell.run))
+        counted = Text(str(cell.n_run))
         body.append((*names, counted, *(_cost(cell, name) for name in used)))
     return Grid(
         title=f"Cost and density, means over seeds ({results.task})",

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from gapbench.tasks.images.memory import Images, Labelled
+    from gapbench.tasks.images.batching import Images
+    from gapbench.tasks.images.memory import Labelled
 
 
 class Classification(Task):
@@ -68,13 +69,13 @@ class InMemoryImages(Classification):
 
     def load(self, device: torch.device) -> None:
         """Read the data and keep it on `device`, normalised by the training images."""
-        from gapbench.tasks.images.memory import Memory
+        from gapbench.tasks.images.memory import InMemoryDataset
 
-        self._memory = Memory(self.read(), device, shift=self.shift, flip=self.flip)
+        self._dataset = InMemoryDataset(self.read(), device, shift=self.shift, flip=self.flip)
 
     def data_digest(self) -> str:
         """Return the sha256 over pixels and labels of all splits, before normalisation."""
-        return self._memory.digest
+        return self._dataset.digest
 
     def batches(
         self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
@@ -84,10 +85,10 @@ class InMemoryImages(Classification):
         Raises:
             UserError: if the ranks cannot share a batch equally.
         """
-        return self._memory.batches(
+        return self._dataset.batches(
             seed, batch_size=batch_size, start=start, rank=rank, world=world
         )
 
     def examples(self, split: Split) -> Iterator[Images]:
         """Yield a split in batches of at most 1000."""
-        return self._memory.examples(split)
+        return self._dataset.examples(split)

@@ -44,7 +44,8 @@ class Digits(InMemoryImages):
         import torch
         from sklearn.datasets import load_digits
 
-        from gapbench.tasks.images.memory import Labelled, fixed_order
+        from gapbench.tasks.images.batching import fixed_order
+        from gapbench.tasks.images.memory import Labelled
 
         pixels, labels = load_digits(return_X_y=True)
         order = fixed_order(len(labels))

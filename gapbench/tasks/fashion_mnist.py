@@ -77,7 +77,8 @@ class FashionMnist(InMemoryImages):
 
     def read(self) -> dict[Split, Labelled]:
         """Return the splits; the test split is the data set's own."""
-        from gapbench.tasks.images.memory import Labelled, fixed_order
+        from gapbench.tasks.images.batching import fixed_order
+        from gapbench.tasks.images.memory import Labelled
 
         files = obtain(FASHION_MNIST)
         images, labels = (read_idx(files[f"train-{kind}"]) for kind in ("images", "labels"))

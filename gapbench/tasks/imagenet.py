@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from gapbench.tasks.images.memory import Images
+    from gapbench.tasks.images.batching import Images
 
 IMAGES = 1_281_167  # for training; the official validation set is the test split
 VALIDATION = 10_000
@@ -119,10 +119,10 @@ class ImageNet(Classification):
         Raises:
             UserError: if folders are missing, or are not what the options say.
         """
-        from gapbench.tasks.images.disk import Disk
+        from gapbench.tasks.images.disk import ImageFolderDataset
 
         train, test = self._trees()
-        self._disk = Disk(
+        self._dataset = ImageFolderDataset(
             train,
             test,
             device,
@@ -133,7 +133,7 @@ class ImageNet(Classification):
 
     def data_digest(self) -> str:
         """Return the sha256 over the files' relative paths and sizes, and the split."""
-        return self._disk.digest
+        return self._dataset.digest
 
     def batches(
         self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
@@ -145,11 +145,13 @@ class ImageNet(Classification):
         Raises:
             UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
         """
-        return self._disk.batches(seed, batch_size=batch_size, start=start, rank=rank, world=world)
+        return self._dataset.batches(
+            seed, batch_size=batch_size, start=start, rank=rank, world=world
+        )
 
     def examples(self, split: Split) -> Iterator[Images]:
         """Yield a split, cut at the centre, in batches of at most 256."""
-        return self._disk.examples(split)
+        return self._dataset.examples(split)
 
     def _trees(self, data_dir: Path | None = None) -> tuple[Tree, Tree]:
         trees = read_trees(find_root("imagenet", data_dir), self.classes)

@@ -1,4 +1,7 @@
-"""What a task is: model, data, loss, metric and recipe. One file in this package a task."""
+"""What a task is: model, data, loss, metric and recipe. One file in this package a task.
+
+All commands import all tasks: what is slow to load, such as torch, is imported where it is used.
+"""
 
 from __future__ import annotations
 

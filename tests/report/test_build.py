@@ -15,7 +15,7 @@ from gapbench.report.build import ReportResult, check, completed, report
 from gapbench.report.section import require_section
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
-TABLES = ["table.csv", "table.html", "table.md", "table.tex"]
+TABLES = ["answers.csv", "table.csv", "table.html", "table.md", "table.tex"]
 
 
 def ablation(figures: tuple[str, ...] = ("means",), **report: object) -> Ablation:

@@ -119,6 +119,14 @@ def test_with_several_baseline_rows_the_one_with_equal_fields_is_taken(tmp_path:
     ]
 
 
+def test_epochs_of_a_baseline_are_machine_epochs(tmp_path: Path) -> None:
+    trials = [trial_of(epochs=60), trial_of(epochs=300), trial_of("rigl", multiplier=5)]
+    spec = spec_of(rows=["label", "epochs"], baseline={"method": "c_gap"})
+    (found,) = results(tmp_path, [entry_of(trial) for trial in trials], spec)
+    pairs = [(c.row.name, c.reference.name) for c in to_baseline(found, spec.report.baseline)]
+    assert pairs == [("RigL 5x, 60", "C-GaP, 300")]
+
+
 def test_dense_rows_are_repeated_in_every_sparsity_column_and_can_be_the_baseline(
     tmp_path: Path,
 ) -> None:

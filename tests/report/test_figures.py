@@ -171,7 +171,13 @@ def test_published_values_have_a_look_of_their_own_and_one_entry(tmp_path: Path)
     assert list(theirs.get_xdata()) == list(ours.lines[0].get_xdata())  # they stand together
 
 
-INTERVALS = ("accuracy_vs_sparsity", "accuracy_vs_flops", "accuracy_vs_epochs", "means")
+INTERVALS = (
+    "accuracy_vs_partitions",
+    "accuracy_vs_sparsity",
+    "accuracy_vs_flops",
+    "accuracy_vs_epochs",
+    "means",
+)
 
 
 @pytest.mark.parametrize("name", INTERVALS)
@@ -203,6 +209,8 @@ def test_legends_say_of_which_rows_only_some_seeds_have_run(tmp_path: Path) -> N
     assert list(legend_names(found.results).values()) == names
     for figure in ("accuracy_vs_sparsity", "accuracy_vs_flops", "accuracy_vs_epochs"):
         assert set(names) <= set(legend_of(drawn_of(found, figure)[0]))
+    whole = legend_of(drawn_of(found, "accuracy_vs_partitions")[0])
+    assert whole == names
     for figure in ("coverage", "prune_shock", "loss_curves"):
         assert names[1] in legend_of(drawn_of(found, figure)[0])
     assert [ax.get_title() for ax in drawn_of(found, "anytime")[0].axes] == names

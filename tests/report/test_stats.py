@@ -11,7 +11,6 @@ from gapbench.report.stats import (
     detectable,
     difference,
     holm,
-    p_as_good,
     summary,
     verdict,
 )
@@ -77,17 +76,18 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-def test_a_row_is_as_good_where_its_interval_lies_within_the_margin() -> None:
-    found = summary([-0.3, -0.1, 0.1, -0.2, 0.0])
-    assert found.half_width is not None
-    edge = found.half_width - found.mean
-    for margin, within in ((edge + 1e-6, True), (edge - 1e-6, False)):
-        p = p_as_good(found, margin)
-        assert p is not None and (p < ALPHA) == within
-    lower = [-value for value in (-0.3, -0.1, 0.1, -0.2, 0.0)]
-    assert p_as_good(summary(lower), 0.5, higher_is_better=False) == p_as_good(found, 0.5)
-    assert p_as_good(summary([-0.1]), 0.5) is None
-    assert p_as_good(summary([-0.1, -0.1]), 0.5) is None
+def test_a_difference_can_be_tested_against_another_than_none() -> None:
+    values, none = dict(enumerate([-0.3, -0.1, 0.1, -0.2, 0.0])), dict.fromkeys(range(5), 0.0)
+    interval = summary(list(values.values()))
+    assert interval.half_width is not None
+    for expected in (interval.mean - interval.half_width, interval.mean + interval.half_width):
+        found = difference(values, none, expected)
+        assert found is not None and found.p == pytest.approx(ALPHA, rel=1e-9)
+    scipy_p = float(scipy_stats.ttest_1samp(list(values.values()), -0.5).pvalue)
+    found = difference(values, none, -0.5)
+    assert found is not None and found.p == pytest.approx(scipy_p, rel=1e-12)
+    constant = difference({0: 1.0, 1: 1.5}, {0: 1.5, 1: 2.0}, -0.5)
+    assert constant is not None and constant.p == 1.0
 
 
 def test_holm_never_exceeds_one_and_counts_tests_that_were_not_made() -> None:

@@ -16,7 +16,7 @@ from gapbench.tasks.data import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.fashion_mnist import FashionMnist
 from gapbench.tasks.imagenet import ImageNet
-from gapbench.tasks.images.memory import fixed_order
+from gapbench.tasks.images.batching import fixed_order
 from gapbench.tasks.images.resnet import SmallResNet
 
 CPU = torch.device("cpu")

@@ -110,7 +110,7 @@ def test_training_images_are_the_pixels_that_torchvisions_transforms_cut(planted
          v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]
     )  # fmt: skip
     task = loaded(mixup=0.0)
-    tree, members = task._disk.splits["train"]
+    tree, members = task._dataset.splits["train"]
     generator = torch.Generator().manual_seed(stream_seed(5, "order"))
     order = members[torch.randperm(32, generator=generator)]
     images = torch.cat([images for images, _ in batches(task)])
@@ -141,11 +141,11 @@ def test_evaluated_images_are_resized_and_cut_at_the_centre(planted):
 
 def test_the_splits_are_disjoint_and_the_same_for_every_seed(planted):
     task = loaded()
-    train, val = (set(task._disk.splits[name][1].tolist()) for name in ("train", "val"))
+    train, val = (set(task._dataset.splits[name][1].tolist()) for name in ("train", "val"))
     assert not train & val
     assert train | val == set(range(4 * TRAIN))
-    assert loaded()._disk.splits["val"][1].tolist() == task._disk.splits["val"][1].tolist()
-    assert task._disk.splits["test"][0].folder.name == "val"
+    assert loaded()._dataset.splits["val"][1].tolist() == task._dataset.splits["val"][1].tolist()
+    assert task._dataset.splits["test"][0].folder.name == "val"
 
 
 def test_mixup_mixes_each_image_and_its_label_with_a_neighbour(planted):
@@ -281,7 +281,7 @@ def test_without_data_the_places_and_the_layout_are_named(tmp_path, monkeypatch)
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_truncated_file_is_named_wherever_it_is_read(mine, monkeypatch, workers):
     task = loaded()
-    tree, members = task._disk.splits["train"]
+    tree, members = task._dataset.splits["train"]
     file = truncate(tree.path(int(members[3])))
     monkeypatch.setenv("GAPBENCH_WORKERS", workers)
     expected = f"{file}: cannot be decoded: image file is truncated"

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gapbench.report.cells import Results, Row
-from gapbench.report.figures import Drawn, Evidence, figure, legend_below, looks, panels, share_y
+from gapbench.report.cells import Cell, Results, Row, names_of
+from gapbench.report.figures import (
+    Drawn,
+    Evidence,
+    Look,
+    figure,
+    legend_below,
+    looks,
+    panels,
+    partly,
+    share_y,
+)
 from gapbench.report.plots.performance import band, points, value_words
-from gapbench.report.records import NOTHING, is_given, text_of
+from gapbench.report.records import is_given, text_of
 
 
 @figure("accuracy_vs_partitions", reads=())
@@ -26,8 +36,9 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
     frame["partitions"] = frame["row"].map(counts)
     columns = [column for column in results.columns if column in set(frame["column"])]
     made, axes, shown = panels(columns, width=3.6, height=3.2)
+    series = _series(results)
     for ax, column in zip(axes, shown, strict=True):
-        _panel(ax, results, frame[frame["column"] == column])
+        _panel(ax, series, looks(results.rows), frame[frame["column"] == column])
         ax.set_title(f"{results.column} {text_of(column)}")
     share_y(axes)
     axes[0].set_ylabel(value_words(results, frame))
@@ -35,35 +46,42 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
     return made, frame
 
 
-def _panel(ax: Axes, results: Results, frame: pd.DataFrame) -> None:
-    look = looks(results.rows)
-    means = frame.set_index("row")
-    for name, rows in _series(results).items():
-        own = means[means.index.isin([row.name for row in rows])]
-        own = own.sort_values("partitions")
-        if own.empty:
-            continue
+def _panel(
+    ax: Axes, series: Mapping[str, Sequence[Row]], look: Mapping[str, Look], frame: pd.DataFrame
+) -> None:
+    for name, rows in series.items():
+        own = frame[frame["row"].isin([row.name for row in rows])].sort_values("partitions")
         first = look[rows[0].name]
-        if own["partitions"].isna().all():
+        if own["partitions"].notna().any():
+            half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
+            ax.plot(own["partitions"], own["mean"], **first.line())
+            ax.errorbar(own["partitions"], own["mean"], yerr=half, label=name, **first.mark())
+        elif not own.empty:
             band(ax, own.iloc[0], first, name)
-            continue
-        half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
-        ax.plot(own["partitions"], own["mean"], **first.line())
-        ax.errorbar(own["partitions"], own["mean"], yerr=half, label=name, **first.mark())
-    ticks = sorted(frame["partitions"].dropna().unique())
     ax.set_xscale("log", base=2)
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_locator(FixedLocator(sorted(frame["partitions"].dropna().unique())))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
     ax.set_xlabel("partitions κ")
 
 
-def _series(results: Results) -> dict[str, Sequence[Row]]:
-    """Return the rows by what they are apart from their number of partitions."""
-    series: dict[str, list[Row]] = {}
+def _series(results: Results) -> dict[str, list[Row]]:
+    """Return the rows by what they are apart from κ, and by which of their seeds have run."""
+    every = range(len(results.fields))
+    kept = [at for at in every if results.fields[at] != "partitions"] or list(every)
+    series: dict[tuple[str, ...], list[Row]] = {}
     for row in results.rows:
-        parts = zip(results.fields, row.fields, strict=True)
-        shared = [text for field, text in parts if field != "partitions"]
-        name = ", ".join(text for text in shared if text != NOTHING)
-        series.setdefault(name or row.name, []).append(row)
-    return dict(series)
+        series.setdefault(tuple(row.fields[at] for at in kept), []).append(row)
+    names = names_of(series, [results.fields[at] for at in kept])
+    return {names[fields] + partly(_cells(results, rows)): rows for fields, rows in series.items()}
+
+
+def _cells(results: Results, rows: Sequence[Row]) -> dict[str, Cell]:
+    """Return the cells of all rows by κ, and by column where there are several."""
+    cells = {}
+    for row in rows:
+        for column, cell in zip(results.columns, row.cells, strict=True):
+            at = [text_of(column)] if len(results.columns) > 1 else []
+            at += [f"κ = {row.settings['partitions']}"] if len(rows) > 1 else []
+            cells[", ".join(at)] = cell
+    return cells

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gapbench.errors import UserError
-from gapbench.streams import stream, stream_seed
+from gapbench.streams import stream
 from gapbench.tasks.imagenet_files import Tree
-from gapbench.tasks.images.memory import Images, fixed_order
+from gapbench.tasks.images.batching import Images, epoch_order, fixed_order, shares
 from gapbench.tasks.images.reading import Request, read
 from gapbench.tasks.task import Split
 
@@ -20,7 +19,7 @@ EVALUATION_BATCH = 256
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, by channel
 
 
-class Disk:
+class ImageFolderDataset:
     """The splits of a task whose images lie in class folders, normalised by ImageNet's statistics.
 
     Args:
@@ -68,16 +67,13 @@ class Disk:
         Raises:
             UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
         """
-        if batch_size % world:
-            raise UserError(f"batch_size: {batch_size} images cannot be shared by {world} ranks")
         tree, members = self.splits["train"]
-        generator = torch.Generator().manual_seed(stream_seed(seed, "order"))
-        order = members[torch.randperm(len(members), generator=generator)]
-        share = batch_size // world
-        requests = []
-        for index in range(start, len(members) // batch_size):
-            first = index * batch_size + rank * share
-            requests.append(Request(order[first : first + share].tolist(), seed, first))
+        count = len(members)
+        order = members[epoch_order(seed, count)]
+        requests = [
+            Request(order[own].tolist(), seed, own.start)
+            for own in shares(count, batch_size=batch_size, start=start, rank=rank, world=world)
+        ]
         for index, (images, labels) in enumerate(self._read(tree, requests), start):
             yield self._mixed(images, labels, seed, index)
 

@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gapbench.errors import UserError
-from gapbench.streams import stream_seed
+from gapbench.tasks.images.batching import Images, epoch_order, generator, shares
 from gapbench.tasks.task import Split
 
 EVALUATION_BATCH = 1000
-Images = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Labelled:
     labels: Tensor
 
 
-class Memory:
+class InMemoryDataset:
     """The splits of a task on a device, normalised by the training images.
 
     Training images are shifted by up to `shift` pixels in each direction and, if `flip`, mirrored
@@ -61,18 +59,13 @@ class Memory:
         Raises:
             UserError: if the ranks cannot share a batch equally.
         """
-        if batch_size % world:
-            raise UserError(f"batch_size: {batch_size} images cannot be shared by {world} ranks")
         labels = self._splits["train"][1]
         count = len(labels)
         device = labels.device
-        order = torch.randperm(count, generator=_generator(seed, "order")).to(device)
+        order = epoch_order(seed, count).to(device)
         moves = _moves(self._shift, self._flip, count, seed).to(device)
-        share = batch_size // world
-        for index in range(start, count // batch_size):
-            first = index * batch_size + rank * share
-            chosen = order[first : first + share]
-            yield self._moved(chosen, moves[first : first + share]), labels[chosen]
+        for own in shares(count, batch_size=batch_size, start=start, rank=rank, world=world):
+            yield self._moved(order[own], moves[own]), labels[order[own]]
 
     def examples(self, split: Split) -> Iterator[Images]:
         """Yield a split in batches of at most 1000."""
@@ -94,15 +87,10 @@ class Memory:
 
 def _moves(shift: int, flip: bool, count: int, seed: int) -> Tensor:
     """Draw row and column offset into the padded frame and the mirror flag, shape (count, 3)."""
-    generator = _generator(seed, "augment")
-    offsets = torch.randint(0, 2 * shift + 1, (count, 2), generator=generator)
-    mirrored = torch.randint(0, 2 if flip else 1, (count, 1), generator=generator)
+    drawn = generator(seed, "augment")
+    offsets = torch.randint(0, 2 * shift + 1, (count, 2), generator=drawn)
+    mirrored = torch.randint(0, 2 if flip else 1, (count, 1), generator=drawn)
     return torch.cat([offsets, mirrored], dim=1)
-
-
-def _generator(seed: int, purpose: str) -> torch.Generator:
-    # on the CPU whatever the device: the order is the same everywhere
-    return torch.Generator().manual_seed(stream_seed(seed, purpose))
 
 
 def _digest(splits: dict[Split, Labelled]) -> str:
@@ -113,8 +101,3 @@ def _digest(splits: dict[Split, Labelled]) -> str:
         total.update(split.images.contiguous().numpy().tobytes())
         total.update(split.labels.numpy().tobytes())
     return total.hexdigest()
-
-
-def fixed_order(count: int) -> Tensor:
-    """Return the one permutation of `count` examples that every trial's splits are cut from."""
-    return torch.randperm(count, generator=_generator(0, "split"))

@@ -1,0 +1,47 @@
+"""What the table of trials shows on terminals of several widths."""
+
+from __future__ import annotations
+
+import pytest
+
+from gapbench.progress import View, table_of
+
+STATUS = {
+    "attempt": 3,
+    "epoch": 12.5,
+    "epochs": 160,
+    "phase": "fine-tune",
+    "density": 0.05,
+    "seconds_left": 11_100.0,
+    "metric": {"val/accuracy": 87.5},
+}
+
+
+def view(job: str | None = None, hint: str = "") -> View:
+    label = "C-GaP global_magnitude 0.95 strategy=random seed 5"
+    return View(label, "c6b1f09e01234567", "running", STATUS, job, hint)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+@pytest.mark.parametrize("job", [None, "4711_12"])
+def test_the_table_fits_the_terminal(width: int, job: str | None) -> None:
+    hint = "waits for Resources" if job else ""
+    lines = table_of([view(job, hint)] * 2, width).plain.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split()[:3] == ["key", "trial", "state"]
+    assert "val/accuracy 87.50" in lines[1] and "c6b1f09e " in lines[1]
+    assert job is None or job in lines[1]
+
+
+def test_columns_give_way_one_after_the_other() -> None:
+    heads = {w: table_of([view()], w).plain.splitlines()[0].split() for w in (160, 100, 84, 70)}
+    assert heads[160][2:] == ["state", "resumed", "phase", "epoch", "metric", "density", "left"]
+    assert heads[100][2:] == ["state", "resumed", "phase", "epoch", "metric", "left"]
+    assert heads[84][2:] == ["state", "epoch", "metric", "left"]
+    assert heads[70][2:] == ["state", "metric"]
+
+
+def test_columns_in_which_no_trial_has_anything_are_left_out() -> None:
+    planned = View("Dense seed 0", "0" * 16, "planned", {}, None, "")
+    assert table_of([planned], 80).plain.splitlines()[0].split() == ["key", "trial", "state"]
+    assert table_of([], 80).plain.split() == ["key", "trial", "state"]

@@ -62,6 +62,6 @@ def signatures() -> dict[str, str]:
 
 
 def _metrics() -> dict[str, Any]:
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return {"bleu": BLEU(), "bleu_lowercase": BLEU(lowercase=True)}

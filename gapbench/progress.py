@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 NAME_WIDTH = 24  # characters that a trial's name has before columns give way
-HEADINGS = (
-    "key", "trial", "state", "resumed", "phase", "epoch", "metric", "density", "left", "job",
-)  # fmt: skip
 ALWAYS = ("key", "trial", "state")
 FIRST_TO_GO = ("density", "phase", "resumed", "left", "epoch")
 KEY_DIGITS = 8  # of 16, as many as commands need to find a trial
@@ -97,13 +94,15 @@ def table_of(views: Sequence[View], width: int, title: str = "") -> Text:
         title: over it.
     """
     rows = [_cells(view) for view in views]
-    used = {heading for row in rows for heading, cell in row.items() if cell}
-    headings = [h for h in HEADINGS if h in used or h in ALWAYS]
+    content = {h: max(len(row[h]) for row in rows) for h in (rows[0] if rows else ())}
+    least = {h: max(len(h), content.get(h, 0)) for h in content or ALWAYS}
+    least = {h: wide for h, wide in least.items() if content.get(h) or h in ALWAYS}
+    least["trial"] = min(least["trial"], NAME_WIDTH)
     for heading in FIRST_TO_GO:
-        if _least_width(headings, rows) > width and heading in headings:
-            headings.remove(heading)
-    columns = [Column(heading, wraps=heading == "trial") for heading in headings]
-    return table_text(columns, [[row[h] for h in headings] for row in rows], width, title)
+        if sum(least.values()) + GAP * (len(least) - 1) > width:
+            least.pop(heading, None)
+    columns = [Column(heading, wraps=heading == "trial") for heading in least]
+    return table_text(columns, [[row[h] for h in least] for row in rows], width, title)
 
 
 def _cells(view: View) -> dict[str, str]:
@@ -120,13 +119,6 @@ def _cells(view: View) -> dict[str, str]:
         "left": duration(view.status.get("seconds_left")),
         "job": f"{view.job} {view.hint}".strip() if view.job else "",
     }
-
-
-def _least_width(headings: Sequence[str], rows: Sequence[Mapping[str, str]]) -> int:
-    """Return how wide a table is whose names have no more than the room that they need at least."""
-    widths = {h: max(len(h), *(len(row[h]) for row in rows), 0) for h in headings}
-    widths["trial"] = min(widths["trial"], NAME_WIDTH)
-    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def duration(seconds: float | None) -> str:

@@ -24,6 +24,15 @@ def expanded(
 ) -> tuple[Ablation, Scale, list[Entry]]:
     """Read an ablation and return it with its scale and trials, as `grid.expand` does.
 
+    Args:
+        file: of the ablation.
+        scale: its name.
+        set_: `KEY=VALUE`, as for `--set`.
+        only: as for `--only`.
+        seeds: as for `--seeds`.
+        check_plans: whether methods are asked if they can do what they are given, which takes
+            time; they always are where `set_` gives them something that no run has seen.
+
     Raises:
         UserError: about whatever does not fit.
     """
@@ -39,7 +48,7 @@ def expanded(
         overrides=read_set(set_) if set_ else None,
         only=only,
         seeds=None if seeds is None else read_seeds(seeds),
-        check_plans=check_plans,
+        check_plans=check_plans or bool(set_),
     )
     return ablation, found, entries
 

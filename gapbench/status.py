@@ -206,7 +206,7 @@ class Pick:
         from gapbench.experiments.store import RunFolder
 
         asked = self.scale, self.set_, self.only, self.seeds
-        for entry in expanded(file, *asked, check_plans=bool(self.set_))[2]:
+        for entry in expanded(file, *asked, check_plans=False)[2]:
             yield RunFolder(results / "runs" / entry.trial.key), entry.label
 
     def require_file(self) -> None:

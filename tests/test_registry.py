@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,12 +23,17 @@ def mine(layers, epochs, rng, *, share: float = 0.5):
 """
 
 
-def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path):
-    (tmp_path / "plugin.py").write_text(PLUGIN)
-    info = tmp_path / "plugin-1.0.dist-info"
+def plant(place: Path, group: str, module: str) -> None:
+    """Write a distribution that names its module `plugin` as the entry point `mine`."""
+    (place / "plugin.py").write_text(module)
+    info = place / "plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gapbench.methods]\nmine = plugin\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\nmine = plugin\n")
+
+
+def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path):
+    plant(tmp_path, "gapbench.methods", PLUGIN)
     file = tmp_path / "mine.yaml"
     file.write_text(
         "name: mine\nquestion: why?\nscales: {smoke: {task: digits, epochs: 6, sparsity: 0.9}}\n"
@@ -42,11 +48,7 @@ def test_a_method_in_a_foreign_package_is_found_through_its_entry_point(tmp_path
 
 
 def test_a_plug_in_that_cannot_be_imported_is_named_in_one_line(tmp_path):
-    (tmp_path / "plugin.py").write_text("import no_such_module")
-    info = tmp_path / "plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gapbench.tasks]\nmine = plugin\n")
+    plant(tmp_path, "gapbench.tasks", "import no_such_module")
     command = [sys.executable, "-m", "gapbench", "list", "tasks"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     reason = "ModuleNotFoundError: No module named 'no_such_module'"

@@ -142,14 +142,13 @@ def read_seeds(text: str) -> tuple[int, ...]:
     """
     counted = "," not in text and "-" not in text
     try:
-        parts = [list(map(int, part.split("-"))) for part in text.split(",")]
+        parts = [part.split("-", 1) for part in text.split(",")]
+        ranges = [range(int(part[0]), int(part[-1]) + 1) for part in parts]
+        ranges = [range(int(text))] if counted else ranges
     except ValueError:
-        parts = []
-    if counted:
-        parts = [[0, *(count - 1 for count in part)] for part in parts]
-    ranges = [range(part[0], part[-1] + 1) for part in parts if len(part) <= 2]
+        ranges = []
     found = sum(max(0, seeds.stop - seeds.start) for seeds in ranges)  # len() has a limit
-    if len(ranges) < len(parts) or not found:
+    if not found:
         raise UserError(f"--seeds: {text!r} is not valid: give 6 (that many), 0-4 or 0,3")
     if found > MOST_SEEDS:
         raise UserError(f"--seeds: {text!r} are {found:,} seeds: give at most {MOST_SEEDS:,}")

@@ -23,8 +23,7 @@ class Comparison:
     Attributes:
         difference: row minus reference; None where no seed of both has run.
         diverged: seeds of either that are in no difference, since a value is not finite.
-        p: of the paired t-test that there is no difference, or that it is just the margin.
-        p_holm: p corrected for all comparisons that are asked for together, run or not.
+        p_holm: of the difference, corrected for all comparisons asked for together, run or not.
         detectable: the smallest true difference that the paired t-test finds at this n with 80 %
             power at the level of Holm's first step, for the standard deviation that was measured.
         verdict: where the question is whether a row is as good, "better" means that it is, and
@@ -36,7 +35,6 @@ class Comparison:
     column: object
     difference: Difference | None
     diverged: int
-    p: float | None
     p_holm: float | None
     detectable: float | None
     verdict: Verdict
@@ -172,8 +170,8 @@ def _compared(
     ]
     p_values = [None if difference is None else difference.p for difference in differences]
     comparisons = []
-    for (row, other, column, mine, theirs), difference, p, p_holm in zip(
-        found, differences, p_values, stats.holm(p_values), strict=True
+    for (row, other, column, mine, theirs), difference, p_holm in zip(
+        found, differences, stats.holm(p_values), strict=True
     ):
         mean = bound if difference is None else difference.summary.mean
         word = stats.verdict(mean - bound, p_holm, higher)
@@ -185,7 +183,6 @@ def _compared(
             column=column,
             difference=difference,
             diverged=len({*mine.diverged, *theirs.diverged}),
-            p=p,
             p_holm=p_holm,
             detectable=None if margin else _detectable(difference, len(found)),
             verdict="no difference shown" if survivors else word,

@@ -72,9 +72,8 @@ def _cells(results: Results, spec: AblationSpec) -> Iterator[Line]:
         comparison = known.get((row.fields, column))
         if comparison is not None:
             line |= {"baseline": comparison.reference.name, "comparisons": len(known)}
-            line |= _difference(comparison)
-        if comparison is not None and comparison.difference is not None:
-            line["verdict"] = comparison.verdict
+            if comparison.difference is not None:
+                line |= {**_difference(comparison), "verdict": comparison.verdict}
         yield line
 
 
@@ -119,7 +118,7 @@ def _difference(comparison: Comparison) -> Line:
     if found is None:
         return {}
     numbers = (
-        found.summary.mean, found.summary.half_width, found.summary.n, found.effect, comparison.p,
+        found.summary.mean, found.summary.half_width, found.summary.n, found.effect, found.p,
         comparison.p_holm, comparison.detectable,
     )  # fmt: skip
     return dict(zip(DIFFERENCE, numbers, strict=True))

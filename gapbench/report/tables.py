@@ -240,7 +240,7 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
         Text(str(summary.n), float(summary.n)),
         Text(words, summary.mean),
         _number(found.effect, "+.2f"),
-        _p(comparison.p),
+        _p(found.p),
         _p(comparison.p_holm),
         _number(comparison.detectable, f".{places}f"),
     )

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gapbench.report.cells import Cell, Results, Row, names_of
+from gapbench.report.cells import SIGNS, Cell, Results, Row, names_of
 from gapbench.report.figures import (
     Drawn,
     Evidence,
@@ -20,7 +20,7 @@ from gapbench.report.figures import (
     partly,
     share_y,
 )
-from gapbench.report.plots.performance import band, points, value_words
+from gapbench.report.plots.performance import band, line, points, value_words
 from gapbench.report.records import is_given, text_of
 
 
@@ -29,16 +29,16 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
     """Draw means with 95 % t-intervals over seeds against κ; rows without partitions are bands."""
     results = evidence.results
     frame = points(results)
-    counts = {row.name: row.settings.get("partitions") for row in results.rows}
-    counts = {name: count for name, count in counts.items() if is_given(count)}
+    given = {row.name: row.settings.get("partitions") for row in results.rows}
+    counts = {name: count for name, count in given.items() if is_given(count)}
     if frame.empty or not frame["row"].isin(counts).any():
         return None
     frame["partitions"] = frame["row"].map(counts)
     columns = [column for column in results.columns if column in set(frame["column"])]
     made, axes, shown = panels(columns, width=3.6, height=3.2)
-    series = _series(results)
+    series, look = _series(results), looks(results.rows)
     for ax, column in zip(axes, shown, strict=True):
-        _panel(ax, series, looks(results.rows), frame[frame["column"] == column])
+        _panel(ax, series, look, frame[frame["column"] == column])
         ax.set_title(f"{results.column} {text_of(column)}")
     share_y(axes)
     axes[0].set_ylabel(value_words(results, frame))
@@ -53,9 +53,7 @@ def _panel(
         own = frame[frame["row"].isin([row.name for row in rows])].sort_values("partitions")
         first = look[rows[0].name]
         if own["partitions"].notna().any():
-            half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
-            ax.plot(own["partitions"], own["mean"], **first.line())
-            ax.errorbar(own["partitions"], own["mean"], yerr=half, label=name, **first.mark())
+            line(ax, own["partitions"], own, first, name)
         elif not own.empty:
             band(ax, own.iloc[0], first, name)
     ax.set_xscale("log", base=2)
@@ -82,6 +80,7 @@ def _cells(results: Results, rows: Sequence[Row]) -> dict[str, Cell]:
     for row in rows:
         for column, cell in zip(results.columns, row.cells, strict=True):
             at = [text_of(column)] if len(results.columns) > 1 else []
-            at += [f"κ = {row.settings['partitions']}"] if len(rows) > 1 else []
+            count = text_of(row.settings["partitions"])
+            at += [SIGNS["partitions"] + count] if len(rows) > 1 else []
             cells[", ".join(at)] = cell
     return cells

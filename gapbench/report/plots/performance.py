@@ -81,15 +81,20 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
             continue
         spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
         x = (1 - own["column"].astype(float)) * spread
-        ax.plot(x, own["mean"], **look[row.name].line())
-        half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
-        ax.errorbar(x, own["mean"], yerr=half, label=names[row.name], **look[row.name].mark())
+        line(ax, x, own, look[row.name], names[row.name])
         ax.plot(x, own["published"].astype(float), color=look[row.name].colour, **PUBLISHED)
     if frame["published"].notna().any():
         ax.plot([], [], color="#777777", label="published", **PUBLISHED)
     ax.set_ylabel(value_words(results, frame))
     legend_below(made, [ax])
     return made, frame
+
+
+def line(ax: Axes, x: pd.Series, own: pd.DataFrame, look: Look, label: str) -> None:
+    """Draw the means of rows that are one series over `x`, with their intervals."""
+    half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
+    ax.plot(x, own["mean"], **look.line())
+    ax.errorbar(x, own["mean"], yerr=half, label=label, **look.mark())
 
 
 def band(ax: Axes, point: Any, look: Look, label: str) -> None:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,11 @@ from gapbench.options import (
 )
 from gapbench.selection import expanded, is_selection, tell_left_out
 from gapbench.status import find, require_folder
+
+if TYPE_CHECKING:
+    from gapbench.experiments.schema import AblationSpec
+    from gapbench.report.build import ReportResult
+    from gapbench.report.collect import Scan
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -50,10 +55,8 @@ def report(
     """Make tables, figures and a page from the run folders that are there; nothing is trained."""
     from rich.console import Console
 
-    from gapbench.experiments.ablation import read
     from gapbench.report.answers import write_answers
     from gapbench.report.build import completed
-    from gapbench.report.build import report as build
     from gapbench.report.collect import scan
     from gapbench.report.page import PAGE, write_page
 
@@ -66,33 +69,24 @@ def report(
         return _check(given, scale, results, every=bool(files))
     if results != RESULTS:
         require_folder(results)
-    console, found = Console(highlight=False), scan(results)
+    console, found = Console(highlight=False, markup=False), scan(results)
     if found.damaged:
         first = found.damaged[0]
         told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"
         print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
-    specs, made, whole = [], [], not files
+    specs, made = [], []
     for file in given:
-        try:
-            ablation, chosen, entries = expanded(
-                file, scale, set_ or (), only or (), seeds, check_plans=False
-            )
-        except NotInstalled as error:
-            specs.append(read(file).spec)
-            print(f"{file} is left out: {error}", file=sys.stderr)
+        spec, one = _report_one(file, (scale, set_ or (), only or (), seeds), results, found)
+        specs.append(spec)
+        if one is None:
             continue
-        specs.append(ablation.spec)
-        tell_left_out(ablation, chosen, only or ())
-        selection = is_selection(ablation, chosen, set_, only, seeds)
-        one = build(ablation, chosen, entries, results, found, selection=selection)
         made.append(one)
-        whole = whole and not (selection or one.kept)
         if files or completed(one.frame):
             console.print(one.renderable())
         else:
-            console.print(f"{ablation.name}: no trial of it has completed at scale {chosen}")
+            console.print(f"{spec.name}: no trial of it has completed at scale {scale}")
         console.print(one.place, soft_wrap=True)
-    whole = whole and len(made) == len(given)
+    whole = not files and len(made) == len(given) and all(one.whole for one in made)
     for shown in [made] if whole else [[one] for one in made]:
         folder = results / scale if whole else shown[0].folder
         title = f"gapbench, scale {scale}" if whole else f"{shown[0].spec.name}, scale {scale}"
@@ -102,6 +96,27 @@ def report(
         path = write_answers(results, scale, specs)
         console.print(f"answers: {path}", soft_wrap=True)
     return 0 if made else 2
+
+
+def _report_one(
+    file: Path,
+    picked: tuple[str, Sequence[str], Sequence[str], str | None],
+    results: Path,
+    found: Scan,
+) -> tuple[AblationSpec, ReportResult | None]:
+    """Write the report of one ablation; None where a package that it needs is missing."""
+    from gapbench.experiments.ablation import read
+    from gapbench.report.build import report as build
+
+    try:
+        ablation, scale, entries = expanded(file, *picked, check_plans=False)
+    except NotInstalled as error:
+        print(f"{file} is left out: {error}", file=sys.stderr)
+        return read(file).spec, None
+    _, set_, only, seeds = picked
+    tell_left_out(ablation, scale, only)
+    selection = is_selection(ablation, scale, set_, only, seeds)
+    return ablation.spec, build(ablation, scale, entries, results, found, selection=selection)
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:

@@ -89,7 +89,7 @@ def _follow(started: Launch, folder: RunFolder, label: str) -> None:
     from gapbench.progress import Progress, View
 
     try:
-        with Progress(Console(highlight=False), 1) as progress:
+        with Progress(Console(highlight=False, markup=False), 1) as progress:
             going = True
             while going:
                 going = started.poll()

@@ -168,7 +168,7 @@ def _ratio(value: float | None) -> str:
 def _console(as_json: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=as_json, highlight=False)
+    return Console(stderr=as_json, highlight=False, markup=False)
 
 
 def executor_for(name: str) -> tuple[str, str]:
@@ -337,10 +337,10 @@ def _conclude(
     where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
     for (how, error), (first, *others) in told.items():
         words = f"{how}: {first.label}: {error} (gapbench logs {first.trial.key}{where})"
-        console.print(words, soft_wrap=True, markup=False)
+        console.print(words, soft_wrap=True)
         if others:
             names = "; ".join(entry.label for entry in others)
-            console.print(f"{how} likewise: {names}", soft_wrap=True, markup=False)
+            console.print(f"{how} likewise: {names}", soft_wrap=True)
     return 1 if told else 0
 
 

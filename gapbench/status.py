@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gapbench.errors import UserError, choose
+from gapbench.errors import UserError
 from gapbench.options import (
     RESULTS,
     JsonOption,
@@ -71,12 +71,12 @@ def status(
     if as_json:
         print(json.dumps([asdict(view) for view in views], indent=1))
         return 0
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not watch:
         console.print(table_of(views, console.width, _summary(views)), soft_wrap=True)
         for folder, view in zip(labels, views, strict=True):
             for line in _trouble(folder, view):
-                console.print(f"{view.key}: {line}", markup=False, soft_wrap=True)
+                console.print(f"{view.key}: {line}", soft_wrap=True)
         return 0
     with Live(table_of(views, console.width, _summary(views)), console=console) as live:
         while any(view.state in ("running", "queued") for view in views):
@@ -103,8 +103,8 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     if as_json:
         print(json.dumps(parts, indent=1))
         return 0
-    console = Console(highlight=False)
-    console.print(f"{folder.path}: {parts['state']}", markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False)
+    console.print(f"{folder.path}: {parts['state']}", soft_wrap=True)
     lines = {
         "trial": _settings(parts["trial"] or {}),
         "plan": _segments(parts["plan"] or {}),
@@ -112,7 +112,7 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     }
     for name, told in lines.items():
         for line in told:
-            console.print(f"{name:>7}  {line}", markup=False, soft_wrap=True)
+            console.print(f"{name:>7}  {line}", soft_wrap=True)
     return 0
 
 
@@ -181,15 +181,10 @@ def find(results: Path, key: str) -> RunFolder:
     Raises:
         UserError: if there is none, or more than one.
     """
-    from gapbench.experiments.store import RunFolder
+    from gapbench.experiments.store import RunFolder, one_key
 
     keys = [folder.path.name for folder in _all(results)]
-    found = [name for name in keys if name.startswith(key)]
-    if len(found) != 1:
-        if found:
-            raise UserError(f"trial {key!r}: more than one key begins so: {', '.join(found[:5])}")
-        raise UserError(f"{results}: {choose('trial', key, keys[:20])}")
-    return RunFolder(results / "runs" / found[0])
+    return RunFolder(results / "runs" / one_key(results, key, keys))
 
 
 @dataclass(frozen=True)

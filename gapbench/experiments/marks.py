@@ -34,12 +34,20 @@ def write_json(path: Path, value: Mapping[str, Any], durable: bool = True) -> No
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the document in `path`, or None if it is absent, broken or no object."""
+    """Return the document in `path`, or None if it is absent, broken or no object.
+
+    A link counts as absent: nothing here makes one, and it could lead out of the run folder.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        with open(path, "rb", opener=_opened) as file:
+            value = json.loads(file.read())
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def this_process() -> dict[str, Any]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gapbench.errors import UserError
+from gapbench.errors import UserError, choose
 from gapbench.experiments import marks
 from gapbench.experiments.marks import read_json, write_json
 
@@ -325,3 +325,17 @@ class RunFolder:
         write_json(self.result, {**result, "attempts": status.get("attempt", 1)})
         self.checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.rounds, ignore_errors=True)
+
+
+def one_key(results: Path, begin: str, keys: Sequence[str]) -> str:
+    """Return the trial key that begins with `begin`.
+
+    Raises:
+        UserError: if none of `keys` does, or more than one.
+    """
+    found = [key for key in keys if key.startswith(begin)]
+    if not found:
+        raise UserError(f"{results}: {choose('trial', begin, keys[:20])}")
+    if len(found) > 1:
+        raise UserError(f"trial {begin!r}: more than one key begins so: {', '.join(found[:5])}")
+    return found[0]

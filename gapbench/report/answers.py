@@ -11,11 +11,20 @@ from gapbench.errors import UserError
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import RUNS, is_plain, read_runs, require_real
-from gapbench.report.comparisons import Comparison, of_claim
+from gapbench.report.comparisons import Comparison, of_claim, unfinished
 from gapbench.report.records import NOTHING, machine_epochs, text_of
 from gapbench.report.render import markdown
 from gapbench.report.stats import Difference
-from gapbench.report.tables import CLAIM_WORDS, NOT_RUN, Grid, Table, Text, decimals, interval
+from gapbench.report.tables import (
+    DIVERGED,
+    NOT_RUN,
+    Grid,
+    Table,
+    Text,
+    claim_word,
+    decimals,
+    interval,
+)
 
 ANSWERS = "answers.md"
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
@@ -23,13 +32,13 @@ BOUNDS = (
     "Differences are means over seeds with the half-widths of their 95 % t-intervals, which are "
     "not corrected for the number of comparisons, nor for being the largest or smallest of many. "
     "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
-    "comparisons of a question, run or not; at equal training FLOPs for those that are known to "
-    "spend alike. Where a row has to be as good within a margin, the test is of a difference of "
-    "just that: contradicted is a row that is worse by more. A question about any row is supported "
-    "by one, and contradicted by all. Not resolved is no proof of equality: the difference may be "
-    "anything inside its interval. Detectable is the smallest true difference that the test finds "
-    "with 80 % power at this n, at the level of the correction's first step and with the spread "
-    "seen."
+    "comparisons of a question on one task, run or not; at equal training FLOPs for those that are "
+    "known to spend alike. Where a row has to be as good within a margin, the test is of a "
+    "difference of just that: contradicted is a row that is worse by more. A question about any "
+    "row is supported by one, and contradicted by all. Not resolved is no proof of equality: the "
+    "difference may be anything inside its interval. Detectable is the smallest true difference "
+    "that the test finds with 80 % power at this n, at the level of the correction's first step "
+    "and with the spread seen."
 )
 
 
@@ -42,9 +51,9 @@ class Answer:
     comparisons: tuple[Comparison, ...]
 
     @property
-    def run(self) -> list[tuple[Comparison, Difference]]:
-        """The comparisons for which at least one seed of both rows has run."""
-        return [(c, c.difference) for c in self.comparisons if c.difference is not None]
+    def run(self) -> list[Comparison]:
+        """The comparisons for which at least one seed of both rows has run, or has diverged."""
+        return [comparison for comparison in self.comparisons if comparison.run]
 
     @property
     def verdict(self) -> str:
@@ -53,50 +62,58 @@ class Answer:
             return "no such rows"
         run = self.run
         if not run:
-            return NOT_RUN if self._unfinished() else "no rows of like FLOPs"
-        counts = Counter(CLAIM_WORDS[comparison.verdict] for comparison, _ in run)
-        words = ", ".join(f"{word} in {n} of {len(run)}" for word, n in counts.most_common())
-        words = next(iter(counts)) if len(counts) == 1 else words
-        if not self.claim.better and len(counts) > 1:  # a question about any row
-            good = counts["supported"]
-            words = f"supported by {good} of {len(run)}" if good else f"not resolved ({words})"
-        if all(difference.summary.n == 1 for _, difference in run):
-            words += " (ONE SEED)"
+            waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
+            return NOT_RUN if waiting else "no rows of like FLOPs"
         missing = len(self.comparisons) - len(run)
+        words = self._in_short(Counter(map(claim_word, run)), bool(missing))
+        counts = {difference.summary.n for _, difference in self._differences}
+        words += " (ONE SEED)" if counts == {1} else ""
         return f"{words}; {missing} {NOT_RUN}" if missing else words
+
+    def _in_short(self, counts: Counter[str], partly: bool) -> str:
+        """Return how often each word was found; any row answers a question about any row."""
+        total, good = counts.total(), counts["supported"]
+        any_row = not self.claim.better
+        if len(counts) == 1 and not (any_row and partly and counts["contradicted"]):
+            return next(iter(counts))
+        if any_row and good:
+            return f"supported by {good} of {total}"
+        words = ", ".join(f"{word} in {n} of {total}" for word, n in counts.most_common())
+        return f"not resolved ({words})" if any_row else words
 
     @property
     def differences(self) -> str:
         """The differences in words; of many, only the most and the least favourable."""
+        if len(self.run) <= MOST_DIFFERENCES or not self._differences:
+            return "; ".join(map(self._in_words, self.run[:MOST_DIFFERENCES]))
         sign = 1 if self.results.metric.higher_is_better else -1
-        run = self.run
-        if len(run) <= MOST_DIFFERENCES:
-            return "; ".join(self._in_words(*one) for one in run)
-        worst, *_, best = sorted(run, key=lambda one: sign * one[1].summary.mean)
+        known = sorted(self._differences, key=lambda one: sign * one[1].summary.mean)
         return (
-            f"of {len(run)} comparisons the most in favour: {self._in_words(*best)}; the least: "
-            f"{self._in_words(*worst)}"
+            f"of {len(known)} comparisons the most in favour: {self._in_words(known[-1][0])}; the "
+            f"least: {self._in_words(known[0][0])}"
         )
 
-    def _unfinished(self) -> bool:
-        """Say whether rows may still come whose training FLOPs are alike."""
-        cells = [cell for _, _, cell in self.results.cells()]
-        return bool(self.comparisons) or any(not cell.costs for cell in cells)
+    @property
+    def _differences(self) -> list[tuple[Comparison, Difference]]:
+        return [(c, c.difference) for c in self.comparisons if c.difference is not None]
 
-    def _in_words(self, comparison: Comparison, difference: Difference) -> str:
-        summary, places = difference.summary, decimals(self.results)
+    def _in_words(self, comparison: Comparison) -> str:
+        found, places = comparison.difference, decimals(self.results)
         at = f" at {self.results.column} {text_of(comparison.column)}"
         at = at if len(self.results.columns) > 1 else ""
         rows = f"{comparison.row.name} against {comparison.reference.name}"
         spent = [machine_epochs(row.settings) for row in (comparison.row, comparison.reference)]
         unlike = spent[0] != spent[1]
         epochs = f" ({spent[0]:g} against {spent[1]:g} machine-epochs)" if unlike else ""
+        diverged = [f"{comparison.diverged} {DIVERGED}"] if comparison.diverged else []
+        if found is None:
+            return f"{rows}{epochs}{at}: {''.join(diverged)}"
         least = comparison.detectable
-        told = [f"n = {summary.n}"]
+        told = [f"n = {found.summary.n}"]
         told += [] if self.claim.margin is None else [f"margin {self.claim.margin:g}"]
         told += [] if least is None else [f"detectable {least:.{places}f}"]
-        told += [f"{comparison.diverged} diverged"] if comparison.diverged else []
-        return f"{rows}{epochs}{at}: {interval(summary, places, '+')} ({', '.join(told)})"
+        told += diverged
+        return f"{rows}{epochs}{at}: {interval(found.summary, places, '+')} ({', '.join(told)})"
 
 
 def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answer]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -21,6 +22,7 @@ from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import (
     RUNS,
     LeftOut,
+    Run,
     Scan,
     completed_keys,
     is_plain,
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SELECTION = "selection"
-STAMP = "made_from.sha256"
+STAMP = "made_from.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class ReportResult:
         left_out: run folders, histories and figures that are not in it, and why.
         kept: completed trials of the ablation's whole report that have no run folder here, as in a
             clone: that report stays, and this one is in `SELECTION`.
+        whole: whether it is that of the whole ablation.
     """
 
     spec: AblationSpec
@@ -67,6 +70,7 @@ class ReportResult:
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
     kept: int = 0
+    whole: bool = True
 
     @property
     def place(self) -> str:
@@ -130,9 +134,10 @@ def report(
     try:
         require_real(folder / RUNS, results)
         kept = 0 if selection else len(completed_keys(folder / RUNS) - set(completed(frame)))
-        folder = folder / SELECTION if selection or kept else folder
+        whole = not (selection or kept)
+        folder = folder if whole else folder / SELECTION
         _make(results, folder / "figures")
-        return replace(_write(ablation.spec, folder, frame, found), kept=kept)
+        return replace(_write(ablation.spec, folder, frame, found), kept=kept, whole=whole)
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
 
@@ -215,11 +220,10 @@ def _figures(
 ) -> tuple[list[Path], list[LeftOut]]:
     """Draw the figures, unless those there are made from the same runs by the same code."""
     place = folder / "figures"
-    stamp = _stamp(spec, folder)
-    before = _stamped(place)
-    if before is not None and before[0] == stamp:
-        return [place / name for name in before[1]], []
     runs = [found.runs[key] for key in frame["key"] if key in found.runs]
+    stamp, before = _stamp(spec, folder, runs), _Stamp.read(place)
+    if before.made_from == stamp and all((place / name).is_file() for name in before.files):
+        return [place / name for name in before.files], list(before.left_out)
     metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
     names = tuple(spec.report.figures or figures)
     histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
@@ -228,9 +232,11 @@ def _figures(
         drawn, empty = _draw_all(names, place, results, frame, histories, len(all_results) > 1)
         paths += drawn
         left_out += empty
-    _remove_old(place, paths, before)
-    lines = "".join(f"{line}\n" for line in (stamp, *(path.name for path in paths)))
-    (place / STAMP).write_text(lines, encoding="utf-8")
+    names_now = tuple(path.name for path in paths)
+    for name in before.files:  # no other file is removed
+        if name not in names_now:
+            (place / name).unlink(missing_ok=True)
+    _Stamp(stamp, names_now, tuple(left_out)).write(place)
     return paths, left_out
 
 
@@ -253,31 +259,52 @@ def _draw_all(
     return paths, left_out
 
 
-def _stamp(spec: AblationSpec, folder: Path) -> str:
-    """Return the hash of all that figures follow from: runs, ablation, and this package."""
+@dataclass(frozen=True)
+class _Stamp:
+    """What the figures of an earlier report were made from, which they are, and what they lack."""
+
+    made_from: str = ""
+    files: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+    @classmethod
+    def read(cls, place: Path) -> _Stamp:
+        """Read the stamp of a folder; one that is missing or damaged is empty."""
+        try:
+            known = json.loads((place / STAMP).read_text(encoding="utf-8"))
+            files = [name for name in known["files"] if name == os.path.basename(name)]
+            left_out = [LeftOut(str(of), str(why)) for of, why in known["left_out"]]
+            return cls(str(known["made_from"]), tuple(files), tuple(left_out))
+        except (OSError, ValueError, TypeError, KeyError):
+            return cls()
+
+    def write(self, place: Path) -> None:
+        """Write it beside the figures."""
+        left_out = [(left.place, left.reason) for left in self.left_out]
+        known = {"made_from": self.made_from, "files": self.files, "left_out": left_out}
+        (place / STAMP).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def _stamp(spec: AblationSpec, folder: Path, runs: Sequence[Run]) -> str:
+    """Return the hash of all that figures follow from: runs, ablation, and this package.
+
+    Results and histories count by size and time of change: reading thousands is what a stamp saves.
+    """
     whole = hashlib.sha256((folder / RUNS).read_bytes())
     whole.update(spec.model_dump_json().encode())
+    for run in runs:
+        whole.update(repr([_state(run.folder.result), _state(run.folder.history)]).encode())
     package = resources.files("gapbench.report")
     with resources.as_file(package) as root:
         for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".mplstyle"):
+            if path.suffix in (".py", ".mplstyle", ".csv"):
                 whole.update(path.read_bytes())
     return whole.hexdigest()
 
 
-def _stamped(place: Path) -> tuple[str, list[str]] | None:
-    """Return what an earlier report stamped, if all its files are there."""
+def _state(path: Path) -> tuple[int, int] | None:
     try:
-        stamp, *names = (place / STAMP).read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+        found = path.lstat()
+    except OSError:
         return None
-    names = [name for name in names if name == os.path.basename(name)]
-    return (stamp, names) if all((place / name).is_file() for name in names) else None
-
-
-def _remove_old(place: Path, paths: Sequence[Path], before: tuple[str, list[str]] | None) -> None:
-    """Remove figures of an earlier report that are not drawn any more; no other file."""
-    kept: Mapping[str, Path] = {path.name: path for path in paths}
-    for name in before[1] if before is not None else ():
-        if name not in kept:
-            (place / name).unlink(missing_ok=True)
+    return found.st_size, found.st_mtime_ns

@@ -12,7 +12,15 @@ import pandas as pd
 from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
 from gapbench.report.published import Published, published_for
-from gapbench.report.records import COMPLETED, NOTHING, Record, differ, is_given, settings_of
+from gapbench.report.records import (
+    COMPLETED,
+    NOTHING,
+    Record,
+    differ,
+    is_given,
+    is_number,
+    settings_of,
+)
 from gapbench.report.section import Layout, SectionError, check_names, value_name
 from gapbench.report.stats import Summary
 from gapbench.tasks.task import Metric, tasks
@@ -170,7 +178,7 @@ def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tu
 
 
 def _check_measured(done: Sequence[Record], value: str, spec: AblationSpec) -> None:
-    if done and not any(is_number(trial, value) for trial in done):
+    if done and not any(is_number(trial.get(value)) for trial in done):
         metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
         reason = f"no trial has {value!r}: valid: {metrics}"
         raise SectionError(spec, ("report", "value"), reason)
@@ -196,7 +204,7 @@ def _cell(
     ablation: str,
     varying: Sequence[str],
 ) -> Cell:
-    done = [trial for trial in trials if trial["state"] == COMPLETED and is_number(trial, value)]
+    done = [t for t in trials if t["state"] == COMPLETED and is_number(t.get(value))]
     values = {t["seed"]: float(t[value]) for t in done if math.isfinite(t[value])}
     diverged = tuple(t["seed"] for t in done if not math.isfinite(t[value]))
     states: dict[str, int] = {}
@@ -205,9 +213,9 @@ def _cell(
             states[trial["state"]] = states.get(trial["state"], 0) + 1
     costs = {}
     for name in COSTS:
-        numbers = [float(t[name]) for t in done if is_given(t.get(name))]
-        if numbers:
-            costs[name] = sum(numbers) / len(numbers)
+        given = [t[name] for t in done if is_given(t.get(name)) and is_number(t[name])]
+        if given:
+            costs[name] = sum(map(float, given)) / len(given)
     return Cell(
         values=values,
         diverged=diverged,
@@ -217,9 +225,3 @@ def _cell(
         states=states,
         published=published_for(trials[0], metric.name, ablation, varying) if trials else None,
     )
-
-
-def is_number(trial: Record, name: str) -> bool:
-    """Say whether a trial has a number under `name`; NaN is one, the mark of a diverged run."""
-    value = trial.get(name)
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

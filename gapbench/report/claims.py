@@ -80,8 +80,10 @@ def _measured(answers: Mapping[str, Sequence[Answer]]) -> Iterator[dict[str, str
 
 
 def _rows(claim: Claim) -> str:
-    words = f"{settings_words(claim.better) or 'every sparse row'} against "
+    every = "every sparse row" if claim.than.get("method") == "dense" else "every other row"
+    words = f"{settings_words(claim.better) or every} against "
     words += settings_words({**claim.than, **claim.at})
+    words += "" if claim.margin is None else f", as good within {claim.margin:g}"
     equal = {None: "", "epochs": ", at equal machine-epochs", "train_flops": ", at equal FLOPs"}
     return words + equal[claim.equal]
 

@@ -22,7 +22,7 @@ from gapbench.errors import UserError
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
-from gapbench.report.records import COMPLETED, plain, records_of
+from gapbench.report.records import COMPLETED, is_number, plain, records_of
 from gapbench.report.workers import without_gc
 
 RUNS = "runs.csv"
@@ -30,6 +30,7 @@ PARTS = (
     "sparsity", "density", "parameters", "cost", "exploration", "digest", "environment",
     "signatures",
 )  # fmt: skip
+NUMBERS = ("sparsity", "density", "parameters", "cost", "exploration")  # parts that hold no words
 # what a result says of how it came about
 PROVENANCE = (
     "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command", "data_sha256", "finished",
@@ -181,9 +182,7 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
     if not isinstance(result, dict) or result.get("key") != folder.path.name:
         raise UserError("result.json belongs to another trial")
     metrics = result.get("metrics")
-    if not isinstance(metrics, dict) or not all(
-        isinstance(value, (int, float)) for value in metrics.values()
-    ):
+    if not isinstance(metrics, dict) or not all(map(is_number, metrics.values())):
         raise UserError("result.json has no metrics")
     for part in PARTS:
         if not isinstance(result.get(part, {}), dict):
@@ -191,6 +190,9 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
     layers = result.get("density", {}).get("layers", {})
     if not isinstance(layers, dict) or not all(map(_is_layer, layers.values())):
         raise UserError("result.json: density of layers is damaged")
+    for name, value in _quantities(result):
+        if value is not None and not is_number(value):
+            raise UserError(f"result.json: {name} is no number")
     return {**result, "environment": _shareable(result.get("environment", {}))}
 
 
@@ -208,8 +210,18 @@ def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_layer(value: object) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(value.get(name), (int, float)) for name in ("density", "numel")
+        is_number(value.get(name)) for name in ("density", "numel")
     )
+
+
+def _quantities(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Yield what has to be a number, where it is given at all."""
+    for part in NUMBERS:
+        for name, value in result.get(part, {}).items():
+            if not isinstance(value, dict):
+                yield f"{part}/{name}", value
+    for name in ("epochs", "wall_epochs", "seconds"):
+        yield name, result.get(name)
 
 
 # -- one row a trial -----------------------------------------------------------------------------

@@ -23,9 +23,11 @@ class Comparison:
     Attributes:
         difference: row minus reference; None where no seed of both has run.
         diverged: seeds of either that are in no difference, since a value is not finite.
-        p_holm: of the difference, corrected for all comparisons asked for together, run or not.
+        p_holm: of the difference, corrected for all comparisons asked for together on one task,
+            run or not.
         detectable: the smallest true difference that the paired t-test finds at this n with 80 %
-            power at the level of Holm's first step, for the standard deviation that was measured.
+            power at the level of Holm's first step, for the standard deviation that was measured;
+            None where there is a margin, which is what has to be found.
         verdict: where the question is whether a row is as good, "better" means that it is, and
             "worse" that it is worse by more than the margin.
     """
@@ -38,6 +40,11 @@ class Comparison:
     p_holm: float | None
     detectable: float | None
     verdict: Verdict
+
+    @property
+    def run(self) -> bool:
+        """Whether it says something: a difference, or that its seeds have diverged."""
+        return self.difference is not None or self.diverged > 0
 
 
 def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Comparison]:
@@ -76,6 +83,16 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
     ]
     at, like = claim.at.get(results.column), claim.equal == "train_flops"
     return _compared(results, pairs, at, like, claim.margin)
+
+
+def unfinished(results: Results, claim: Claim) -> bool:
+    """Say whether rows that a claim is about have still to run."""
+    sides = {**claim.at, **claim.better}, {**claim.at, **claim.than}
+    return any(
+        not cell.n_run
+        for row, _, cell in results.cells()
+        if any(_fits(results, row, side) for side in sides)
+    )
 
 
 def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) -> bool:
@@ -175,8 +192,6 @@ def _compared(
     ):
         mean = bound if difference is None else difference.summary.mean
         word = stats.verdict(mean - bound, p_holm, higher)
-        # survivors look well: no word in favour of a side of which seeds have diverged
-        survivors = {"better": mine.diverged, "worse": theirs.diverged}.get(word)
         comparison = Comparison(
             row=row,
             reference=other,
@@ -185,10 +200,16 @@ def _compared(
             diverged=len({*mine.diverged, *theirs.diverged}),
             p_holm=p_holm,
             detectable=None if margin else _detectable(difference, len(found)),
-            verdict="no difference shown" if survivors else word,
+            verdict=_believed(word, mine, theirs),
         )
         comparisons.append(comparison)
     return comparisons
+
+
+def _believed(word: Verdict, mine: Cell, theirs: Cell) -> Verdict:
+    """Return a verdict, but none in favour of a side whose seeds diverged: survivors look well."""
+    survivors = {"better": mine.diverged, "worse": theirs.diverged}.get(word)
+    return "no difference shown" if survivors else word
 
 
 def _detectable(difference: Difference | None, tests: int) -> float | None:

@@ -12,7 +12,7 @@ from gapbench.experiments.schema import AblationSpec
 from gapbench.report.answers import answers_of
 from gapbench.report.cells import COSTS, Cell, Results
 from gapbench.report.comparisons import Comparison, to_baseline
-from gapbench.report.tables import CLAIM_WORDS
+from gapbench.report.tables import claim_word
 
 Line = dict[str, Any]
 
@@ -42,7 +42,7 @@ def cells_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
 def answers_csv(all_results: Sequence[Results], spec: AblationSpec) -> str:
     """Return what was compared to answer the ablation's questions, one line a comparison.
 
-    `p_holm` is corrected for the `comparisons` of one question, run or not.
+    `p_holm` is corrected for the `comparisons` of one question on one task, run or not.
     """
     return _csv(ANSWER, _answers(all_results, spec))
 
@@ -95,7 +95,6 @@ def _numbers(cell: Cell) -> Line:
 def _answers(all_results: Sequence[Results], spec: AblationSpec) -> Iterator[Line]:
     for answer in answers_of(spec, all_results):
         for comparison in answer.comparisons:
-            run = comparison.difference is not None
             yield {
                 "ablation": answer.results.ablation,
                 "task": answer.results.task,
@@ -109,7 +108,7 @@ def _answers(all_results: Sequence[Results], spec: AblationSpec) -> Iterator[Lin
                 "comparisons": len(answer.comparisons),
                 **_difference(comparison),
                 "diverged": comparison.diverged,
-                "answer": CLAIM_WORDS[comparison.verdict] if run else None,
+                "answer": claim_word(comparison) if comparison.run else None,
             }
 
 

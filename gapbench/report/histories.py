@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import NoneType
 from typing import Any
 
 import pandas as pd
 
 from gapbench.report.collect import LeftOut, Run, is_plain
+from gapbench.report.records import is_number
 from gapbench.report.workers import without_gc
 
 KINDS = ("epoch", "change")  # of lines
@@ -113,11 +113,14 @@ def _is_line(value: object) -> bool:
     return (
         isinstance(value, dict)
         and value.get("kind") in KINDS
-        and isinstance(value.get("epoch"), (int, float))
-        and isinstance(value.get("iou"), (dict, NoneType))
-        and isinstance(value.get("before"), (dict, NoneType))
-        and isinstance(value.get("after"), (dict, NoneType))
+        and is_number(value.get("epoch"))
+        and all(_is_numbers(value.get(name)) for name in ("iou", "before", "after"))
     )
+
+
+def _is_numbers(value: object) -> bool:
+    """Say whether this is numbers by name, or nothing."""
+    return value is None or (isinstance(value, dict) and all(map(is_number, value.values())))
 
 
 def _add_layers(layers: Columns, key: str, result: Mapping[str, Any]) -> None:

@@ -15,6 +15,16 @@ COST = (
     "density is over the layers that are pruned, the whole model's over all parameters. Coverage "
     "is the share of prunable weights that were active at some time."
 )
+COLUMNS = (
+    "Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean over "
+    "standard deviation of the differences"
+)
+DETECTABLE = (
+    f"detectable: the smallest true difference that would be found at this n with "
+    f"{100 * stats.POWER:g} % power, at the level of the correction's first step and with the "
+    "spread seen"
+)
+UNTESTED = "No comparison has two seeds or more that differ: nothing can be tested."
 
 
 def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
@@ -73,17 +83,11 @@ def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False)
         comparisons: those of one grid.
         explained: whether a grid above says already what its columns are.
     """
-    if not _tested(comparisons):
-        return ("No comparison has two seeds or more that differ: nothing can be tested.",)
+    if not tested(comparisons):
+        return (UNTESTED,)
     if explained:
         return (f"{_corrected(comparisons)}; columns as above.",)
-    return (
-        f"Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean "
-        f"over standard deviation of the differences; paired t-test, {_corrected(comparisons)}; "
-        f"detectable: the smallest true difference that would be found at this n with "
-        f"{100 * stats.POWER:g} % power, at the level of the correction's first step and with the "
-        "spread seen.",
-    )
+    return (f"{COLUMNS}; p: paired t-test, {_corrected(comparisons)}; {DETECTABLE}.",)
 
 
 def claim_notes(
@@ -102,20 +106,23 @@ def claim_notes(
             like = f"within {100 * LIKE_FLOPS:g} % of each other"
             return (f"No rows that have run spend alike: {like}.",)
         return ("No rows of this table answer it.",)
-    if claim.margin is None or not _tested(comparisons):
+    if claim.margin is None or not tested(comparisons):
         return comparison_notes(comparisons, explained)
     points = "points" if unit == "%" else unit
+    columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. "
     return (
-        f"As good: worse by less than {claim.margin:g} {points}. p: paired t-test of a difference "
-        f"of just that, {_corrected(comparisons)}; contradicted: worse by more.",
+        f"{columns}As good: worse by less than {claim.margin:g} {points}. p: paired t-test of a "
+        f"difference of just that, where the effect size is about none, {_corrected(comparisons)}; "
+        "contradicted: worse by more.",
     )
 
 
-def _tested(comparisons: Sequence[Comparison]) -> int:
+def tested(comparisons: Sequence[Comparison]) -> int:
+    """Return how many comparisons could be tested."""
     return sum(c.p_holm is not None for c in comparisons)
 
 
 def _corrected(comparisons: Sequence[Comparison]) -> str:
-    count, tested = len(comparisons), _tested(comparisons)
+    count, known = len(comparisons), tested(comparisons)
     words = f"Holm-corrected for {count} comparison{'s' if count > 1 else ''}"
-    return words + (f", {tested} of which can be tested" if tested < count else "")
+    return words + (f", {known} of which can be tested" if known < count else "")

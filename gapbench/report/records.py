@@ -51,6 +51,11 @@ def is_given(value: object) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
+def is_number(value: object) -> bool:
+    """Say whether a value is a number; NaN is one, the mark of a diverged run."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def machine_epochs(trial: Mapping[str, Any]) -> float:
     """Return a trial's machine-epochs; RigL's are its epochs as often as it multiplies them."""
     multiplier = trial.get("multiplier")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -13,15 +14,25 @@ from gapbench.report.tables import Grid, Table, Text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&])")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': r"\texttt{\char34}",  # of the fonts that every LaTeX has, only this has a straight one
     "–": r"\textendash{}", "—": r"\textemdash{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$",
-    "κ": r"$\kappa$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}", "→": r"$\rightarrow$",
+    "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "‘": r"\textquoteleft{}",
+    "’": r"\textquoteright{}", "ß": r"\ss{}", "æ": r"\ae{}", "ø": r"\o{}", "ł": r"\l{}",
+    "≈": r"$\approx$", "≠": r"$\neq$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}",
+    "→": r"$\rightarrow$",
 }  # fmt: skip
+_GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"
+_GREEK_NAMES = """
+alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon
+phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega
+"""
+_MATHS = dict(zip(_GREEK, _GREEK_NAMES.split(), strict=True))
+_ACCENTS = dict(zip("\u0300\u0301\u0302\u0303\u0308\u030a\u030c\u0327", "`'^~\"rvc", strict=True))
 _LABEL = re.compile(r"[^\w:.-]", re.ASCII)  # what a label cannot hold
 _MINUS = re.compile(r"(?<!\S)-(?=\d)")
 _LIGATURE = re.compile(r"(?<=[-`',!?])(?=[-`',])")  # within what TeX would make one sign of
@@ -94,7 +105,19 @@ def latex(tables: Sequence[Table]) -> str:
 def tex_escape(text: str) -> str:
     """Return `text` so that LaTeX prints it as it is; a minus sign is as long as a plus."""
     text = _MINUS.sub("−", " ".join(text.split()))
-    return _LIGATURE.sub("{}", "".join(_LATEX.get(sign, sign) for sign in text))
+    return _LIGATURE.sub("{}", "".join(map(_tex_sign, text)))
+
+
+def _tex_sign(sign: str) -> str:
+    """Return a sign as plain LaTeX prints it; of those that its fonts lack, the code point."""
+    if sign in _LATEX or (sign.isascii() and sign.isprintable()):
+        return _LATEX.get(sign, sign)
+    if sign in _MATHS:
+        return rf"$\{_MATHS[sign]}$"
+    parts = unicodedata.normalize("NFD", sign)
+    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
+        return rf"\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
+    return rf"\texttt{{U+{ord(sign):04X}}}"
 
 
 def _tex_grid(grid: Grid, label: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from gapbench.errors import UserError, choose
-from gapbench.experiments.store import RunFolder
+from gapbench.experiments.store import RunFolder, one_key
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import methods, options_model
 from gapbench.report.collect import (
@@ -126,13 +126,7 @@ def find_original(results: Path, key: str) -> Original:
         for row in read_runs(path).to_dict("records"):
             if row["state"] == COMPLETED:
                 rows.setdefault(str(row["key"]), (path, {str(n): v for n, v in row.items()}))
-    known = sorted({*folders, *rows})
-    found = [name for name in known if name.startswith(key)]
-    if not found:
-        raise UserError(f"{results}: {choose('trial', key, known[:20])}")
-    if len(found) > 1:
-        raise UserError(f"trial {key}: more than one key begins so: {', '.join(found[:5])}")
-    (name,) = found
+    name = one_key(results, key, sorted({*folders, *rows}))
     run, reason = _run_in(folders[name]) if name in folders else (None, "")
     if run is not None:
         return Original(run.trial, run.folder.path, dict(measured(run.result)), run.folder)

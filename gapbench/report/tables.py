@@ -1,4 +1,4 @@
-"""Results as grids of text, the same for every format, and as a CSV of full numbers."""
+"""Results as grids of text, the same for every format."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
 from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_baseline
-from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes
+from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes, tested
 from gapbench.report.published import Published
 from gapbench.report.records import NOTHING, text_of
 from gapbench.report.stats import Summary, Verdict
 
-NOT_RUN = "not run"
+NOT_RUN, DIVERGED = "not run", "diverged"
 HEADS = {
     "label": "method",
     "partitions": "κ",
@@ -74,12 +74,20 @@ def table_of(results: Results, spec: AblationSpec) -> Table:
     comparisons = to_baseline(results, spec.report.baseline)
     if comparisons:
         grids.append(_comparison_grid(results, comparisons, spec.report.baseline))
-    explained = bool(comparisons)
+    explained = bool(tested(comparisons))
     for claim in spec.claims:
-        grids.append(_claim_grid(results, claim, explained))
-        explained = explained or bool(grids[-1].body)
+        found = of_claim(results, claim)
+        grids.append(_claim_grid(results, claim, found, explained))
+        explained = explained or bool(tested(found))
     grids.append(_cost_grid(results))
     return Table(results.ablation, results.question, results.task, tuple(grids))
+
+
+def claim_word(comparison: Comparison) -> str:
+    """Return what a comparison says to the question of a claim."""
+    if comparison.difference is None:
+        return DIVERGED if comparison.run else NOT_RUN
+    return CLAIM_WORDS[comparison.verdict]
 
 
 def settings_words(fields: Mapping[str, object]) -> str:
@@ -167,7 +175,7 @@ def _measured(cell: Cell, results: Results) -> Text:
         return Text(NOT_RUN + failed)
     diverged = f", {len(cell.diverged)} diverged" if cell.diverged else ""
     if cell.summary is None:
-        return Text(f"diverged{partly}{failed}")
+        return Text(f"{DIVERGED}{partly}{failed}")
     words = interval(cell.summary, decimals(results))
     return Text(words + partly + diverged + failed, cell.summary.mean)
 
@@ -194,16 +202,18 @@ def _comparison_grid(
     )
 
 
-def _claim_grid(results: Results, claim: Claim, explained: bool) -> Grid:
+def _claim_grid(
+    results: Results, claim: Claim, comparisons: Sequence[Comparison], explained: bool
+) -> Grid:
     """Return the comparisons that answer a claim's question.
 
     Args:
         results: of one task.
         claim: the question.
+        comparisons: those that answer it.
         explained: whether a grid above says already what its columns are.
     """
-    comparisons = of_claim(results, claim)
-    lines = [(*_compared(results, c), _verdict(c, CLAIM_WORDS[c.verdict])) for c in comparisons]
+    lines = [(*_compared(results, c), _verdict(c, claim_word(c))) for c in comparisons]
     return Grid(
         title=f"{claim.asks} ({claim.source or 'a question of this suite'}; {results.task})",
         head=(*_comparison_heads(results), "answer"),
@@ -229,12 +239,11 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
         Text(comparison.reference.name),
         _field(text_of(comparison.column)),
     )
+    diverged = f"{comparison.diverged} {DIVERGED}" if comparison.diverged else ""
     if found is None:
-        return (*names, Text("0", 0.0), Text(NOT_RUN), *[Text(NOTHING)] * 4)
+        return (*names, Text("0", 0.0), Text(diverged or NOT_RUN), *[Text(NOTHING)] * 4)
     summary = found.summary
-    words = interval(summary, places, "+")
-    if comparison.diverged:
-        words += f", {comparison.diverged} diverged"
+    words = ", ".join(filter(None, (interval(summary, places, "+"), diverged)))
     return (
         *names,
         Text(str(summary.n), float(summary.n)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gapbench.tasks.task import Batch, Metric, Recipe, Split, Task
 
@@ -20,15 +20,53 @@ if TYPE_CHECKING:
     from gapbench.tasks.images.memory import Labelled
 
 
+class Dataset(Protocol):
+    """The splits of a task, loaded.
+
+    Attributes:
+        digest: sha256 over the data and their split.
+    """
+
+    digest: str
+
+    def batches(
+        self, seed: int, *, batch_size: int, start: int, rank: int, world: int
+    ) -> Iterator[Images]:
+        """Yield this rank's slice of every training batch of the epoch of `seed`."""
+        ...
+
+    def examples(self, split: Split) -> Iterator[Images]:
+        """Yield a split without augmentation."""
+        ...
+
+
 class Classification(Task):
     """A task with one label per image; a batch is (images, labels)."""
 
     kind = "image"
     metric = Metric("accuracy")
 
-    @abstractmethod
+    _dataset: Dataset  # what `load` makes
+
+    def data_digest(self) -> str:
+        """Return the dataset's sha256."""
+        return self._dataset.digest
+
+    def batches(
+        self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
+    ) -> Iterator[Batch]:
+        """Yield this rank's slice of every batch; the last, incomplete batch is left out.
+
+        Raises:
+            UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
+        """
+        return self._dataset.batches(
+            seed, batch_size=batch_size, start=start, rank=rank, world=world
+        )
+
     def examples(self, split: Split) -> Iterator[Images]:
         """Yield the images of `split`, as they are, with their labels, in large batches."""
+        return self._dataset.examples(split)
 
     def loss(self, model: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
         """Return the mean cross-entropy of a batch, with the recipe's label smoothing."""
@@ -72,23 +110,3 @@ class InMemoryImages(Classification):
         from gapbench.tasks.images.memory import InMemoryDataset
 
         self._dataset = InMemoryDataset(self.read(), device, shift=self.shift, flip=self.flip)
-
-    def data_digest(self) -> str:
-        """Return the sha256 over pixels and labels of all splits, before normalisation."""
-        return self._dataset.digest
-
-    def batches(
-        self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
-        """Yield this rank's slice of every batch; the last, incomplete batch is left out.
-
-        Raises:
-            UserError: if the ranks cannot share a batch equally.
-        """
-        return self._dataset.batches(
-            seed, batch_size=batch_size, start=start, rank=rank, world=world
-        )
-
-    def examples(self, split: Split) -> Iterator[Images]:
-        """Yield a split in batches of at most 1000."""
-        return self._dataset.examples(split)

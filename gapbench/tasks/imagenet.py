@@ -5,7 +5,6 @@ The values of the recipe, their sources and how to lay out the data: docs/imagen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +12,11 @@ from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
 from gapbench.tasks.classification import Classification
 from gapbench.tasks.imagenet_files import Tree, find_root, read_trees
-from gapbench.tasks.task import Batch, Recipe, Resources, Split, task
+from gapbench.tasks.task import Recipe, Resources, task
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-    from gapbench.tasks.images.batching import Images
 
 IMAGES = 1_281_167  # for training; the official validation set is the test split
 VALIDATION = 10_000
@@ -130,28 +127,6 @@ class ImageNet(Classification):
             size=self.image_size,
             mixup=self.mixup,
         )
-
-    def data_digest(self) -> str:
-        """Return the sha256 over the files' relative paths and sizes, and the split."""
-        return self._dataset.digest
-
-    def batches(
-        self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
-    ) -> Iterator[Batch]:
-        """Yield this rank's slice of every batch; the last, incomplete batch is left out.
-
-        Images of one slice are mixed with each other, all of a batch in the same proportion.
-
-        Raises:
-            UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
-        """
-        return self._dataset.batches(
-            seed, batch_size=batch_size, start=start, rank=rank, world=world
-        )
-
-    def examples(self, split: Split) -> Iterator[Images]:
-        """Yield a split, cut at the centre, in batches of at most 256."""
-        return self._dataset.examples(split)
 
     def _trees(self, data_dir: Path | None = None) -> tuple[Tree, Tree]:
         trees = read_trees(find_root("imagenet", data_dir), self.classes)

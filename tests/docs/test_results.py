@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def test_every_figure_and_page_is_there_and_names_no_folder_of_a_machine():
     assert (MINI / "README.md").is_file()
     for file in FILES:
         folder = MINI / file.stem
-        names = (folder / "figures" / "made_from.sha256").read_text().splitlines()[1:]
+        names = json.loads((folder / "figures" / "made_from.json").read_text())["files"]
         assert all((folder / "figures" / name).is_file() for name in names)
     texts = [path.read_text() for path in MINI.rglob("*") if path.suffix in (".csv", ".html")]
     assert not any(place in text for text in texts for place in ("/home/", "/root/", "/tmp/"))

@@ -83,6 +83,8 @@ def test_at_equal_flops_rows_within_five_percent_are_compared(
     costs["rigl"] = 0.3
     rows = [(method, {}, [80.0, 81.0, 82.0]) for method in costs]
     assert answer(results(tmp_path / "all", *rows), **claim).verdict == "no rows of like FLOPs"
+    others = answer(results(tmp_path / "others", *rows, ("set", {}, [])), **claim)
+    assert others.verdict == "no rows of like FLOPs"  # the claim is not about SET
     none = answer(results(tmp_path / "none", ("c_gap", {}, []), ("rigl", {}, [])), **claim)
     assert none.comparisons == () and none.verdict == "not run"
 
@@ -127,6 +129,30 @@ def test_seeds_that_diverged_are_told_and_forbid_a_word_in_favour(tmp_path: Path
     assert claim.verdict == "not resolved" and claim.differences.endswith("1 diverged)")
     other = answer(found, better={"method": "rigl"}, than={"method": "c_gap"})
     assert other.verdict == "not resolved"
+
+
+def test_a_row_all_of_whose_seeds_diverged_has_run(tmp_path: Path) -> None:
+    nan = float("nan")
+    dense, lost = ("dense", {}, [90.0, 90.2, 90.1]), ("c_gap", {}, [nan] * 3)
+    found = results(tmp_path, dense, lost, ("rigl", {}, [70.0, 70.1, 70.3]), ("static", {}, []))
+    one = answer(found, better={"method": "c_gap"}, than={"method": "dense"})
+    assert (one.verdict, one.differences) == (
+        "diverged",
+        "C-GaP, uniform against Dense: 3 diverged",
+    )
+    every = answer(found, than={"method": "dense"}, margin=0.5)
+    words = "not resolved (diverged in 1 of 2, contradicted in 1 of 2); 1 not run"
+    assert every.verdict == words
+    assert every.differences.startswith("C-GaP, uniform against Dense: 3 diverged; RigL,")
+
+
+def test_a_question_about_any_row_is_open_until_all_have_run(tmp_path: Path) -> None:
+    dense, rigl = ("dense", {}, [90.0, 90.2, 90.1]), ("rigl", {}, [70.0, 70.1, 70.3])
+    found = results(tmp_path / "all", dense, rigl)
+    assert answer(found, than={"method": "dense"}, margin=0.5).verdict == "contradicted"
+    found = results(tmp_path / "some", dense, rigl, ("static", {}, []))
+    open_ = answer(found, than={"method": "dense"}, margin=0.5)
+    assert open_.verdict == "not resolved (contradicted in 1 of 1); 1 not run"
 
 
 def test_unlike_epochs_stand_beside_the_difference(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -93,8 +94,42 @@ def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> No
     assert png.stat().st_mtime != 1
 
 
+def test_what_figures_lack_is_told_each_time(tmp_path: Path) -> None:
+    both = ablation(figures=("means", "branch_iou"))
+    entries = entries_of(tmp_path)
+    history = tmp_path / "runs" / entries[0].trial.key / "history.jsonl"
+    history.write_text(history.read_text() + "damaged\n")
+    first = report(both, "mini", entries, tmp_path)
+    places = {left.place for left in first.left_out}
+    assert places == {f"runs/{entries[0].trial.key}/history.jsonl", "figures/branch_iou"}
+    assert report(both, "mini", entries, tmp_path).left_out == first.left_out
+
+
+def test_a_changed_history_is_drawn_anew(tmp_path: Path) -> None:
+    curves = ablation(figures=("anytime",))
+    entries = entries_of(tmp_path)
+    texts = {path: path.read_text() for path in tmp_path.glob("runs/*/history.jsonl")}
+    for path in texts:
+        path.unlink()
+    made = report(curves, "mini", entries, tmp_path)
+    assert not list((made.folder / "figures").glob("anytime*"))
+    for path, text in texts.items():
+        path.write_text(text)
+    report(curves, "mini", entries, tmp_path)
+    assert (made.folder / "figures" / "anytime.svg").is_file()
+
+
+@pytest.mark.parametrize("stamp", ["", "[]", '{"made_from": "0", "files": 1}', '{"files": [1]}'])
+def test_a_damaged_stamp_counts_for_nothing(tmp_path: Path, stamp: str) -> None:
+    made = make(tmp_path)
+    (made.folder / "figures" / build.STAMP).write_text(stamp)
+    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
+    assert set(report(ablation(), "mini", entries, tmp_path).paths) == set(made.paths)
+
+
 def test_a_figure_that_is_not_asked_for_any_more_goes(tmp_path: Path) -> None:
     made = make(tmp_path)
+    (made.folder / "figures" / "means.png").unlink()  # the others go all the same
     (made.folder / "figures" / "mine.png").write_bytes(b"kept")
     entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
     report(ablation(figures=("coverage",)), "mini", entries, tmp_path)
@@ -172,7 +207,8 @@ def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
     precious = made.folder / "precious"
     precious.write_text("kept")
     stamp = made.folder / "figures" / build.STAMP
-    stamp.write_text("0\n../precious\nmeans.png\n")
+    known = {"made_from": "0", "files": ["../precious", "means.png"], "left_out": []}
+    stamp.write_text(json.dumps(known))
     entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
     report(ablation(figures=("coverage",)), "mini", entries, tmp_path)
     assert precious.read_text() == "kept"

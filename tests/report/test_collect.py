@@ -90,6 +90,22 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert len(found) == 10
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("cost", "train_flops_ratio", "fast"), ("exploration", "coverage", True),
+     (None, "seconds", "long"), (None, "epochs", [1])],
+)  # fmt: skip
+def test_a_quantity_that_is_no_number_is_named(
+    tmp_path: Path, part: str | None, name: str, value: object
+) -> None:
+    folder = write_run(tmp_path, trial_of(), 88.0)
+    result = json.loads((folder / "result.json").read_text())
+    (result if part is None else result[part])[name] = value
+    (folder / "result.json").write_text(json.dumps(result))
+    where = name if part is None else f"{part}/{name}"
+    assert reasons(tmp_path) == {f"runs/{folder.name}": f"result.json: {where} is no number"}
+
+
 def test_links_out_of_the_results_folder_are_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     inside = tmp_path / "results"
@@ -103,6 +119,10 @@ def test_links_out_of_the_results_folder_are_not_followed(tmp_path: Path) -> Non
     (folder / "result.json").symlink_to(secret)
     assert scan(inside).runs == {}
     assert set(reasons(inside)) == {f"runs/{stolen.name}", f"runs/{folder.name}"}
+    waiting = write_trial(inside, trial_of(seed=2))
+    (outside / "status").write_text(json.dumps({"state": "failed"}))
+    (waiting / "status.json").symlink_to(outside / "status")
+    assert scan(inside).states == {waiting.name: "planned"}
 
 
 def test_a_history_behind_a_link_is_not_read(tmp_path: Path) -> None:
@@ -142,13 +162,15 @@ def test_lines_of_other_kinds_are_not_read(tmp_path: Path) -> None:
 def test_history_values_of_a_wrong_type_are_no_numbers(tmp_path: Path) -> None:
     folder = write_run(tmp_path, trial_of(), 88.0)
     wrong = {"kind": "epoch", "epoch": 5, "coverage": "much", "val/accuracy": [1]}
-    worse = {"kind": "change", "epoch": 5, "event": "prune", "iou": "high"}
+    worse = {"kind": "change", "epoch": 5, "event": "prune"}
+    values = ({"iou": "high"}, {"iou": {"fc.weight": None}}, {"before": {"val/accuracy": "x"}})
     with open(folder / "history.jsonl", "a") as file:
-        file.write(f"{json.dumps(wrong)}\n{json.dumps(worse)}\n")
+        for line in (wrong, *({**worse, **value} for value in values)):
+            file.write(f"{json.dumps(line)}\n")
     found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
     assert math.isnan(found.curves["val/accuracy"].iloc[-1])
     assert math.isnan(found.curves["coverage"].iloc[-1])
-    assert found.left_out[0].reason.startswith("1 of ")
+    assert found.left_out[0].reason.startswith("3 of ")
 
 
 def test_histories_hold_curves_changes_and_layers(tmp_path: Path) -> None:

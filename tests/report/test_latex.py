@@ -60,6 +60,7 @@ def table_with(*names: str, columns: int = 1) -> Table:
 def test_tables_compile_and_fit_the_page_whatever_the_values_are(tmp_path: Path) -> None:
     entries = []
     names = [r"<b>50% & $x_1$ | \alpha{} #1</b> ~^", "[x] κ – — ± × ≥ … “q” \"r\" 'naïve'"]
+    names += ["α = ½ of Λ, Łódź, façade, 日本語, ✓, ∑\N{COMBINING TILDE}\x07"]
     names += ["*starred, and a long name: gradual pruning from dense, global magnitude"]
     for name in names:
         for seed in range(2):
@@ -102,6 +103,11 @@ def test_stars_hyphens_and_quotes_are_printed_one_by_one(tmp_path: Path) -> None
 def test_negative_numbers_have_a_minus_and_names_keep_their_hyphens() -> None:
     assert render.tex_escape("-0.44 ± 0.49") == r"$-$0.44 $\pm$ 0.49"
     assert render.tex_escape("C-GaP-2, t-interval -x") == "C-GaP-2, t-interval -x"
+
+
+def test_a_sign_that_no_font_has_is_its_code_point() -> None:
+    assert render.tex_escape("α = Λ") == r"$\alpha$ = $\Lambda$"
+    assert render.tex_escape("é日") == r"\'{e}\texttt{U+65E5}"
 
 
 def test_long_heads_and_names_take_several_lines_and_values_one() -> None:

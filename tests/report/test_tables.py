@@ -19,7 +19,7 @@ from gapbench.report.stats import difference, summary
 from gapbench.report.tables import Table, table_of
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
-NASTY = r"<b>50% & $x_1$ | \alpha{} #1</b> [a] ~^"
+NASTY = r"<b>50% & $x_1$ | \alpha{} #1</b> [a] ~^ &lt;"
 
 
 def table(tmp_path: Path, entries: list[Entry], spec: AblationSpec) -> Table:
@@ -114,6 +114,33 @@ def test_the_claim_gets_a_grid_of_its_own(tmp_path: Path) -> None:
     assert texts(found, 1)[0][-1] == "contradicted"
 
 
+def test_a_claim_about_a_row_that_diverged_says_so(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [math.nan] * 3)
+    entries += write(tmp_path, "one", [90.0, 90.2, 90.1], partitions=1)
+    claim = {"asks": "Four?", "better": {"partitions": 4}, "than": {"partitions": 1}}
+    spec = spec_of(rows=["label"], claims=[claim])
+    found = table(tmp_path, entries, spec)
+    assert texts(found, 1)[0][3:] == ["0", "3 diverged", "–", "–", "–", "–", "–"]
+    results = results_of(runs_frame(entries, scan(tmp_path)), spec)
+    [line] = csv.DictReader(io.StringIO(answers_csv(results, spec)))
+    assert (line["answer"], line["diverged"], line["difference"]) == ("diverged", "3", "")
+
+
+def test_what_columns_mean_stands_below_the_first_that_has_them(tmp_path: Path) -> None:
+    entries = write(tmp_path, "dense", [90.0, 90.2, 90.1], method="dense")
+    entries += write(tmp_path, "four", [90.0, 90.1, 90.3])
+    entries += write(tmp_path, "one", [89.0], partitions=1)
+    sides = {"better": {"partitions": 4}, "than": {"method": "dense"}}
+    none = {"asks": "One seed?", "better": {"partitions": 1}, "than": {"method": "dense"}}
+    within, more = {"asks": "As good?", **sides, "margin": 0.5}, {"asks": "Better?", **sides}
+    spec = spec_of(rows=["label"], baseline={"partitions": 1}, claims=[none, within, more])
+    notes = [" ".join(grid.notes) for grid in table(tmp_path, entries, spec).grids[1:-1]]
+    assert ["effect size: mean" in note for note in notes] == [False, False, True, False]
+    assert "nothing can be tested" in notes[0] and "nothing can be tested" in notes[1]
+    assert notes[2].endswith("contradicted: worse by more.")
+    assert notes[3] == "Holm-corrected for 1 comparison; columns as above."
+
+
 def test_cost_and_density_have_a_grid(tmp_path: Path) -> None:
     entries = write(tmp_path, "a", [88.0, 89.0])
     grid = table(tmp_path, entries, spec_of(rows=["label"])).grids[-1]
@@ -164,14 +191,14 @@ def nasty(tmp_path: Path) -> Table:
 
 def test_markdown_shows_special_characters_literally(nasty: Table) -> None:
     line = next(line for line in render.markdown([nasty]).splitlines() if "alpha" in line)
-    escaped = r"\<b\>50% & \$x\_1\$ \| \\alpha{} \#1\</b\> \[a\] \~^"
+    escaped = r"\<b\>50% \& \$x\_1\$ \| \\alpha{} \#1\</b\> \[a\] \~^ \&lt;"
     assert line.startswith(f"| {escaped} | 88.30 ±")
 
 
 def test_html_shows_special_characters_literally(nasty: Table) -> None:
     text = render.html_tables([nasty])
     assert "<b>" not in text
-    assert "&lt;b&gt;50% &amp; $x_1$ | \\alpha{} #1&lt;/b&gt; [a] ~^" in text
+    assert "&lt;b&gt;50% &amp; $x_1$ | \\alpha{} #1&lt;/b&gt; [a] ~^ &amp;lt;" in text
     assert 'data-value="88.3' in text
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gapbench.errors import NotInstalled, UserError, choose
+from gapbench.errors import NothingFound, NotInstalled, UserError, choose
 from gapbench.options import (
     RESULTS,
     KeyArgument,
@@ -67,6 +67,7 @@ def report(
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
+    _named_apart(given)
     if results != RESULTS:
         require_folder(results)
     console, found = Console(highlight=False, markup=False), scan(results)
@@ -76,7 +77,13 @@ def report(
         print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
     specs, made = [], []
     for file in given:
-        spec, one = _report_one(file, (scale, set_ or (), only or (), seeds), results, found)
+        try:
+            spec, one = _report_one(file, (scale, set_ or (), only or (), seeds), results, found)
+        except NothingFound as error:
+            if files:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+            continue
         specs.append(spec)
         if one is None:
             continue
@@ -104,19 +111,41 @@ def _report_one(
     results: Path,
     found: Scan,
 ) -> tuple[AblationSpec, ReportResult | None]:
-    """Write the report of one ablation; None where a package that it needs is missing."""
+    """Write the report of one ablation; None where a package that it needs is missing.
+
+    Raises:
+        NothingFound: if `picked` fits no trial, or all that is reported of it ran elsewhere.
+        UserError: about whatever does not fit.
+    """
     from gapbench.experiments.ablation import read
     from gapbench.report.build import report as build
+    from gapbench.report.collect import RUNS, completed_keys
 
     try:
         ablation, scale, entries = expanded(file, *picked, check_plans=False)
     except NotInstalled as error:
         print(f"{file} is left out: {error}", file=sys.stderr)
         return read(file).spec, None
+    folder = results / scale / ablation.name
+    reported = completed_keys(folder / RUNS)
+    if reported and not any(entry.trial.key in found.runs for entry in entries):
+        reason = f"no run folder of its trials is in {results}; {folder} stays as it is"
+        raise NothingFound(f"{file}: {reason}")
     _, set_, only, seeds = picked
     tell_left_out(ablation, scale, only)
     selection = is_selection(ablation, scale, set_, only, seeds)
     return ablation.spec, build(ablation, scale, entries, results, found, selection=selection)
+
+
+def _named_apart(files: Sequence[Path]) -> None:
+    """Refuse ablations of one name, which would share a folder of results."""
+    from gapbench.experiments.ablation import read
+
+    known: dict[str, Path] = {}
+    for file in files:
+        name = read(file).name
+        if known.setdefault(name, file) != file:
+            raise UserError(f"{file}: name: {name!r} is that of {known[name]} too: choose another")
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
@@ -131,6 +160,7 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
     from gapbench.report.collect import RUNS, require_real
 
     checked = failed = 0
+    _named_apart(files)
     ablations = [read(file) for file in files]
     for ablation in ablations:
         folder = results / scale_of(ablation, scale) / ablation.name
@@ -150,7 +180,8 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
     if not every:
         path, fits = check_answers(results, scale, [ablation.spec for ablation in ablations])
         failed += not fits
-        print(f"{path}: {'as from' if fits else 'not what'} {RUNS}{'' if fits else ' gives'}")
+        told = f"not what {RUNS} gives" if path.is_file() else "missing: `gapbench report` makes it"
+        print(f"{path}: {f'as from {RUNS}' if fits else told}")
     return 1 if failed else 0
 
 
@@ -162,6 +193,7 @@ def claims(results: ResultsOption = RESULTS) -> int:
     files = sorted(Path("ablations").glob("*.yaml"))
     if not files:
         raise UserError("ablations/*.yaml: there is no ablation here")
+    _named_apart(files)
     print(claims_text(results, {file: read(file).spec for file in files}), end="")
     return 0
 

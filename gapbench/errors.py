@@ -14,6 +14,10 @@ class NotInstalled(UserError):
     """A package that some tasks need is not installed; the message says how to install it."""
 
 
+class NothingFound(UserError):
+    """There is nothing of what was asked for here, but there may be in other files."""
+
+
 def choose(kind: str, given: str, valid: Iterable[str]) -> str:
     """Return one line that says `given` is no valid `kind`, and which choices there are."""
     names = sorted(valid)

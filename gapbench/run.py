@@ -328,6 +328,11 @@ def _conclude(
         console.print(made.renderable())
         console.print(made.place, soft_wrap=True)
     told: dict[tuple[str, str], list[Entry]] = {}
+    damaged = {left.place: left.reason for left in made.left_out if not left.unfinished}
+    for entry in reported.entries:
+        if (reason := damaged.get(f"runs/{entry.trial.key}")) is not None:
+            folder = RunFolder(results / "runs" / entry.trial.key)
+            told["unusable", f"{reason}: delete {folder.path} and run again"] = [entry]
     for entry in asked:
         folder = RunFolder(results / "runs" / entry.trial.key)
         state = folder.state()

@@ -55,11 +55,58 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
     capsys.readouterr()
     assert main(["report", "--scale", "smoke", "--check"]) == 1
     assert f"{answers}: not what runs.csv gives" in capsys.readouterr().out
+    answers.unlink()
+    assert main(["report", "--scale", "smoke", "--check"]) == 1
+    assert f"{answers}: missing: `gapbench report` makes it" in capsys.readouterr().out
     assert main(["report", "--scale", "smoke", "--check", "--results", "nowhere"]) == 2
     assert "nowhere/smoke: there is no report" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "results")
     assert main(["report"]) == 2
     assert "there is no ablation here" in capsys.readouterr().err
+
+
+def test_files_without_what_is_asked_for_are_left_out_unless_they_are_named(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "ablations").mkdir()
+    for path in ("baselines", "scales.yaml"):
+        (tmp_path / path).symlink_to(ABLATIONS.parent / path)
+    for name in ("restart", "distribution"):
+        shutil.copy(ABLATIONS / f"{name}.yaml", tmp_path / "ablations")
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", "--scale", "smoke", "--only", "rigl"]) == 0
+    told = capsys.readouterr()
+    assert "left out: ablations/restart.yaml: no trial matches --only rigl" in told.err
+    assert "report: results/smoke/distribution/selection" in told.out
+    assert main(["report", "ablations/restart.yaml", "--scale", "smoke", "--only", "rigl"]) == 2
+
+
+def test_two_ablations_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
+    (tmp_path / "ablations").mkdir()
+    for path in ("baselines", "scales.yaml"):
+        (tmp_path / path).symlink_to(ABLATIONS.parent / path)
+    for name in ("mine", "restart"):
+        shutil.copy(ABLATIONS / "restart.yaml", tmp_path / "ablations" / f"{name}.yaml")
+    monkeypatch.chdir(tmp_path)
+    for command in (["report"], ["report", "--check"], ["claims"]):
+        assert main(command) == 2
+        told = "name: 'restart' is that of ablations/mine.yaml too: choose another"
+        assert capsys.readouterr().err == f"gapbench: ablations/restart.yaml: {told}\n"
+
+
+def test_a_report_of_what_ran_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
+    """As in a clone, which comes with reports and without run folders."""
+    for name in ("ablations", "baselines", "results/mini/restart"):
+        shutil.copytree(ABLATIONS.parent / name, tmp_path / name)
+    shutil.copy(ABLATIONS.parent / "scales.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+    file = "ablations/restart.yaml"
+    assert main(["report", file]) == 2
+    reason = "no run folder of its trials is in results; results/mini/restart stays as it is"
+    assert capsys.readouterr().err == f"gapbench: {file}: {reason}\n"
+    after = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+    assert after == before
 
 
 def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):

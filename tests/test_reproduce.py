@@ -56,6 +56,7 @@ def test_what_was_changed_is_found_with_its_likely_cause(done, tmp_path, capsys)
     folder = copied(done, tmp_path)
     result = json.loads(folder.result.read_text())
     result["metrics"]["test/accuracy"] += 0.5
+    del result["metrics"]["test/loss"]
     result["environment"]["torch"] = "1.0"
     folder.result.write_text(json.dumps(result))
     lines = folder.history.read_text().splitlines()
@@ -67,6 +68,7 @@ def test_what_was_changed_is_found_with_its_likely_cause(done, tmp_path, capsys)
     code, told = reproduced(capsys, tmp_path, folder.path.name)
     assert code == 1
     assert "different: test/accuracy: " in told and "(-0.5)" in told
+    assert "different: test/loss: None there, " in told
     assert f"different: history.jsonl: line {len(lines)}\n" in told
     assert f"different: model/{name}: 1 of " in told
     assert "likely cause: torch: 1.0 there" in told

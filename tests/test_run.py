@@ -338,6 +338,15 @@ def test_a_damaged_run_folder_takes_no_other_down(done, tmp_path, capsys):
         assert "nothing is running" in capsys.readouterr().out
 
 
+def test_a_finished_trial_that_no_report_believes_is_told(done, tmp_path, capsys):
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    broken = sorted((tmp_path / "runs").iterdir())[0]
+    (broken / "trial.json").write_text("{}")
+    assert main([*TWO, "--results", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "unusable: " in told and f"delete {broken} and run again" in told
+
+
 def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):
     results, _ = done
     at = ["--scale", "smoke", "--results", str(results)]

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from gapbench.errors import NotInstalled, UserError, choose
+from gapbench.errors import NothingFound, NotInstalled, UserError, choose
 from gapbench.experiments.ablation import OWN, Ablation, PlacedRow
 from gapbench.experiments.loading import Document, Keys
 from gapbench.experiments.resolve import Configuration, Given, resolve
@@ -112,7 +112,7 @@ def _no_match(
     here = dict.fromkeys(entry.trial.task for entry in entries)
     kinds = ", ".join(f"{name} ({tasks[name].kind})" for name in here)
     reason = f"no trial matches --only {' '.join(asked)} at scale {scale}"
-    return UserError(
+    return NothingFound(
         f"{ablation.document.name}: {reason}: rows: {rows}; tasks (and kinds): {kinds}"
     )
 

@@ -12,6 +12,7 @@ from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import RUNS, is_plain, read_runs, require_real
 from gapbench.report.comparisons import Comparison, of_claim, unfinished
+from gapbench.report.notes import points
 from gapbench.report.records import NOTHING, machine_epochs, text_of
 from gapbench.report.render import markdown
 from gapbench.report.stats import Difference
@@ -27,6 +28,7 @@ from gapbench.report.tables import (
 )
 
 ANSWERS = "answers.md"
+NO_ROWS = "no such rows"
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
     "Differences are means over seeds with the half-widths of their 95 % t-intervals, which are "
@@ -59,7 +61,7 @@ class Answer:
     def verdict(self) -> str:
         """The answer in a few words: "supported", or in how many comparisons it is."""
         if not self.comparisons and self.claim.equal != "train_flops":
-            return "no such rows"
+            return NO_ROWS
         run = self.run
         if not run:
             waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
@@ -113,7 +115,8 @@ class Answer:
         told += [] if self.claim.margin is None else [f"margin {self.claim.margin:g}"]
         told += [] if least is None else [f"detectable {least:.{places}f}"]
         told += diverged
-        return f"{rows}{epochs}{at}: {interval(found.summary, places, '+')} ({', '.join(told)})"
+        difference = f"{interval(found.summary, places, '+')} {points(self.results.metric.unit)}"
+        return f"{rows}{epochs}{at}: {difference.rstrip()} ({', '.join(told)})"
 
 
 def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answer]:

@@ -57,7 +57,7 @@ class ReportResult:
         paths: every file of the report.
         tables: one a task.
         left_out: run folders, histories and figures that are not in it, and why.
-        kept: completed trials of the ablation's whole report that have no run folder here, as in a
+        kept: completed trials of the ablation's whole report that are not completed here, as in a
             clone: that report stays, and this one is in `SELECTION`.
         whole: whether it is that of the whole ablation.
     """
@@ -76,7 +76,7 @@ class ReportResult:
     def place(self) -> str:
         """Where it is, in words."""
         words = f"report: {self.folder}"
-        stays = f"{self.folder.parent} stays: {self.kept} of its trials have no run folder here"
+        stays = f"{self.folder.parent} stays: {self.kept} of its trials are not among those here"
         return f"{words} ({stays})" if self.kept else words
 
     def renderable(self) -> RenderableType:
@@ -253,7 +253,8 @@ def _draw_all(
     for name, files in zip(names, draw_all(names, evidence), strict=True):
         stem = f"{name}-{results.task}" if several else name
         if files is None:
-            left_out.append(LeftOut(f"figures/{stem}", "nothing has run that it could show"))
+            place_of = f"{results.ablation}/figures/{stem}"
+            left_out.append(LeftOut(place_of, "nothing has run that it could show"))
         else:
             paths += save(files, place, stem)
     return paths, left_out

@@ -10,7 +10,7 @@ import jinja2
 
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.methods.method import methods
-from gapbench.report.answers import BOUNDS, Answer, answers_at
+from gapbench.report.answers import BOUNDS, NO_ROWS, Answer, answers_at
 from gapbench.report.cells import WORDS
 from gapbench.report.published import Published, published_pairs
 from gapbench.report.render import md_escape
@@ -60,6 +60,7 @@ def _claim(
         "published": _published(claim, spec.name) if claim.source else [],
         "rows": _rows(claim),
         "short": [_short(own[scale]) for scale in SCALES],
+        "scales": [scale for scale in SCALES if _short(own[scale]) != NO_ROWS],
         "measured": list(_measured(own)),
     }
 

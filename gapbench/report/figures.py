@@ -159,10 +159,15 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 def legend_names(results: Results) -> dict[str, str]:
     """Return what a legend calls every row: "C-GaP, 8 (4/6)" while only 4 of 6 seeds have run."""
     return {
-        row.name: row.name
+        row.name: shown(row.name)
         + partly(dict(zip(map(text_of, results.columns), row.cells, strict=True)))
         for row in results.rows
     }
+
+
+def shown(name: str) -> str:
+    """Return a name that legends show: matplotlib leaves out those that begin with "_"."""
+    return f" {name}" if name.startswith("_") else name
 
 
 def partly(cells: Mapping[str, Cell]) -> str:

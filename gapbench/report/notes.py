@@ -13,7 +13,8 @@ from gapbench.report.records import machine_epochs
 COST = (
     "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "
     "density is over the layers that are pruned, the whole model's over all parameters. Coverage "
-    "is the share of prunable weights that were active at some time."
+    "is the share of prunable weights that were active at some time. Seconds are those of a wall "
+    "clock, on a machine that may have had other work too."
 )
 COLUMNS = (
     "Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean over "
@@ -52,10 +53,18 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
     if any(machine_epochs(trial) != trial["epochs"] for trial in settings):
         yield "Epochs given are those before RigL's multiplier; the last table has machine-epochs."
     yield "The value is that of the finished model: no epoch is chosen by its test score."
-    if results.repeated and len(results.columns) > 1:
-        yield "Dense training has no sparsity; its row is repeated in each column."
+    if results.repeated:
+        words = (
+            "is repeated in each column"
+            if len(results.columns) > 1
+            else "stands beside sparse ones"
+        )
+        yield f"Dense training has no sparsity; its row {words}."
     if results.commits > 1:
-        yield f"These trials ran with the code of {results.commits} commits, which runs.csv names."
+        yield (
+            f"These trials ran with the code of {results.commits} commits, which runs.csv names; "
+            "`gapbench reproduce` says whether today's gives the same bits."
+        )
     if papers:
         yield from _published(results, papers)
 
@@ -108,13 +117,17 @@ def claim_notes(
         return ("No rows of this table answer it.",)
     if claim.margin is None or not tested(comparisons):
         return comparison_notes(comparisons, explained)
-    points = "points" if unit == "%" else unit
     columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. "
     return (
-        f"{columns}As good: worse by less than {claim.margin:g} {points}. p: paired t-test of a "
-        f"difference of just that, where the effect size is about none, {_corrected(comparisons)}; "
-        "contradicted: worse by more.",
+        f"{columns}As good: worse by less than {claim.margin:g} {points(unit)}. p: paired t-test "
+        "of a difference of just that, where the effect size is about none, "
+        f"{_corrected(comparisons)}; contradicted: worse by more.",
     )
+
+
+def points(unit: str) -> str:
+    """Return what differences of values of a unit are counted in."""
+    return "points" if unit == "%" else unit
 
 
 def tested(comparisons: Sequence[Comparison]) -> int:

@@ -21,7 +21,7 @@ from gapbench.report.build import ReportResult, completed
 from gapbench.report.collect import PROVENANCE, Run, Scan, is_plain
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
-from gapbench.report.records import is_given, text_of
+from gapbench.report.records import differ, is_given, plain, text_of
 from gapbench.report.section import value_name
 from gapbench.report.tables import Grid
 from gapbench.report.workers import without_gc
@@ -61,7 +61,7 @@ def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: P
         version=gapbench.__version__,
         answers=_answers(reports),
         ablations=[_ablation(made) for made in reports],
-        trials=[_trial(label, run) for label, run in list(runs.values())[:MOST_TRIALS]],
+        trials=[_trial(name, run) for name, run in _named(list(runs.values())[:MOST_TRIALS])],
         completed=len(runs),
         left_out=list(left_out),
     )
@@ -81,6 +81,21 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
             if run is not None:
                 runs.setdefault(trial["key"], (run.trial.describe(str(trial["label"])), run))
     return runs
+
+
+def _named(runs: Sequence[tuple[str, Run]]) -> Iterator[tuple[str, Run]]:
+    """Yield trials with names that tell them apart: those alike name the settings that differ."""
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for name, run in runs:
+        alike.setdefault(name, []).append(run.trial.fields())
+    telling = {
+        name: [key for key in same[0] if any(differ(one.get(key), same[0][key]) for one in same)]
+        for name, same in alike.items()
+    }
+    for name, run in runs:
+        own = run.trial.fields()
+        words = [f"{key.replace('_', ' ')} {text_of(plain(own[key]))}" for key in telling[name]]
+        yield ", ".join([name, *words]), run
 
 
 # -- ablations -----------------------------------------------------------------------------------

@@ -233,6 +233,8 @@ def _values(there: Mapping[str, Any], here: Mapping[str, Any]) -> Finding:
                 equal += 1
             else:
                 different.append(f"{name}: {_both(there[name], here.get(name))}")
+    metrics = [name for name in here if name.startswith(("test/", "val/"))]
+    different += [f"{n}: {_both(None, here[n])}" for n in metrics if there.get(n) is None]
     return Finding("values", equal, tuple(different))
 
 

@@ -73,7 +73,7 @@ def table_of(results: Results, spec: AblationSpec) -> Table:
     grids = [_result_grid(results)]
     comparisons = to_baseline(results, spec.report.baseline)
     if comparisons:
-        grids.append(_comparison_grid(results, comparisons, spec.report.baseline))
+        grids.append(_comparison_grid(results, comparisons, spec))
     explained = bool(tested(comparisons))
     for claim in spec.claims:
         found = of_claim(results, claim)
@@ -190,14 +190,18 @@ def _printed(published: Published | None, paper: str) -> Text:
 
 
 def _comparison_grid(
-    results: Results, comparisons: Sequence[Comparison], baseline: Mapping[str, object]
+    results: Results, comparisons: Sequence[Comparison], spec: AblationSpec
 ) -> Grid:
+    words = settings_words(spec.report.baseline)
+    notes = comparison_notes(comparisons)
+    if spec.claims and tested(comparisons):  # or one difference seems to have two verdicts
+        notes = (*notes, "Each question below is corrected for its own comparisons alone.")
     return Grid(
-        title=f"Difference to {settings_words(baseline)}, paired by seed ({results.task})",
+        title=f"Difference to {words}, paired by seed ({results.task})",
         head=(*_comparison_heads(results), "verdict"),
         body=tuple((*_compared(results, c), _verdict(c, c.verdict)) for c in comparisons),
         keys=3,
-        notes=comparison_notes(comparisons),
+        notes=notes,
         only_in_files=DETAILS,
     )
 

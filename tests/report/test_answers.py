@@ -97,7 +97,9 @@ def test_every_sparse_row_is_compared_with_dense_training(tmp_path: Path) -> Non
     matched = answer(found, than={"method": "dense"}, margin=1.0)
     assert len(matched.comparisons) == 3
     assert matched.verdict == "supported by 1 of 2; 1 not run"  # a question about any row
-    assert "RigL, uniform against Dense: -19.97 ± 0.38 (n = 3, margin 1)" in matched.differences
+    assert (
+        "RigL, uniform against Dense: -19.97 ± 0.38 points (n = 3, margin 1)" in matched.differences
+    )
     # 0.00 ± 0.43 lies within the margin, but not after correction for three comparisons
     within = answer(found, than={"method": "dense"}, margin=0.5)
     words = "not resolved (contradicted in 1 of 2, not resolved in 1 of 2); 1 not run"
@@ -165,7 +167,7 @@ def test_one_seed_is_said_and_has_no_interval(tmp_path: Path) -> None:
     found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {}, [70.0]))
     one = answer(found, better={"method": "c_gap"}, than={"method": "rigl"})
     assert one.verdict == "not resolved (ONE SEED)"
-    assert one.differences == "C-GaP against RigL: +10.00 (n = 1)"
+    assert one.differences == "C-GaP against RigL: +10.00 points (n = 1)"
 
 
 def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_path: Path) -> None:

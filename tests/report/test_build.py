@@ -72,7 +72,7 @@ def test_a_report_of_trials_that_ran_elsewhere_stays(tmp_path: Path) -> None:
     write_run(tmp_path, entries[0].trial, 88.0)
     own = report(ablation(), "mini", entries, tmp_path)
     assert own.folder == made.folder / "selection" and len(completed(own.frame)) == 1
-    assert own.place.endswith(f"({made.folder} stays: 5 of its trials have no run folder here)")
+    assert own.place.endswith(f"({made.folder} stays: 5 of its trials are not among those here)")
     shutil.rmtree(own.folder)
     assert contents(made.folder) == before
     shutil.rmtree(tmp_path / "runs")
@@ -101,7 +101,7 @@ def test_what_figures_lack_is_told_each_time(tmp_path: Path) -> None:
     history.write_text(history.read_text() + "damaged\n")
     first = report(both, "mini", entries, tmp_path)
     places = {left.place for left in first.left_out}
-    assert places == {f"runs/{entries[0].trial.key}/history.jsonl", "figures/branch_iou"}
+    assert places == {f"runs/{entries[0].trial.key}/history.jsonl", "partitions/figures/branch_iou"}
     assert report(both, "mini", entries, tmp_path).left_out == first.left_out
 
 
@@ -142,7 +142,7 @@ def test_what_was_left_out_is_told(tmp_path: Path) -> None:
     made = make(tmp_path, run=0)
     told = {left.place: left.reason for left in made.left_out}
     assert told["runs/notes"].startswith("no trial.json")
-    assert "nothing has run" in told["figures/means"]
+    assert "nothing has run" in told["partitions/figures/means"]
 
 
 def test_json_has_every_grid_by_its_heads(tmp_path: Path) -> None:

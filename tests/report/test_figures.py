@@ -49,11 +49,12 @@ def evidence(
     seeds: int = 2,
     kinds: Collection[str] = KINDS,
     rows: Sequence[str] = ("label",),
+    name: str | None = None,
 ) -> Evidence:
     entries = []
     for seed in range(seeds):
         for trial in (trial.model_copy(update={"seed": seed}) for trial in trials):
-            entries.append(entry_of(trial))
+            entries.append(entry_of(trial, name))
             if run:
                 write_run(tmp_path, trial, 88.0 + seed + trial.sparsity)
     found = scan(tmp_path)
@@ -107,6 +108,20 @@ def test_a_figure_of_one_trial_is_drawn_without_a_warning(
     tmp_path: Path, name: str, method: str
 ) -> None:
     draw(name, evidence(tmp_path, trials=[trial_of(method)], seeds=1))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", list(figures))
+def test_names_are_drawn_as_they_are(tmp_path: Path, name: str) -> None:
+    counts = [trial_of(partitions=4), trial_of(partitions=1), trial_of("p_gap", partitions=2)]
+    found = evidence(tmp_path, trials=counts, rows=("label", "partitions"), name="_$5_% to $6_%")
+    drawn = draw(name, found)
+    assert drawn is not None
+    words = drawn["svg"].decode()
+    assert "$5_% to $6_%" in words and "mathdefault" not in words
+    if name not in ("means", "mask_iou", "branch_iou", "layer_density", "anytime"):
+        made, _ = drawn_of(found, name)  # those stand at an axis, or over a panel
+        assert any("$5_% to $6_%" in text for text in legend_of(made))
 
 
 def test_an_unknown_figure_is_named_with_the_valid_ones(tmp_path: Path) -> None:

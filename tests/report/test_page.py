@@ -136,14 +136,17 @@ def test_trials_show_configuration_provenance_log_and_curves(tmp_path: Path) -> 
     assert section.count("<polyline") == 3
 
 
+def test_trials_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    names = re.findall(r"<summary>(.*?) <code>", page(tmp_path))
+    assert "C-GaP uniform 0.9 seed 1, partitions 2" in names
+    assert len(names) == len(set(names)) == 6
+
+
 def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path)
     answers = text.split('id="answers"')[1].split("</table>")[0]
     assert "6 of 7" in text and "<td>not resolved</td>" in answers
-    assert (
-        "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 (n = 2)" not in answers
-    )  # both differences are equal
-    assert "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 ± 0.00 (n = 2)" in answers
+    assert "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 ± 0.00 points (n = 2)" in answers
 
 
 def test_figures_are_inside_with_words_for_those_who_cannot_see_them(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from gapbench.report.figures import (
     panels,
     partly,
     share_y,
+    shown,
 )
 from gapbench.report.plots.performance import band, line, points, value_words
 from gapbench.report.records import is_given, text_of
@@ -35,9 +36,9 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
         return None
     frame["partitions"] = frame["row"].map(counts)
     columns = [column for column in results.columns if column in set(frame["column"])]
-    made, axes, shown = panels(columns, width=3.6, height=3.2)
+    made, axes, drawn = panels(columns, width=3.6, height=3.2)
     series, look = _series(results), looks(results.rows)
-    for ax, column in zip(axes, shown, strict=True):
+    for ax, column in zip(axes, drawn, strict=True):
         _panel(ax, series, look, frame[frame["column"] == column])
         ax.set_title(f"{results.column} {text_of(column)}")
     share_y(axes)
@@ -71,7 +72,10 @@ def _series(results: Results) -> dict[str, list[Row]]:
     for row in results.rows:
         series.setdefault(tuple(row.fields[at] for at in kept), []).append(row)
     names = names_of(series, [results.fields[at] for at in kept])
-    return {names[fields] + partly(_cells(results, rows)): rows for fields, rows in series.items()}
+    return {
+        shown(names[fields]) + partly(_cells(results, rows)): rows
+        for fields, rows in series.items()
+    }
 
 
 def _cells(results: Results, rows: Sequence[Row]) -> dict[str, Cell]:

@@ -63,7 +63,7 @@ def value_words(results: Results, frame: pd.DataFrame) -> str:
 
 @figure("accuracy_vs_sparsity", reads=())
 def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
-    """Draw means with 95 % t-intervals over seeds against density; dense training is a band."""
+    """Draw means with 95 % t-intervals over seeds, rows side by side around each sparsity."""
     results = evidence.results
     frame = points(results)
     if results.column != "sparsity" or frame.empty:

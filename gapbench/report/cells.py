@@ -26,7 +26,13 @@ from gapbench.report.stats import Summary
 from gapbench.tasks.task import Metric, tasks
 
 WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
-SIGNS = {"partitions": "κ = "}  # before a field's value in the name of a row
+# how a field's value stands in the name of a row, where it is not clear by itself
+FORMS = {
+    "partitions": "κ = {}",
+    "epochs": "{} epochs",
+    "restart": "restart {}",
+    "step_lr": "step lr {}",
+}
 # what a trial costs and is, averaged over the seeds of a cell: column of runs.csv, words
 COSTS = {
     "run/epochs": "machine-epochs",
@@ -170,8 +176,8 @@ def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tu
     names = {}
     for fields in rows:
         shown = [i for i in sorted({0, *differing}) if fields[i] not in (NOTHING, "dense")]
-        words = [(SIGNS.get(heads[i], ""), fields[i]) for i in shown]
-        names[fields] = ", ".join(sign + WORDS.get(word, word) for sign, word in words)
+        words = [(FORMS.get(heads[i], "{}"), fields[i]) for i in shown]
+        names[fields] = ", ".join(form.format(WORDS.get(word, word)) for form, word in words)
     if len(set(names.values())) < len(names):  # what was left out told two rows apart
         return {fields: ", ".join(fields) for fields in rows}
     return names

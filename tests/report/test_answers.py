@@ -176,8 +176,10 @@ def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_pat
     ]
     found = results(tmp_path, ("dense", {}, [66.0, 66.0]), *rows)
     words = answer(found, than={"method": "dense"}, margin=0.5).differences
-    assert words.startswith("of 6 comparisons the most in favour: C-GaP, uniform, 65 against")
-    assert "; the least: C-GaP, uniform, 60 against Dense" in words
+    assert words.startswith(
+        "of 6 comparisons the most in favour: C-GaP, uniform, 65 epochs against"
+    )
+    assert "; the least: C-GaP, uniform, 60 epochs against Dense" in words
 
 
 def test_a_question_that_another_task_answers_is_not_put_to_the_first(tmp_path: Path) -> None:

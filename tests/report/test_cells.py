@@ -124,7 +124,7 @@ def test_epochs_of_a_baseline_are_machine_epochs(tmp_path: Path) -> None:
     spec = spec_of(rows=["label", "epochs"], baseline={"method": "c_gap"})
     (found,) = results(tmp_path, [entry_of(trial) for trial in trials], spec)
     pairs = [(c.row.name, c.reference.name) for c in to_baseline(found, spec.report.baseline)]
-    assert pairs == [("RigL 5x, 60", "C-GaP, 300")]
+    assert pairs == [("RigL 5x, 60 epochs", "C-GaP, 300 epochs")]
 
 
 def test_dense_rows_are_repeated_in_every_sparsity_column_and_can_be_the_baseline(

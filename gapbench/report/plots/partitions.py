@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gapbench.report.cells import SIGNS, Cell, Results, Row, names_of
+from gapbench.report.cells import FORMS, Cell, Results, Row, names_of
 from gapbench.report.figures import (
     Drawn,
     Evidence,
@@ -85,6 +85,6 @@ def _cells(results: Results, rows: Sequence[Row]) -> dict[str, Cell]:
         for column, cell in zip(results.columns, row.cells, strict=True):
             at = [text_of(column)] if len(results.columns) > 1 else []
             count = text_of(row.settings["partitions"])
-            at += [SIGNS["partitions"] + count] if len(rows) > 1 else []
+            at += [FORMS["partitions"].format(count)] if len(rows) > 1 else []
             cells[", ".join(at)] = cell
     return cells

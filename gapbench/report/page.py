@@ -6,7 +6,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,18 +84,25 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
 
 
 def _named(runs: Sequence[tuple[str, Run]]) -> Iterator[tuple[str, Run]]:
-    """Yield trials with names that tell them apart: those alike name the settings that differ."""
+    """Yield trials with names that tell them apart: by task, and by the settings that differ."""
+    several = len({run.trial.task for _, run in runs}) > 1
+    names = [f"{name} ({run.trial.task})" if several else name for name, run in runs]
     alike: dict[str, list[dict[str, Any]]] = {}
-    for name, run in runs:
+    for name, (_, run) in zip(names, runs, strict=True):
         alike.setdefault(name, []).append(run.trial.fields())
-    telling = {
-        name: [key for key in same[0] if any(differ(one.get(key), same[0][key]) for one in same)]
-        for name, same in alike.items()
-    }
-    for name, run in runs:
+    telling = {name: _differing(same) for name, same in alike.items()}
+    for name, (_, run) in zip(names, runs, strict=True):
         own = run.trial.fields()
-        words = [f"{key.replace('_', ' ')} {text_of(plain(own[key]))}" for key in telling[name]]
+        given = [key for key in telling[name] if is_given(own.get(key))]
+        words = [f"{key.replace('_', ' ')} {text_of(plain(own[key]))}" for key in given]
         yield ", ".join([name, *words]), run
+
+
+def _differing(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the settings in which trials differ, or that only some of them have."""
+    names = dict.fromkeys(name for settings in trials for name in settings)
+    first = trials[0]
+    return [n for n in names if any(differ(first.get(n), other.get(n)) for other in trials)]
 
 
 # -- ablations -----------------------------------------------------------------------------------

@@ -142,6 +142,12 @@ def test_trials_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> No
     assert len(names) == len(set(names)) == 6
 
 
+def test_trials_of_several_tasks_name_theirs(tmp_path: Path) -> None:
+    names = re.findall(r"<summary>(.*?) <code>", page(tmp_path, tasks=["fashion_mnist", "digits"]))
+    assert "C-GaP uniform 0.9 seed 1 (digits), partitions 2" in names
+    assert len(names) == len(set(names)) == 12
+
+
 def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path)
     answers = text.split('id="answers"')[1].split("</table>")[0]

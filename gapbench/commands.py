@@ -24,7 +24,7 @@ from gapbench.selection import expanded, is_selection, tell_left_out
 from gapbench.status import find, require_folder
 
 if TYPE_CHECKING:
-    from gapbench.experiments.schema import AblationSpec
+    from gapbench.experiments.ablation import Ablation
     from gapbench.report.build import ReportResult
     from gapbench.report.collect import Scan
 
@@ -67,7 +67,7 @@ def report(
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
-    _named_apart(given)
+    ablations = _ablations(given)
     if results != RESULTS:
         require_folder(results)
     console, found = Console(highlight=False, markup=False), scan(results)
@@ -75,23 +75,23 @@ def report(
         first = found.damaged[0]
         told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"
         print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
-    specs, made = [], []
+    made = []
     for file in given:
         try:
-            spec, one = _report_one(file, (scale, set_ or (), only or (), seeds), results, found)
+            one = _report_one(file, (scale, set_ or (), only or (), seeds), results, found)
+        except NotInstalled as error:
+            print(f"{file} is left out: {error}", file=sys.stderr)
+            continue
         except NothingFound as error:
             if files:
                 raise
             print(f"left out: {error}", file=sys.stderr)
             continue
-        specs.append(spec)
-        if one is None:
-            continue
         made.append(one)
         if files or completed(one.frame):
             console.print(one.renderable())
         else:
-            console.print(f"{spec.name}: no trial of it has completed at scale {scale}")
+            console.print(f"{one.spec.name}: no trial of it has completed at scale {scale}")
         console.print(one.place, soft_wrap=True)
     whole = not files and len(made) == len(given) and all(one.whole for one in made)
     for shown in [made] if whole else [[one] for one in made]:
@@ -100,7 +100,7 @@ def report(
         page = write_page(shown, title, found, folder / PAGE)
         console.print(f"page: {page}", soft_wrap=True)
     if made and not (files or set_ or only) and seeds is None:
-        path = write_answers(results, scale, specs)
+        path = write_answers(results, scale, [ablation.spec for ablation in ablations])
         console.print(f"answers: {path}", soft_wrap=True)
     return 0 if made else 2
 
@@ -110,22 +110,18 @@ def _report_one(
     picked: tuple[str, Sequence[str], Sequence[str], str | None],
     results: Path,
     found: Scan,
-) -> tuple[AblationSpec, ReportResult | None]:
-    """Write the report of one ablation; None where a package that it needs is missing.
+) -> ReportResult:
+    """Write the report of one ablation.
 
     Raises:
+        NotInstalled: if a package that all its rows need is missing.
         NothingFound: if `picked` fits no trial, or all that is reported of it ran elsewhere.
         UserError: about whatever does not fit.
     """
-    from gapbench.experiments.ablation import read
     from gapbench.report.build import report as build
     from gapbench.report.collect import RUNS, completed_keys
 
-    try:
-        ablation, scale, entries = expanded(file, *picked, check_plans=False)
-    except NotInstalled as error:
-        print(f"{file} is left out: {error}", file=sys.stderr)
-        return read(file).spec, None
+    ablation, scale, entries = expanded(file, *picked, check_plans=False)
     folder = results / scale / ablation.name
     reported = completed_keys(folder / RUNS)
     if reported and not any(entry.trial.key in found.runs for entry in entries):
@@ -134,18 +130,25 @@ def _report_one(
     _, set_, only, seeds = picked
     tell_left_out(ablation, scale, only)
     selection = is_selection(ablation, scale, set_, only, seeds)
-    return ablation.spec, build(ablation, scale, entries, results, found, selection=selection)
+    return build(ablation, scale, entries, results, found, selection=selection)
 
 
-def _named_apart(files: Sequence[Path]) -> None:
-    """Refuse ablations of one name, which would share a folder of results."""
+def _ablations(files: Sequence[Path]) -> list[Ablation]:
+    """Read ablations.
+
+    Raises:
+        UserError: if two have one name, and would share a folder of results; or about a file.
+    """
     from gapbench.experiments.ablation import read
 
     known: dict[str, Path] = {}
-    for file in files:
-        name = read(file).name
-        if known.setdefault(name, file) != file:
-            raise UserError(f"{file}: name: {name!r} is that of {known[name]} too: choose another")
+    ablations = [read(file) for file in files]
+    for file, ablation in zip(files, ablations, strict=True):
+        first = known.setdefault(ablation.name, file)
+        if first != file:
+            words = f"name: {ablation.name!r} is that of {first} too: choose another"
+            raise UserError(f"{file}: {words}")
+    return ablations
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
@@ -153,15 +156,13 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
 
     The answers of the scale are compared too, unless single reports are asked for.
     """
-    from gapbench.experiments.ablation import read
     from gapbench.experiments.grid import scale_of
     from gapbench.report.answers import check_answers
     from gapbench.report.build import check
     from gapbench.report.collect import RUNS, require_real
 
     checked = failed = 0
-    _named_apart(files)
-    ablations = [read(file) for file in files]
+    ablations = _ablations(files)
     for ablation in ablations:
         folder = results / scale_of(ablation, scale) / ablation.name
         if (folder / RUNS).exists():
@@ -187,14 +188,13 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
 
 def claims(results: ResultsOption = RESULTS) -> int:
     """Print what the papers claim, what tests it, and what was measured at which scale."""
-    from gapbench.experiments.ablation import read
     from gapbench.report.claims import claims_text
 
     files = sorted(Path("ablations").glob("*.yaml"))
     if not files:
         raise UserError("ablations/*.yaml: there is no ablation here")
-    _named_apart(files)
-    print(claims_text(results, {file: read(file).spec for file in files}), end="")
+    specs = {file: one.spec for file, one in zip(files, _ablations(files), strict=True)}
+    print(claims_text(results, specs), end="")
     return 0
 
 

@@ -13,6 +13,16 @@ from gapbench.tasks.task import tasks
 from tests.runs import ABLATIONS
 
 
+def workplace(place, monkeypatch, **ablations):
+    """Go to a folder with copies of ablations, by the names that their files have there."""
+    shutil.copytree(ABLATIONS.parent / "baselines", place / "baselines")
+    shutil.copy(ABLATIONS.parent / "scales.yaml", place)
+    (place / "ablations").mkdir()
+    for name, original in ablations.items():
+        shutil.copy(ABLATIONS / f"{original}.yaml", place / "ablations" / f"{name}.yaml")
+    monkeypatch.chdir(place)
+
+
 def test_a_report_can_be_checked_and_has_a_page(tmp_path, capsys):
     at = ["--scale", "smoke", "--results", str(tmp_path)]
     restart = str(ABLATIONS / "restart.yaml")
@@ -33,12 +43,7 @@ def test_a_report_can_be_checked_and_has_a_page(tmp_path, capsys):
 
 
 def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, monkeypatch):
-    shutil.copytree(ABLATIONS.parent / "baselines", tmp_path / "baselines")
-    shutil.copy(ABLATIONS.parent / "scales.yaml", tmp_path)
-    (tmp_path / "ablations").mkdir()
-    for name in ("restart", "distribution"):
-        shutil.copy(ABLATIONS / f"{name}.yaml", tmp_path / "ablations")
-    monkeypatch.chdir(tmp_path)
+    workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
     assert main(["report", "--scale", "smoke"]) == 0
     page = Path("results/smoke/index.html")
     told = capsys.readouterr().out
@@ -68,12 +73,7 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
 def test_files_without_what_is_asked_for_are_left_out_unless_they_are_named(
     tmp_path, capsys, monkeypatch
 ):
-    (tmp_path / "ablations").mkdir()
-    for path in ("baselines", "scales.yaml"):
-        (tmp_path / path).symlink_to(ABLATIONS.parent / path)
-    for name in ("restart", "distribution"):
-        shutil.copy(ABLATIONS / f"{name}.yaml", tmp_path / "ablations")
-    monkeypatch.chdir(tmp_path)
+    workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
     assert main(["report", "--scale", "smoke", "--only", "rigl"]) == 0
     told = capsys.readouterr()
     assert "left out: ablations/restart.yaml: no trial matches --only rigl" in told.err
@@ -82,12 +82,7 @@ def test_files_without_what_is_asked_for_are_left_out_unless_they_are_named(
 
 
 def test_two_ablations_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
-    (tmp_path / "ablations").mkdir()
-    for path in ("baselines", "scales.yaml"):
-        (tmp_path / path).symlink_to(ABLATIONS.parent / path)
-    for name in ("mine", "restart"):
-        shutil.copy(ABLATIONS / "restart.yaml", tmp_path / "ablations" / f"{name}.yaml")
-    monkeypatch.chdir(tmp_path)
+    workplace(tmp_path, monkeypatch, mine="restart", restart="restart")
     for command in (["report"], ["report", "--check"], ["claims"]):
         assert main(command) == 2
         told = "name: 'restart' is that of ablations/mine.yaml too: choose another"
@@ -96,10 +91,8 @@ def test_two_ablations_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
 
 def test_a_report_of_what_ran_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
     """As in a clone, which comes with reports and without run folders."""
-    for name in ("ablations", "baselines", "results/mini/restart"):
-        shutil.copytree(ABLATIONS.parent / name, tmp_path / name)
-    shutil.copy(ABLATIONS.parent / "scales.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
+    workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
+    shutil.copytree(ABLATIONS.parent / "results/mini/restart", Path("results/mini/restart"))
     before = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
     file = "ablations/restart.yaml"
     assert main(["report", file]) == 2
@@ -107,6 +100,8 @@ def test_a_report_of_what_ran_elsewhere_is_left_alone(tmp_path, capsys, monkeypa
     assert capsys.readouterr().err == f"gapbench: {file}: {reason}\n"
     after = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
     assert after == before
+    assert main(["report"]) == 0  # of the other ablation; the answers are still those of both
+    assert "Does restarting optimiser" in Path("results/mini/answers.md").read_text()
 
 
 def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):

@@ -221,8 +221,8 @@ def _figures(
     """Draw the figures, unless those there are made from the same runs by the same code."""
     place = folder / "figures"
     runs = [found.runs[key] for key in frame["key"] if key in found.runs]
-    stamp, before = _stamp(spec, folder, runs), _Stamp.read(place)
-    if before.made_from == stamp and all((place / name).is_file() for name in before.files):
+    made_from, before = _made_from(spec, folder, runs), _Stamp.read(place)
+    if before.made_from == made_from and all((place / name).is_file() for name in before.files):
         return [place / name for name in before.files], list(before.left_out)
     metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
     names = tuple(spec.report.figures or figures)
@@ -236,7 +236,7 @@ def _figures(
     for name in before.files:  # no other file is removed
         if name not in names_now:
             (place / name).unlink(missing_ok=True)
-    _Stamp(stamp, names_now, tuple(left_out)).write(place)
+    _Stamp(made_from, names_now, tuple(left_out)).write(place)
     return paths, left_out
 
 
@@ -286,7 +286,7 @@ class _Stamp:
         (place / STAMP).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 
 
-def _stamp(spec: AblationSpec, folder: Path, runs: Sequence[Run]) -> str:
+def _made_from(spec: AblationSpec, folder: Path, runs: Sequence[Run]) -> str:
     """Return the hash of all that figures follow from: runs, ablation, and this package.
 
     Results and histories count by size and time of change: reading thousands is what a stamp saves.

@@ -87,12 +87,12 @@ def _named(runs: Sequence[tuple[str, Run]]) -> Iterator[tuple[str, Run]]:
     """Yield trials with names that tell them apart: by task, and by the settings that differ."""
     several = len({run.trial.task for _, run in runs}) > 1
     names = [f"{name} ({run.trial.task})" if several else name for name, run in runs]
+    settings = [run.trial.fields() for _, run in runs]
     alike: dict[str, list[dict[str, Any]]] = {}
-    for name, (_, run) in zip(names, runs, strict=True):
-        alike.setdefault(name, []).append(run.trial.fields())
+    for name, own in zip(names, settings, strict=True):
+        alike.setdefault(name, []).append(own)
     telling = {name: _differing(same) for name, same in alike.items()}
-    for name, (_, run) in zip(names, runs, strict=True):
-        own = run.trial.fields()
+    for name, own, (_, run) in zip(names, settings, runs, strict=True):
         given = [key for key in telling[name] if is_given(own.get(key))]
         words = [f"{key.replace('_', ' ')} {text_of(plain(own[key]))}" for key in given]
         yield ", ".join([name, *words]), run

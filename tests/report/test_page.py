@@ -152,6 +152,8 @@ def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path)
     answers = text.split('id="answers"')[1].split("</table>")[0]
     assert "6 of 7" in text and "<td>not resolved</td>" in answers
+    one_seed = "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 points (n = 2)"
+    assert one_seed not in answers  # both differences are equal
     assert "C-GaP, κ = 4 against C-GaP, κ = 1: +2.50 ± 0.00 points (n = 2)" in answers
 
 

@@ -156,10 +156,11 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
 
     The answers of the scale are compared too, unless single reports are asked for.
     """
+    from gapbench.documents import require_real
     from gapbench.experiments.grid import scale_of
     from gapbench.report.answers import check_answers
     from gapbench.report.build import check
-    from gapbench.report.collect import RUNS, require_real
+    from gapbench.report.collect import RUNS
 
     checked = failed = 0
     ablations = _ablations(files)

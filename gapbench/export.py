@@ -9,8 +9,8 @@ shapes of the pruned layers, and which names are tied to which.
 from __future__ import annotations
 
 import json
+import math
 import os
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from gapbench import documents
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
@@ -31,6 +32,8 @@ Format = Literal["sparse", "dense"]
 SUFFIXES: dict[Format, str] = {"sparse": ".safetensors", "dense": ".pt"}
 METADATA = "gapbench"
 VERSION = 1
+# what a sparse file may denote; float32 weights pruned to 99.99 % are 2,500 entries a byte
+ENTRIES_A_BYTE = 16_384
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,13 @@ def export(folder: RunFolder, form: Format, out: Path) -> Exported:
         raise UserError(
             f"trial {key}: {folder.state()}, not completed: only what is can be exported"
         )
-    if not folder.model.exists():
+    if not os.path.lexists(folder.model):
         raise UserError(f"{folder.model}: is missing: run the trial again with --force")
     trial = Trial.read(folder.trial)
-    final = state.read(folder.model, torch.device("cpu"))
-    model: dict[str, Tensor] = final["model"]
+    model, masks = finished(folder)
     if form == "sparse":
         about = {"key": key, "task": trial.task, "label": trial.label}
-        content = sparse(model, final["masks"], about)
+        content = sparse(model, masks, about)
         _write(out, lambda file: file.write(content))
     else:
         checkpoint = trial.make_task().checkpoint(model)
@@ -80,6 +82,20 @@ def export(folder: RunFolder, form: Format, out: Path) -> Exported:
     tied = _tied(model, ())
     dense = sum(tensor.nbytes for name, tensor in model.items() if name not in tied)
     return Exported(out, out.stat().st_size, dense)
+
+
+def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights and the masks of a completed trial, by name, on the CPU.
+
+    Raises:
+        UserError: if final.pt cannot be read or holds something else.
+    """
+    found = state.read(folder.model, torch.device("cpu"))
+    for part in ("model", "masks"):
+        tensors = found.get(part)
+        if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
+            raise UserError(f"{folder.model}: holds no {part} of ours")
+    return found["model"], found["masks"]
 
 
 def sparse(
@@ -129,9 +145,11 @@ def load(path: str | Path) -> dict[str, Tensor]:
         UserError: if the file cannot be read, is damaged, or is no sparse file.
     """
     try:
+        with documents.open_plain(Path(path)) as plain:
+            size = os.fstat(plain.fileno()).st_size
         with safetensors.safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            told = json.loads((file.metadata() or {}).get(METADATA, "null"))
+            told = documents.parse((file.metadata() or {}).get(METADATA, "null"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
@@ -139,6 +157,9 @@ def load(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(told, dict) or told.get("version") != VERSION:
         raise UserError(f"{path}: not written by this version of `gapbench export --format sparse`")
     try:
+        entries = sum(math.prod(layer["shape"]) for layer in told["layers"].values())
+        if entries > ENTRIES_A_BYTE * size:
+            raise UserError(f"{entries:,} weights are too many for {size:,} bytes")
         for name, layer in told["layers"].items():
             mask = mask_codes.decode(tensors.pop(f"{name}.mask"), tuple(layer["shape"]))
             values = tensors.pop(f"{name}.values")
@@ -147,7 +168,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
         return {name: tensors[told["tied"].get(name, name)] for name in told["names"]}
     except KeyError as error:
         raise UserError(f"{path}: damaged: {error.args[0]} is missing") from None
-    except (UserError, IndexError, RuntimeError) as error:
+    except (UserError, IndexError, RuntimeError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged: {error}") from None
 
 
@@ -167,14 +188,8 @@ def _tied(model: Mapping[str, Tensor], first: Mapping[str, Any] | tuple[()]) -> 
 def _write(out: Path, write: Callable[[IO[bytes]], object]) -> None:
     if out.exists():
         raise UserError(f"{out}: exists already; remove it, or name another file with --out")
-    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with open(partial, "wb") as file:
+        with documents.replacing(out, durable=True) as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +34,7 @@ WATCH_SECONDS = 2.0
 LOG_SECONDS = 0.5
 SLURM_SECONDS = 10.0  # between two questions to SLURM
 LAST_LINES = 3
+LOG_BYTES = 4 * 2**20
 
 FileArgument = Annotated[
     Path | None, typer.Argument(help="An ablation; every run folder if none is given.")
@@ -90,7 +89,7 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     """Show one trial: its configuration, plan, state and result."""
     from rich.console import Console
 
-    from gapbench.experiments.marks import read_json
+    from gapbench.documents import read_json
 
     folder = find(results, key)
     parts: dict[str, Any] = {
@@ -165,7 +164,7 @@ def cancel(
             print(f"asked to stop: {folder.path.name}")
             told += 1
             jobs += sight.jobs
-            _tell(folder)
+            folder.terminate_owner()  # elsewhere it finds by itself that it was cancelled
     if not told:
         print("nothing is running")
     try:
@@ -225,27 +224,40 @@ def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
     output = _output(folder) if view.state == "lost" else None
     if output is not None:
         yield f"lost{': SLURM says ' if view.hint else ''}{view.hint}"
-        yield from output.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
+        yield from _text_from(output, 0)[0].splitlines()[-LAST_LINES:]
 
 
 def _output(folder: RunFolder) -> Path | None:
     """Return the file with what the trial's latest process has printed, if there is one."""
     from gapbench.launch.submissions import log_of
 
-    local = sorted(
-        (folder.path / "submitit").glob("*_log.out"), key=lambda path: path.stat().st_mtime
-    )
-    return log_of(folder) or (local[-1] if local else None)
+    local = [] if folder.jobs.is_symlink() else list(folder.jobs.glob("*_log.out"))
+    return log_of(folder) or max(local, key=lambda path: path.lstat().st_mtime, default=None)
 
 
 def _print_from(path: Path, offset: int) -> int:
     """Print what a file holds behind `offset`; return its end."""
-    if not path.exists():
-        return offset
-    with open(path, encoding="utf-8", errors="replace") as file:
-        file.seek(offset)
-        print(file.read(), end="", flush=True)
-        return file.tell()
+    text, end = _text_from(path, offset)
+    print(text, end="", flush=True)
+    return end
+
+
+def _text_from(path: Path, offset: int) -> tuple[str, int]:
+    """Return what a log holds behind `offset`, of much only the last, and its end in bytes."""
+    from gapbench.documents import open_plain
+
+    try:
+        with open_plain(path) as file:
+            end = file.seek(0, os.SEEK_END)
+            start = max(offset, end - LOG_BYTES)
+            file.seek(start)
+            text = file.read(end - start).decode(errors="replace")
+    except FileNotFoundError:
+        return "", offset
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    left_out = start - offset
+    return (f"[{left_out:,} bytes are left out]\n{text}" if left_out else text), end
 
 
 def _all(results: Path) -> list[RunFolder]:
@@ -263,7 +275,7 @@ def require_folder(results: Path) -> None:
 
 def _label(folder: RunFolder) -> str:
     """Name a trial without the ablation that it belongs to, and without building its model."""
-    from gapbench.experiments.marks import read_json
+    from gapbench.documents import read_json
 
     trial = read_json(folder.trial) or {}
     options = trial.get("options")
@@ -284,10 +296,13 @@ def _settings(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _segments(plan: Mapping[str, Any]) -> Iterator[str]:
-    for segment in plan.get("segments", []):
-        branch = "" if segment["branch"] is None else f" branch {segment['branch']}"
-        epochs = f"epochs {segment['start']}-{segment['stop']}: {segment['label']}{branch}"
-        yield f"{epochs}, {len(segment['grow'])} layers dense"
+    try:
+        for segment in plan.get("segments", []):
+            branch = "" if segment["branch"] is None else f" branch {segment['branch']}"
+            epochs = f"epochs {segment['start']}-{segment['stop']}: {segment['label']}{branch}"
+            yield f"{epochs}, {len(segment['grow'])} layers dense"
+    except (TypeError, KeyError):
+        yield "is damaged"
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -309,13 +324,3 @@ def _chosen(what: Sequence[str] | None, pick: Pick, results: Path) -> Iterator[R
             yield from (folder for folder, _ in pick.of(Path(word), results))
         else:
             yield find(results, word)
-
-
-def _tell(folder: RunFolder) -> None:
-    """Send the owner of a trial SIGTERM if it is here; elsewhere it finds the mark by itself."""
-    from gapbench.experiments import marks
-
-    owner = folder.living_owner()
-    if owner is not None and marks.runs_here(owner):
-        with suppress(ProcessLookupError):
-            os.kill(owner["pid"], signal.SIGTERM)

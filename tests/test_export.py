@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from gapbench.__main__ import main
 from gapbench.errors import UserError
+from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.export import load, sparse
 from gapbench.sparsity.masks import random_mask
@@ -146,7 +148,7 @@ def test_damaged_weights_are_refused(done, tmp_path, capsys):
     whole = bytearray(done.model.read_bytes())
     whole[len(whole) // 2] ^= 1
     folder.model.write_bytes(whole)
-    assert "final.pt: the checkpoint is damaged" in refused(capsys, folder, "--out", file)
+    assert "final.pt: is damaged" in refused(capsys, folder, "--out", file)
 
 
 @pytest.mark.parametrize("form", ["sparse", "dense"])
@@ -197,3 +199,23 @@ def test_a_sparse_file_with_a_damaged_mask_or_a_missing_part_is_refused(done, tm
         save_file(tensors, tmp_path / "spoilt", metadata)
         with pytest.raises(UserError, match=told):
             load(tmp_path / "spoilt")
+
+
+def test_a_small_file_that_denotes_a_huge_model_is_refused_before_it_takes_memory(tmp_path):
+    file = tmp_path / "bomb.safetensors"
+    shape = [2**31, 2]
+    told = {"version": 1, "tied": {}, "names": ["a"], "layers": {"a": {"shape": shape}}}
+    tensors = {"a.mask": torch.zeros(14, dtype=torch.uint8), "a.values": torch.zeros(0)}
+    save_file(tensors, file, {"gapbench": json.dumps(told)})
+    with pytest.raises(UserError, match="damaged: 4,294,967,296 weights are too many for"):
+        load(file)
+
+
+def test_a_model_that_cannot_be_read_is_not_called_damaged(done, tmp_path, capsys):
+    """The advice to start over would cost a good trial."""
+    folder = RunFolder(tmp_path / "runs" / done.path.name)
+    shutil.copytree(done.path, folder.path)
+    folder.model.unlink()
+    folder.model.mkdir()
+    told = refused(capsys, folder, "--out", str(tmp_path / "out"))
+    assert "final.pt: cannot be read: is no plain file" in told and "--force" not in told

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gapbench.__main__ import main
+from gapbench.documents import write_json
 from gapbench.experiments.store import RunFolder
 from tests.runs import attempt, entry, prepared
 
@@ -58,7 +59,7 @@ def test_what_was_changed_is_found_with_its_likely_cause(done, tmp_path, capsys)
     result["metrics"]["test/accuracy"] += 0.5
     del result["metrics"]["test/loss"]
     result["environment"]["torch"] = "1.0"
-    folder.result.write_text(json.dumps(result))
+    write_json(folder.result, result)
     lines = folder.history.read_text().splitlines()
     folder.history.write_text("\n".join([*lines[:-1], lines[-1].replace("e", "E")]) + "\n")
     model = torch.load(folder.model, weights_only=True)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gapbench.documents import append_plain, read_json, read_text, require_real, write_json
 from gapbench.engine.exchange import decode, encode, sizes
 from gapbench.errors import UserError
 from gapbench.experiments.keeper import FolderKeeper, read_history
-from gapbench.experiments.marks import read_json, write_json
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trials import Trial
 from gapbench.training import loop, state
@@ -55,6 +55,7 @@ def run_round(
         _remove_earlier_rounds(folder, segment.part)
     places = [branch_folder(folder, segment.part, branch) for branch in range(segment.branches)]
     for place in places:
+        require_real(place.path, folder.path)
         place.path.mkdir(parents=True, exist_ok=True)
     missing = [b for b, place in enumerate(places) if not (place.path / RESULT).exists()]
     missing = training.ranks.agree(missing)
@@ -72,10 +73,11 @@ def run_round(
         handed = state.load(place.path / RESULT, training.device)
         file = {"part": segment.part, "branch": branch}
         file["file"] = (place.path / RESULT).stat().st_size
-        sent.append({**file, **sizes(handed["result"], shapes)})
-        if apart and branch not in missing:
-            elsewhere.append(handed["seconds"])
-        results.append(decode(handed["result"], shapes))
+        with state.restoring(place.path / RESULT):
+            sent.append({**file, **sizes(handed["result"], shapes)})
+            if apart and branch not in missing:
+                elsewhere.append(handed["seconds"])
+            results.append(decode(handed["result"], shapes))
         for line in read_history(place.history):
             keeper.line(line)
     keeper.seconds_before += max(elsewhere)
@@ -87,8 +89,12 @@ def run_round(
 
 def _record_exchange(folder: RunFolder, part: int, sent: list[dict[str, int]]) -> None:
     """Keep what the branches of a round have handed back, in bytes; see `exchange.sizes`."""
-    before = (read_json(folder.exchange) or {}).get("branches", [])
-    kept = [entry for entry in before if entry["part"] < part]
+    before = (read_json(folder.exchange) or {}).get("branches")
+    kept = [
+        entry
+        for entry in (before if isinstance(before, list) else ())
+        if isinstance(entry, dict) and entry.get("part") in range(part)
+    ]
     write_json(folder.exchange, {"branches": [*kept, *sent]})
 
 
@@ -122,7 +128,7 @@ def _train_side_by_side(
 def _start(folder: RunFolder, part: int, branch: int, seconds: float) -> Popen[bytes]:
     place = branch_folder(folder, part, branch)
     words = [str(folder.path), str(part), str(branch), str(seconds)]
-    with open(place.log, "ab") as log:
+    with append_plain(place.log) as log:
         command = [sys.executable, "-m", "gapbench.experiments.branches", *words]
         return subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -136,7 +142,7 @@ def _stop(processes: list[Popen[bytes]]) -> None:
 
 def _failure(folder: RunFolder, part: int, branch: int, code: int) -> str:
     log = branch_folder(folder, part, branch).log
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = read_text(log).strip().splitlines()
     return f"branch {branch} of part {part} ended with code {code}: {lines[-1] if lines else log}"
 
 
@@ -189,9 +195,9 @@ def run_branch(
 
 def _remove_earlier_rounds(folder: RunFolder, part: int) -> None:
     """Delete what earlier rounds handed back: the checkpoint just written has it merged."""
-    for old in folder.rounds.glob("*"):
-        if int(old.name) < part:
-            shutil.rmtree(old, ignore_errors=True)
+    require_real(folder.rounds, folder.path)
+    for old in {place.path.parent for earlier, _, place in folder.branches() if earlier < part}:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _no_scalar(name: str, value: float, step: int) -> None:

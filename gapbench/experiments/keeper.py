@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gapbench.documents import parse, read_text
+from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder
 from gapbench.training import state
 from gapbench.training.history import History
@@ -56,18 +59,18 @@ class FolderKeeper:
 
     def resume(self, training: Training) -> None:
         """Load the checkpoint if there is one, and cut the history back to it."""
-        offset = 0
+        offset, digest = 0, None
         if self.writes:
             self.folder.sweep()
-        if self.folder.checkpoint.exists():
+        if os.path.lexists(self.folder.checkpoint):
             saved = state.load(self.folder.checkpoint, training.device)
             with state.restoring(self.folder.checkpoint):
                 training.load_state_dict(saved["training"])
-                offset = saved["history"]
+                offset, digest = saved["history"], saved.get("history_sha256")
                 self.seconds_before = saved["seconds"]
         self._first_step = training.sparsifier.steps
         if self.writes:
-            self.history = History(self.folder.history, offset)
+            self.history = History(self.folder.history, offset, digest)
 
     def line(self, line: Line) -> None:
         """Append to the history, and pass numbers on to Sacred."""
@@ -87,13 +90,14 @@ class FolderKeeper:
         return "save" if now - self._saved >= self.checkpoint_seconds else "go"
 
     def checkpoint(self, training: Training) -> None:
-        """Write the state together with the length of the history that belongs to it."""
+        """Write the state together with what tells the history that belongs to it."""
         if self.history is None:
             return
         self.folder.require_owner()
         whole = {
             "training": training.state_dict(),
             "history": self.history.sync(),
+            "history_sha256": self.history.digest,
             "seconds": self.seconds,
         }
         state.save(self.folder.checkpoint, whole, allow=self.folder.require_owner)
@@ -144,7 +148,14 @@ def _scalars(line: Line) -> dict[str, float]:
 
 
 def read_history(path: Path) -> list[Line]:
-    """Return the lines of a history file."""
-    import json
+    """Return the lines of a history file.
 
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    Raises:
+        UserError: if it cannot be read or is damaged.
+    """
+    try:
+        return [parse(line) for line in read_text(path).splitlines()]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged: {error}; start over with --force") from None

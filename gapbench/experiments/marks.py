@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import signal
 import socket
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Annotated, Any, TypeGuard
+
+from pydantic import BaseModel, Field, ValidationError
+
+from gapbench.documents import read_json, write_json
+
+# what a file system without hard links answers to os.link
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def write_json(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
-    """Write `value` so that `path` always holds one whole document.
+class Mark(BaseModel):
+    """What a mark says of its author; it may hold more.
 
-    Args:
-        path: the file.
-        value: its content.
-        durable: whether to wait until it would survive a loss of power.
+    Attributes:
+        host: name of the machine.
+        pid: number of the process among those of `processes`.
+        began: its start, in the kernel's words.
+        processes: what the number is counted in: this start of a machine, and there a namespace.
+        slurm_job: id of its SLURM job, an array's as 12_3.
+        restarts: how often SLURM had started the job anew.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.write("\n")
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
+    model_config = {"strict": True}
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the document in `path`, or None if it is absent, broken or no object.
-
-    A link counts as absent: nothing here makes one, and it could lead out of the run folder.
-    """
-    try:
-        with open(path, "rb", opener=_opened) as file:
-            value = json.loads(file.read())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _opened(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+    host: Annotated[str, Field(max_length=255)]
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
+    began: Annotated[str, Field(pattern=r"^[\w ]{1,64}$")]
+    processes: Annotated[str, Field(max_length=255)] | None = None
+    slurm_job: Annotated[str, Field(pattern=r"^\d+(_\d+)?$")] | None = None
+    restarts: Annotated[int, Field(ge=0)] = 0
 
 
 def this_process() -> dict[str, Any]:
@@ -56,6 +49,7 @@ def this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "began": _process_start(os.getpid()),
+        "processes": _processes(),
         "slurm_job": slurm_job(),
         "restarts": int(os.environ.get("SLURM_RESTART_COUNT", 0)),
     }
@@ -69,20 +63,48 @@ def slurm_job() -> str | None:
 
 def is_mark(value: object) -> TypeGuard[dict[str, Any]]:
     """Say whether a document names a process; a damaged mark is none."""
-    if not isinstance(value, dict):
+    try:
+        Mark.model_validate(value)
+    except ValidationError:
         return False
-    host, pid, restarts = value.get("host"), value.get("pid"), value.get("restarts", 0)
-    return isinstance(host, str) and isinstance(pid, int) and isinstance(restarts, int)
+    return True
 
 
 def is_here(mark: Mapping[str, Any]) -> bool:
-    """Say whether the author of a mark is a process of this host."""
-    return mark.get("host") == socket.gethostname()
+    """Say whether this process can see the author of a mark, if it lives.
+
+    Containers may share a host's name, and the numbers of their processes mean others here.
+    """
+    return (mark.get("host"), mark.get("processes")) == (socket.gethostname(), _processes())
 
 
 def runs_here(mark: Mapping[str, Any]) -> bool:
-    """Say whether the author of a mark is a process of this host that still runs."""
-    return is_mark(mark) and is_here(mark) and _process_start(mark["pid"]) == mark.get("began")
+    """Say whether the author of a mark is a process that this one sees, and still runs."""
+    return is_mark(mark) and is_here(mark) and _process_start(mark["pid"]) == mark["began"]
+
+
+def terminate(path: Path, mark: Mapping[str, Any]) -> bool:
+    """Send SIGTERM to the author of the mark in `path`; return whether it was here.
+
+    Anybody may have written the mark, whatever it says: the author is who has the file open.
+    """
+    if not runs_here(mark) or not _has_open(mark["pid"], path):
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(mark["pid"], signal.SIGTERM)
+    return True
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    try:
+        files = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+    for file in files:
+        with suppress(OSError):
+            if os.path.samestat(file.stat(), path.lstat()):
+                return True
+    return False
 
 
 def outlived(mark: Mapping[str, Any]) -> bool:
@@ -101,7 +123,7 @@ def create(path: Path, mark: Mapping[str, Any]) -> bool:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write_json(partial, mark, durable=False)
-        os.link(partial, path)  # fails where the name exists, on NFS too
+        _link(partial, path)
     except FileExistsError:
         return False
     finally:
@@ -118,11 +140,23 @@ def remove(path: Path, mark: Mapping[str, Any] | None) -> None:
         return
     try:
         if read_json(grave) != mark:
-            os.link(grave, path)  # it was another's already: give it back
+            _link(grave, path)  # it was another's already: give it back
     except FileExistsError:
         pass
     finally:
         grave.unlink(missing_ok=True)
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file a second name; it fails where the name exists, on NFS too."""
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        # without hard links the new name is there for a moment before its content is
+        with open(path, "xb") as file:
+            file.write(source.read_bytes())
 
 
 def _process_start(pid: int) -> str | None:
@@ -132,6 +166,16 @@ def _process_start(pid: int) -> str | None:
     except OSError:
         return None if Path("/proc/self").exists() else _exists(pid)
     return None if stat[0] == "Z" else stat[19]
+
+
+@cache
+def _processes() -> str | None:
+    """Return what tells this start of the machine and this namespace of processes from others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
 
 
 def _exists(pid: int) -> str | None:

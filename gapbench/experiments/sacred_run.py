@@ -20,6 +20,7 @@ from sacred import SETTINGS, Experiment
 from sacred.observers import FileStorageObserver
 from sacred.utils import SacredInterrupt
 
+from gapbench.documents import append_plain, write_text
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder, TakenOver
 from gapbench.experiments.trial_run import Execution, LegEnded, run_trial
@@ -156,7 +157,8 @@ def _logger(folder: RunFolder) -> logging.Logger:
     logger.handlers.clear()
     logger.propagate = False
     logger.setLevel(logging.INFO)
-    handler = logging.FileHandler(folder.log)
+    append_plain(folder.log).close()  # a link is not followed
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     return logger
@@ -166,7 +168,7 @@ def _keep_error(folder: RunFolder, error: Exception) -> None:
     folder.require_owner()
     told = isinstance(error, UserError)  # its one line says all; others need their traceback
     text = f"{error}\n" if told else "".join(traceback.format_exception(error))
-    folder.error.write_text(text, encoding="utf-8")
+    write_text(folder.error, text)
     line = str(error) if told else f"{type(error).__name__}: {error}"
     folder.end_attempt("failed", error=" ".join(line.split()))
 

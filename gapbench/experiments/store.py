@@ -7,16 +7,27 @@ reader finds the old or the new one. A trial is completed exactly when its resul
 from __future__ import annotations
 
 import os
+import re
+import stat
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import BaseModel, Field, ValidationError
+
+from gapbench.documents import (
+    open_plain,
+    read_json,
+    replacing,
+    require_real,
+    write_json,
+    write_text,
+)
 from gapbench.errors import UserError, choose
 from gapbench.experiments import marks
-from gapbench.experiments.marks import read_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,18 +38,27 @@ State = Literal["planned", "queued", "running", "lost", "interrupted", "failed",
 # model beats no heart
 LOST_AFTER = 300.0
 
-# what a heartbeat may hold, beside nothing
-KINDS: dict[str, Any] = {
-    "state": str,
-    "attempt": int,
-    "epoch": int | float,
-    "epochs": int,
-    "phase": str,
-    "metric": dict,
-    "density": int | float,
-    "seconds_left": int | float,
-    "error": str,
-}
+ERROR_LETTERS = 10_000  # of a heartbeat; error.txt has all
+
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Heartbeat(BaseModel):
+    """What status.json may say; it says more about its author, which only people read."""
+
+    model_config = {"strict": True}
+
+    state: str | None = None
+    attempt: Count | None = None
+    legs: Count | None = None
+    epoch: Finite | None = None
+    epochs: Count | None = None
+    phase: str | None = None
+    metric: dict[str, float] | None = None
+    density: Finite | None = None
+    seconds_left: Finite | None = None
+    error: Annotated[str, Field(max_length=ERROR_LETTERS)] | None = None
 
 
 class TakenOver(Exception):
@@ -63,8 +83,11 @@ class Owned(UserError):
 class _PathOf:
     """A path in a run folder, made when it is asked for: of thousands of folders few are."""
 
-    def __init__(self, name: str) -> None:
+    known: ClassVar[dict[str, bool]] = {}  # whether it is a folder, by name
+
+    def __init__(self, name: str, is_folder: bool = False) -> None:
         self._name = name
+        self.known[name] = is_folder
 
     def __get__(self, folder: RunFolder, owner: type[RunFolder]) -> Path:
         return folder.path / self._name
@@ -82,8 +105,9 @@ class RunFolder:
     result = _PathOf("result.json")
     log = _PathOf("log.txt")
     error = _PathOf("error.txt")
-    sacred = _PathOf("sacred")
-    rounds = _PathOf("rounds")
+    sacred = _PathOf("sacred", is_folder=True)
+    rounds = _PathOf("rounds", is_folder=True)
+    jobs = _PathOf("submitit", is_folder=True)
     exchange = _PathOf("exchange.json")
     submitted = _PathOf("submitted.json")
     owner = _PathOf("owner.json")
@@ -92,6 +116,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._token: str | None = None
+        self._held: IO[bytes] | None = None
 
     def prepare(self, trial: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         """Create the folder with what a node needs to run the trial; what is there stays.
@@ -103,13 +128,31 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.require_plain()
             if read_json(self.trial) != trial:
                 write_json(self.trial, trial)
             if read_json(self.plan) != plan:
                 write_json(self.plan, plan)
             self.cancelled.unlink(missing_ok=True)
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
+
+    def require_plain(self) -> None:
+        """Check that what is there under the names of our files and folders can be ours.
+
+        A link or a pipe would lead out of the folder, or never end.
+
+        Raises:
+            UserError: naming the first that is neither a plain file nor a real folder.
+        """
+        for name, is_folder in _PathOf.known.items():
+            try:
+                mode = (self.path / name).lstat().st_mode
+            except OSError:
+                continue
+            if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
+                kind = "real folder" if is_folder else "plain file"
+                raise UserError(f"{self.path / name}: is no {kind}: remove it")
 
     def cancel(self) -> None:
         """Ask whoever runs the trial, now or next, to stop; heeded with the next heartbeat.
@@ -118,9 +161,12 @@ class RunFolder:
             UserError: if the folder cannot be written.
         """
         try:
-            self.cancelled.touch()
+            write_text(self.cancelled, "")
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"{self.path}: cannot be written: {error.strerror}")
 
     @contextmanager
     def forgotten(self) -> Iterator[None]:
@@ -150,6 +196,8 @@ class RunFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             os.rename(aside, self.path)
             raise
+        if aside.is_symlink():
+            aside.unlink()  # what it leads to is the user's
         shutil.rmtree(aside, ignore_errors=True)
 
     # -- state -------------------------------------------------------------------------------
@@ -162,9 +210,11 @@ class RunFolder:
     def read_status(self) -> dict[str, Any]:
         """Return the last heartbeat; a damaged one counts as absent, which is an empty mapping."""
         status = read_json(self.status) or {}
-        fits = all(isinstance(status[k], kind) for k, kind in KINDS.items() if status.get(k))
-        metrics = (status.get("metric") or {}).values() if fits else ()
-        return status if fits and all(isinstance(m, int | float) for m in metrics) else {}
+        try:
+            Heartbeat.model_validate(status)
+        except ValidationError:
+            return {}
+        return status
 
     def completed(self) -> bool:
         """Say whether the trial's result is there."""
@@ -190,7 +240,7 @@ class RunFolder:
         times = [0.0]
         for path in (self.owner, self.status):
             try:
-                times.append(path.stat().st_mtime)
+                times.append(path.lstat().st_mtime)
             except OSError:
                 continue
         return max(times)
@@ -203,7 +253,9 @@ class RunFolder:
 
         Raises:
             Owned: if a live process owns it.
+            UserError: if something in it is not what its name says.
         """
+        self.require_plain()
         self._take()
         try:
             yield
@@ -233,7 +285,13 @@ class RunFolder:
             return False
         if marks.is_here(owner):
             return marks.runs_here(owner)
-        return time.time() - self._last_sign() < LOST_AFTER
+        # a sign from a future that clocks do not differ by is none
+        return abs(time.time() - self._last_sign()) < LOST_AFTER
+
+    def terminate_owner(self) -> bool:
+        """Send SIGTERM to the process that owns the folder; return whether it was on this host."""
+        owner = read_json(self.owner)
+        return owner is not None and marks.terminate(self.owner, owner)
 
     def _take(self) -> None:
         token = uuid.uuid4().hex
@@ -243,27 +301,40 @@ class RunFolder:
                 raise Owned(self.path.name, owner)
             marks.remove(self.owner, owner)
         self._token = token
+        with suppress(OSError):  # another has replaced it already, which `require_owner` will find
+            self._held = open_plain(self.owner)  # how `marks.terminate` knows this process
 
     def _give_back(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            self._held = None
         owner = read_json(self.owner)
         if owner is not None and owner.get("token") == self._token:
             marks.remove(self.owner, owner)
         self._token = None
 
     def sweep(self) -> None:
-        """Delete what killed owners have left of unfinished writes."""
+        """Delete what killed owners have left of unfinished writes, and nothing else."""
+        names = "|".join(re.escape(name) for name in _PathOf.known if name != self.owner.name)
+        unfinished = re.compile(rf"\.({names})\.[0-9a-f]{{8}}")
         for leftover in self.path.glob(".*"):
-            if leftover.is_file() and not leftover.name.startswith(f".{self.owner.name}"):
+            if unfinished.fullmatch(leftover.name) and not leftover.is_dir():
                 leftover.unlink(missing_ok=True)
+
+    def branches(self) -> Iterator[tuple[int, int, RunFolder]]:
+        """Yield the folders of branches with their part and branch, in order."""
+        for part in _numbered(self.rounds):
+            for branch in _numbered(part):
+                yield int(part.name), int(branch.name), RunFolder(branch)
 
     # -- attempts and their signs of life ------------------------------------------------------
 
     def begin_attempt(self) -> int:
         """Return the number of the attempt that begins, from 1, and say that it runs."""
+        require_real(self.sacred, self.path)
         self.sacred.mkdir(parents=True, exist_ok=True)
-        known = [int(p.name) for p in self.sacred.iterdir() if p.name.isdigit()]
-        attempt = max(known, default=0) + 1
-        legs = (read_json(self.status) or {}).get("legs", 0)
+        attempt = max((int(place.name) for place in _numbered(self.sacred)), default=0) + 1
+        legs = self.read_status().get("legs") or 0
         self.error.unlink(missing_ok=True)
         write_json(
             self.status,
@@ -291,11 +362,12 @@ class RunFolder:
 
     def end_leg(self) -> None:
         """Write that the attempt has ended where another job of its chain goes on."""
-        legs = (read_json(self.status) or {}).get("legs", 0)
+        legs = self.read_status().get("legs") or 0
         self.beat(state="interrupted", error=None, seconds_left=None, legs=legs + 1)
 
     def end_attempt(self, state: State, error: str | None = None) -> None:
         """Write how the attempt ended."""
+        error = error and error[:ERROR_LETTERS]
         self.beat(state=state, error=error, seconds_left=None)
 
     # -- the end -------------------------------------------------------------------------------
@@ -304,13 +376,9 @@ class RunFolder:
         """Write the finished model's weights and masks; `weights_only` reads them."""
         import torch
 
-        partial = self.model.with_name(f".{self.model.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            torch.save({"model": dict(model), "masks": dict(masks)}, partial)
+        with replacing(self.model) as file:
+            torch.save({"model": dict(model), "masks": dict(masks)}, file)
             self.require_owner()
-            os.replace(partial, self.model)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def complete(self, result: Mapping[str, Any]) -> None:
         """Write the result, and remove what only an unfinished trial needs.
@@ -325,6 +393,16 @@ class RunFolder:
         write_json(self.result, {**result, "attempts": status.get("attempt", 1)})
         self.checkpoint.unlink(missing_ok=True)
         shutil.rmtree(self.rounds, ignore_errors=True)
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    """Yield the real folders in `folder` that have a number for a name, in its order."""
+    try:
+        found = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    names = [entry.name for entry in found if re.fullmatch(r"[0-9]{1,9}", entry.name)]
+    yield from (folder / name for name in sorted(names, key=int))
 
 
 def one_key(results: Path, begin: str, keys: Sequence[str]) -> str:

@@ -133,6 +133,7 @@ def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str,
             "weights": _digest(training.model.state_dict()),
             "masks": masks.digest(sparsifier.masks),
         },
+        "history_sha256": keeper.history and keeper.history.digest,
         "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gapbench.documents import read_document
 from gapbench.errors import UserError
 from gapbench.experiments.models import Proxy, layers_of_trial, proxy
 from gapbench.experiments.schema import Sparsity
@@ -104,7 +105,7 @@ class Trial(BaseModel):
             UserError: if it is missing, damaged, or not what its key was made from.
         """
         try:
-            whole = json.loads(path.read_text(encoding="utf-8"))
+            whole = read_document(path)
             key, schema = whole.pop("key"), whole.pop("schema")
             trial = cls.model_validate(whole)
         except OSError as error:
@@ -112,7 +113,7 @@ class Trial(BaseModel):
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise UserError(f"{path}: {where}: {error.errors()[0]['msg']}") from None
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: this is no trial: delete the folder and run again") from None
         if (key, schema) != (trial.key, SCHEMA):
             raise UserError(f"{path}: its key {key} does not fit its content")

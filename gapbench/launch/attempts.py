@@ -9,8 +9,8 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gapbench.documents import read_json
 from gapbench.experiments import marks
-from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import LOST_AFTER, RunFolder, TakenOver
 from gapbench.launch import queue
 from gapbench.launch.chains import Branches, Train

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gapbench.experiments import marks
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, executor
 
@@ -63,13 +63,12 @@ class LocalLaunch:
         """Send SIGTERM to the trials' own processes and wait for their checkpoints."""
         self._waiting.clear()
         deadline = time.monotonic() + STOP_SECONDS
-        told: set[int] = set()
+        told: set[Path] = set()
         while self.poll() and time.monotonic() < deadline:
             for running in self._running:
-                owner = RunFolder(running.job.folder).living_owner()
-                if owner is not None and marks.is_here(owner) and owner["pid"] not in told:
-                    told.add(owner["pid"])
-                    _terminate(owner["pid"])
+                folder = running.job.folder
+                if folder not in told and RunFolder(folder).terminate_owner():
+                    told.add(folder)
             time.sleep(0.05)
         for running in self._running:
             running.handle.cancel()
@@ -108,7 +107,7 @@ def _submit(job: Job, chosen: tuple[str, ...]) -> Any:
     import submitit
 
     ranks = max(1, len(chosen))
-    local = submitit.LocalExecutor(job.folder / "submitit")
+    local = submitit.LocalExecutor(RunFolder(job.folder).jobs)
     local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=ranks)
     with _children_ignore_interrupts():
         return local.submit(Attempt(job, ranks, gpus=",".join(chosen)))
@@ -126,10 +125,3 @@ def _children_ignore_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _terminate(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return

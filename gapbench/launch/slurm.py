@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gapbench.documents import read_json
 from gapbench.errors import UserError
-from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch import profile, queue
 from gapbench.launch.attempts import SlurmAttempt, attempts_of

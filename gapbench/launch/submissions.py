@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gapbench.documents import read_json, write_json
 from gapbench.experiments import marks
-from gapbench.experiments.marks import read_json, write_json
 from gapbench.experiments.store import LOST_AFTER, RunFolder, State
 from gapbench.launch.queue import Listed, Queue
 

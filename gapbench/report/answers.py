@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gapbench.documents import is_plain, require_real
 from gapbench.errors import UserError
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import RUNS, is_plain, read_runs, require_real
+from gapbench.report.collect import RUNS, read_runs
 from gapbench.report.comparisons import Comparison, of_claim, unfinished
 from gapbench.report.notes import points
 from gapbench.report.records import NOTHING, machine_epochs, text_of

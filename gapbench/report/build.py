@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from gapbench.documents import is_plain, require_real
 from gapbench.errors import UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
@@ -25,9 +26,7 @@ from gapbench.report.collect import (
     Run,
     Scan,
     completed_keys,
-    is_plain,
     read_runs,
-    require_real,
     runs_frame,
     scan,
     write_runs,
@@ -139,7 +138,8 @@ def report(
         _make(results, folder / "figures")
         return replace(_write(ablation.spec, folder, frame, found), kept=kept, whole=whole)
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        place = error.filename or folder  # a full disk is told without a name
+        raise UserError(f"{place}: cannot be written: {error.strerror}") from None
 
 
 def completed(frame: pd.DataFrame) -> list[str]:

@@ -7,10 +7,8 @@ is left out is listed with the reason, and never stops the report.
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from gapbench.documents import read_document
 from gapbench.errors import UserError
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.store import RunFolder
@@ -42,6 +41,9 @@ TEXT_PREFIXES = (
     "environment/", "signatures/", "digest/", "run/data_sha256", "run/finished", "run/command",
 )  # fmt: skip
 
+WORD_LETTERS = 10_000
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KERNEL = re.compile(r"^(Linux-[\d.]+).*?(?=-(?:x86_64|aarch64|ppc64le|riscv64))")
 
 
@@ -94,12 +96,15 @@ def scan(results: Path) -> Scan:
             continue
         folder = RunFolder(Path(entry.path))
         try:
-            run = read_run(folder)
+            run, state = read_run(folder), folder.state()
         except UserError as error:
             left_out.append(LeftOut(f"runs/{entry.name}", str(error)))
             continue
+        except Exception as error:  # whatever a folder holds, it does not stop the report
+            what = f"cannot be read: {type(error).__name__}"
+            left_out.append(LeftOut(f"runs/{entry.name}", what))
+            continue
         if run is None:
-            state = folder.state()
             states[entry.name] = state
             reason = f"no result yet: {state}"
             left_out.append(LeftOut(f"runs/{entry.name}", reason, unfinished=True))
@@ -135,29 +140,8 @@ def _entries(root: Path) -> list[os.DirEntry[str]]:
         raise UserError(f"{root}: cannot be listed: {error.strerror}") from None
 
 
-def is_plain(path: Path) -> bool:
-    """Say whether `path` is a file of the run folder itself; links could lead anywhere."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False
-
-
-def require_real(path: Path, results: Path) -> None:
-    """Check that no part of a report's path below `results` is a link, which could lead anywhere.
-
-    Raises:
-        UserError: naming the link.
-    """
-    for part in (path, *path.parents):
-        if part == results:
-            return
-        if part.is_symlink():
-            raise UserError(f"{part}: is a link: reports are in real folders and files only")
-
-
 def _trial(folder: RunFolder) -> Trial:
-    if not is_plain(folder.trial):
+    if not os.path.lexists(folder.trial):
         raise UserError("no trial.json: not a run folder")
     try:
         trial = Trial.read(folder.trial)
@@ -171,15 +155,15 @@ def _trial(folder: RunFolder) -> Trial:
 
 def _result(folder: RunFolder) -> dict[str, Any] | None:
     """Return result.json, None where there is none, or raise UserError with the reason."""
-    if not folder.result.exists() and not folder.result.is_symlink():
-        return None
-    if not is_plain(folder.result):
-        raise UserError("result.json is no plain file, and is not followed")
     try:
-        result = json.loads(folder.result.read_bytes())
-    except (OSError, ValueError):
+        result = read_document(folder.result)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"result.json: {error.strerror}") from None
+    except ValueError:
         raise UserError("result.json is damaged or half-written") from None
-    if not isinstance(result, dict) or result.get("key") != folder.path.name:
+    if result.get("key") != folder.path.name:
         raise UserError("result.json belongs to another trial")
     metrics = result.get("metrics")
     if not isinstance(metrics, dict) or not all(map(is_number, metrics.values())):
@@ -193,6 +177,9 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
     for name, value in _quantities(result):
         if value is not None and not is_number(value):
             raise UserError(f"result.json: {name} is no number")
+    for name, value in measured(result):
+        if not (_is_word(name) and (not isinstance(value, str) or _is_word(value))):
+            raise UserError(f"result.json: {name[:80]!r} is no line of text")
     return {**result, "environment": _shareable(result.get("environment", {}))}
 
 
@@ -206,6 +193,11 @@ def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(told.get("system"), str):
         told["system"] = _KERNEL.sub(r"\1", told["system"])
     return told
+
+
+def _is_word(text: str) -> bool:
+    """Say whether a cell of a table can hold a text."""
+    return len(text) <= WORD_LETTERS and not _CONTROL.search(text)
 
 
 def _is_layer(value: object) -> bool:

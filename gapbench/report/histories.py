@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from gapbench.report.collect import LeftOut, Run, is_plain
+from gapbench.documents import TEXT_BYTES, open_plain, parse
+from gapbench.report.collect import LeftOut, Run
 from gapbench.report.records import is_number
 from gapbench.report.workers import without_gc
 
 KINDS = ("epoch", "change")  # of lines
+WORDS = ("phase", "event")
+MAPPINGS = ("iou", "before", "after")
 CURVE = ("epoch", "phase", "coverage")
 CHANGE = ("epoch", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
@@ -74,7 +77,8 @@ def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
     """Return a frame in which what should be a number is one, or NaN."""
     frame = pd.DataFrame(columns)
     for name in numeric:
-        frame[name] = pd.to_numeric(frame[name], errors="coerce")
+        told = [value if is_number(value) else None for value in columns[name]]
+        frame[name] = pd.Series(told, dtype=float)
     return frame
 
 
@@ -83,17 +87,24 @@ def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str,
 
     Lines that begin as ours of other kinds do are not parsed, which is most of the work.
     """
-    if not is_plain(run.folder.history):
-        return [], "there is no history"
     try:
-        text = run.folder.history.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        with open_plain(run.folder.history, TEXT_BYTES) as file:
+            content = file.read()
+        text = content.decode()
+    except FileNotFoundError:
+        return [], "there is no history"
+    except OSError as error:
+        return [], f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
         return [], "cannot be read"
+    digest = run.result.get("history_sha256")
+    if digest not in (None, hashlib.sha256(content).hexdigest()):
+        return [], "is not what the trial has written: its checksum differs"
     skipped = tuple(f'{{"kind":"{kind}"' for kind in KINDS if kind not in kinds)
     every = text.splitlines()
     lines = [line for line in every if not line.startswith(skipped)]
     try:
-        values = json.loads(f"[{','.join(lines)}]")  # one call is faster than many
+        values = parse(f"[{','.join(lines)}]")  # one call is faster than many
     except ValueError:
         values = [_line(line) for line in lines]
     whole = [value for value in values if _is_line(value)]
@@ -104,7 +115,7 @@ def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str,
 
 def _line(text: str) -> object:
     try:
-        return json.loads(text)
+        return parse(text)
     except ValueError:
         return None
 
@@ -114,7 +125,8 @@ def _is_line(value: object) -> bool:
         isinstance(value, dict)
         and value.get("kind") in KINDS
         and is_number(value.get("epoch"))
-        and all(_is_numbers(value.get(name)) for name in ("iou", "before", "after"))
+        and all(_is_numbers(value.get(name)) for name in MAPPINGS)
+        and all(isinstance(value.get(name) or "", str) for name in WORDS)
     )
 
 

@@ -14,11 +14,12 @@ import jinja2
 from markupsafe import Markup
 
 import gapbench
+from gapbench.documents import is_plain
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.answers import answer_grid, answers_of
 from gapbench.report.build import ReportResult, completed
-from gapbench.report.collect import PROVENANCE, Run, Scan, is_plain
+from gapbench.report.collect import PROVENANCE, Run, Scan
 from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
 from gapbench.report.records import differ, is_given, plain, text_of

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from gapbench.documents import is_plain, require_real
 from gapbench.errors import UserError, choose
 from gapbench.experiments.store import RunFolder, one_key
 from gapbench.experiments.trials import Trial
@@ -18,11 +19,9 @@ from gapbench.report.collect import (
     RUNS,
     Run,
     folders_of,
-    is_plain,
     measured,
     read_run,
     read_runs,
-    require_real,
 )
 from gapbench.report.records import COMPLETED, is_given
 from gapbench.tasks.task import tasks

@@ -6,10 +6,14 @@ import gc
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
+
+PARENT_SECONDS = 0.5  # between two looks at whether it lives
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -37,7 +41,15 @@ _kept: list[tuple[Callable[..., Any], Sequence[Any]]] = []  # in a process of th
 
 def _keep(work: Callable[..., Any], items: Sequence[Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _kept.append((work, items))
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the process that waits was killed: the pool would wait for its words for ever."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
 
 
 def _work_on(place: int) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
 from pathlib import Path
 from typing import Any
 
+from gapbench.documents import TEXT_BYTES, open_plain
 from gapbench.errors import UserError
 
 
@@ -20,15 +22,19 @@ class History:
     Args:
         path: the file.
         offset: bytes that the checkpoint vouches for; what lies behind them is cut off.
+        digest: their sha256, or None: checkpoints of earlier versions do not say it.
 
     Raises:
-        UserError: if the file is shorter than that.
+        UserError: if the file does not begin with these bytes.
     """
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
-        kept = path.read_bytes()[:offset] if offset and path.exists() else b""
+    def __init__(self, path: Path, offset: int = 0, digest: str | None = None) -> None:
+        kept = _first_bytes(path, offset) if offset else b""
         if len(kept) < offset:
             raise UserError(f"{path}: shorter than its checkpoint says; start over with --force")
+        self._sha256 = hashlib.sha256(kept)
+        if digest is not None and digest != self.digest:
+            raise UserError(f"{path}: not what its checkpoint was with; start over with --force")
         fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         self._file = open(fresh, "wb")  # noqa: SIM115 - closed by close()
         self._file.write(kept)
@@ -36,9 +42,16 @@ class History:
         os.fsync(self._file.fileno())
         os.replace(fresh, path)
 
+    @property
+    def digest(self) -> str:
+        """The sha256 of all lines, as hex digits."""
+        return self._sha256.hexdigest()
+
     def append(self, line: dict[str, Any]) -> None:
         """Add one line; it reaches the disk with the next `sync`."""
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
+        self._file.write(text)
+        self._sha256.update(text)
 
     def sync(self) -> int:
         """Force all lines to the disk and return the file's length in bytes."""
@@ -49,3 +62,13 @@ class History:
     def close(self) -> None:
         """Write what is left and close the file."""
         self._file.close()
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with open_plain(path, TEXT_BYTES) as file:
+            return file.read(count)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None

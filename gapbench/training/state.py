@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
-import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gapbench.documents import open_plain, replacing
 from gapbench.errors import UserError
 
 SCHEMA = 2
@@ -26,24 +27,19 @@ def save(path: Path, state: dict[str, Any], allow: Callable[[], None] | None = N
         state: its content.
         allow: called when all is written; if it raises, the old checkpoint stays.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with open(partial, "wb") as file:
-            torch.save({"schema": SCHEMA, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path) as file:
+        torch.save({"schema": SCHEMA, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
         if allow is not None:
             allow()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a checkpoint, every byte of it checked.
 
     Raises:
-        UserError: if the file is damaged or of another schema.
+        UserError: if the file cannot be read, is damaged or of another schema.
     """
     state = read(path, device)
     if state.get("schema") != SCHEMA:
@@ -70,18 +66,24 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
     """Read a file of `torch.save`, every byte of it checked.
 
     Raises:
-        UserError: if the file is damaged, or holds no dict.
+        UserError: if the file cannot be read, is damaged, or holds no dict.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"bad checksum in {damaged}")
-        state = torch.load(path, map_location=device, weights_only=True)
+        file = open_plain(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    try:
+        with file:
+            _check(zipfile.ZipFile(file))
+            file.seek(0)
+            state = torch.load(file, map_location=device, weights_only=True)
         if not isinstance(state, dict):
             raise TypeError(f"it holds a {type(state).__name__}")
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # these come from places that do not exist
+            raise _unreadable(path, error) from None
+        raise _refused(path, _first_words(error)) from None
     except (
-        OSError,
         TypeError,
         zipfile.BadZipFile,
         pickle.UnpicklingError,
@@ -89,9 +91,19 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
         RuntimeError,
         ValueError,
         KeyError,
+        NotImplementedError,
     ) as error:
         raise _refused(path, _first_words(error)) from None
     return state
+
+
+def _check(archive: zipfile.ZipFile) -> None:
+    """Check every byte of an archive, whose entries are stored as they are."""
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+        raise zipfile.BadZipFile("it is compressed")
+    damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"bad checksum in {damaged}")
 
 
 def _first_words(error: Exception) -> str:
@@ -102,7 +114,10 @@ def _first_words(error: Exception) -> str:
     return str(error).partition("\n")[0].partition(". ")[0].rstrip(":")
 
 
+def _unreadable(path: Path, error: OSError) -> UserError:
+    """Return an error without advice: the file may be good, and starting over would lose it."""
+    return UserError(f"{path}: cannot be read: {error.strerror or error}")
+
+
 def _refused(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path}: the checkpoint is damaged ({reason}); run again with --force to start over"
-    )
+    return UserError(f"{path}: is damaged ({reason}); run again with --force to start over")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from gapbench.documents import read_json
 from gapbench.errors import UserError
 from gapbench.experiments.branches import branch_folder
-from gapbench.experiments.marks import read_json
 from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import Execution, run_trial
@@ -176,8 +176,26 @@ def test_a_damaged_checkpoint_fails_the_trial_in_one_line_and_loses_nothing(c_ga
     folder.checkpoint.write_bytes(b"PK\x03\x04 not a checkpoint")
     assert attempt(folder) == "failed"
     error = json.loads(folder.status.read_text())["error"]
-    assert "the checkpoint is damaged" in error
+    assert "is damaged" in error
     assert folder.checkpoint.read_bytes().startswith(b"PK")
+
+
+def test_a_bit_that_flips_in_a_history_is_found_when_the_trial_goes_on(c_gap, tmp_path):
+    chosen, _ = c_gap
+    folder = prepared(tmp_path, chosen)
+    asked = iter([False] * 40)
+    assert run_attempt(folder.path, "tests", stop=lambda: next(asked, True)) == "interrupted"
+    whole = folder.history.read_bytes()
+    assert whole
+    for place in random.Random(3).sample(range(len(whole)), 6):
+        flipped = bytearray(whole)
+        flipped[place] ^= 2
+        folder.history.write_bytes(flipped)
+        assert attempt(folder) == "failed"
+        assert "not what its checkpoint was with" in folder.read_status()["error"]
+    folder.history.write_bytes(whole)
+    assert attempt(folder) == "completed"
+    assert_equal(folder, c_gap[1])
 
 
 def test_a_trial_whose_loss_is_not_finite_ends_at_once_and_says_so(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -9,9 +10,9 @@ import time
 
 import pytest
 
+from gapbench.documents import read_json, write_json
 from gapbench.errors import UserError
 from gapbench.experiments import marks
-from gapbench.experiments.marks import read_json, write_json
 from gapbench.experiments.store import LOST_AFTER, Owned, RunFolder, TakenOver
 from tests.runs import FORK, in_child
 
@@ -94,6 +95,30 @@ def test_an_owner_on_another_host_is_judged_by_its_heartbeat(folder):
     assert folder.state() == "running"
 
 
+def test_a_sign_of_life_from_the_future_is_none(folder):
+    write_json(folder.owner, {"token": "t", "host": "elsewhere", "pid": 1, "began": "1"})
+    for path in (folder.owner, folder.status):
+        path.touch()
+        future = time.time() + LOST_AFTER + 60
+        os.utime(path, (future, future))
+    assert folder.state() == "lost" and folder.living_owner() is None
+    with folder.owned():
+        assert folder.state() == "running"
+
+
+def test_a_folder_is_owned_by_one_where_there_are_no_hard_links(folder, monkeypatch):
+    def refuse(source, path):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with folder.owned():
+        assert RunFolder(folder.path).state() == "running"
+        with pytest.raises(Owned), RunFolder(folder.path).owned():
+            pass
+        folder.require_owner()
+    assert list(folder.path.glob("*owner*")) == []
+
+
 def test_an_owner_that_was_replaced_may_not_write_any_more(folder):
     with folder.owned():
         folder.require_owner()
@@ -129,8 +154,11 @@ def test_forgetting_deletes_everything_unless_somebody_is_running_it(folder):
 
 
 @pytest.mark.parametrize(
-    "mark", [{}, {"pid": "x"}, {"pid": 1, "host": 3}, {"pid": 1, "restarts": "x"}]
-)
+    "mark",
+    [{}, {"pid": "x"}, {"pid": 1, "host": 3}, {"pid": 1, "began": "1", "restarts": "x"},
+     {"pid": -1, "began": "1"}, {"pid": 2**22 + 1}, {"pid": 2**22 + 1, "began": None},
+     {"pid": 1, "began": "1", "slurm_job": "--user=root"}],
+)  # fmt: skip
 def test_a_damaged_mark_of_an_owner_counts_as_absent(folder, mark):
     write_json(folder.owner, {"token": "t", "host": HOST, **mark})
     assert folder.state() == "planned"
@@ -236,7 +264,8 @@ def _own(path, start, winners):
 
 
 def test_leftovers_of_killed_writers_are_swept_but_not_what_is_being_written_to_own_it(folder):
-    for name in (".status.json.1", ".checkpoint.pt.2", ".owner.json.3"):
+    kept = {".owner.json.0123abcd", ".bashrc", ".status.json", ".status.json.0123abcd.txt"}
+    for name in (".status.json.0123abcd", ".checkpoint.pt.4567cdef", *kept):
         (folder.path / name).write_text("")
     folder.sweep()
-    assert [path.name for path in folder.path.glob(".*")] == [".owner.json.3"]
+    assert {path.name for path in folder.path.glob(".*")} == kept

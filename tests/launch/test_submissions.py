@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gapbench.experiments.marks import read_json, write_json
+from gapbench.documents import read_json, write_json
 from gapbench.experiments.store import LOST_AFTER, RunFolder
 from gapbench.launch.queue import Listed, Queue
 from gapbench.launch.submissions import Submission, jobs_of, log_of, look

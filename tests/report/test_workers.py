@@ -10,6 +10,8 @@ import time
 import pytest
 
 from gapbench.report.workers import parallel_map, without_gc
+from tests.runs import in_child
+from tests.slurm.cluster import alive, wait_until
 
 
 @pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
@@ -37,6 +39,21 @@ def test_an_interrupt_is_left_to_the_process_that_waits(monkeypatch):
         return "would have been interrupted"
 
     assert parallel_map(lambda _: wait(), [0, 1]) == ["went on"] * 2
+
+
+def test_workers_end_when_the_process_that_waits_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+
+    def work(item):
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(60)
+
+    child = in_child(parallel_map, work, [0, 1])
+    wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 30, "the workers")
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    workers = [int(path.name) for path in tmp_path.iterdir()]
+    wait_until(lambda: not any(alive(pid) for pid in workers), 10, "their end")
 
 
 def test_the_collector_is_as_it_was_also_after_an_error():

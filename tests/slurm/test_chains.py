@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
+from gapbench.documents import read_json
 from gapbench.experiments.branches import RESULT, branch_folder
-from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.experiments.marks import read_json
+from gapbench.documents import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue

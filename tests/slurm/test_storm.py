@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.experiments.marks import read_json
+from gapbench.documents import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt
 from gapbench.run import job_of

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from gapbench.__main__ import main
+from gapbench.documents import read_json
 from gapbench.errors import UserError
-from gapbench.experiments.marks import read_json
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, launch
 from gapbench.launch.queue import Queue

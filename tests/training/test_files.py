@@ -33,20 +33,17 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     whole[middle] ^= 1
     contents = {"cut": bytes(whole[:middle]), "flip": bytes(whole), "empty": b"", "text": b"hello"}
     path.write_bytes(contents[damage])
-    with pytest.raises(UserError, match="checkpoint is damaged") as caught:
+    with pytest.raises(UserError, match="is damaged") as caught:
         state.load(path, CPU)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"schema": 0}, "folder"])
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, {"schema": 0}])
 def test_a_file_that_holds_no_checkpoint_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "checkpoint.pt"
-    if content == "folder":
-        path.mkdir()
-    else:
-        torch.save(content, path)
-    with pytest.raises(UserError, match=r"checkpoint is damaged .*--force") as caught:
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"is damaged .*--force") as caught:
         state.load(path, CPU)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)

@@ -314,6 +314,7 @@ def _conclude(
     """Report, say what was asked for and has not completed, and return the exit code."""
     from gapbench.experiments.store import RunFolder
     from gapbench.report.build import report
+    from gapbench.status import last_words
 
     made = report(
         reported.ablation,
@@ -337,7 +338,7 @@ def _conclude(
         folder = RunFolder(results / "runs" / entry.trial.key)
         state = folder.state()
         if state != "completed":
-            error = folder.read_status().get("error") or "no error was recorded"
+            error = folder.read_status().get("error") or last_words(folder)
             told.setdefault((state, error), []).append(entry)
     where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
     for (how, error), (first, *others) in told.items():

@@ -227,6 +227,19 @@ def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
         yield from _text_from(output, 0)[0].splitlines()[-LAST_LINES:]
 
 
+def last_words(folder: RunFolder) -> str:
+    """Return what is known of the end of a trial that has recorded no error, as one line."""
+    from gapbench.launch.queue import Queue
+    from gapbench.launch.submissions import look
+
+    (sight,) = look([folder], Queue())
+    output = _output(folder)
+    printed = _text_from(output, 0)[0].split("\n") if output is not None else []
+    told = [f"SLURM says {sight.hint}"] if sight.hint else []
+    told += [line.strip() for line in printed if line.strip()][-1:]
+    return ": ".join(told) or "no error was recorded"
+
+
 def _output(folder: RunFolder) -> Path | None:
     """Return the file with what the trial's latest process has printed, if there is one."""
     from gapbench.launch.submissions import log_of

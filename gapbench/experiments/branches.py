@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gapbench.children import environment
 from gapbench.documents import append_plain, read_json, read_text, require_real, write_json
 from gapbench.engine.exchange import decode, encode, sizes
 from gapbench.errors import UserError
@@ -130,7 +131,7 @@ def _start(folder: RunFolder, part: int, branch: int, seconds: float) -> Popen[b
     words = [str(folder.path), str(part), str(branch), str(seconds)]
     with append_plain(place.log) as log:
         command = [sys.executable, "-m", "gapbench.experiments.branches", *words]
-        return subprocess.Popen(command, stdout=log, stderr=log)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment())
 
 
 def _stop(processes: list[Popen[bytes]]) -> None:

@@ -22,7 +22,7 @@ def environment() -> dict[str, str | bool | None]:
     """Return versions, git state of the package's folder, and the hardware."""
     import torch
 
-    commit, dirty = git_state(Path(__file__).parent)
+    commit, dirty = git_state(Path(__file__).parent.parent)
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -36,8 +36,12 @@ def environment() -> dict[str, str | bool | None]:
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Return the commit of a folder and whether it has changes; (None, None) outside of git."""
+    """Return the commit of a package and whether it has changes; (None, None) outside of git.
+
+    A package that is installed below somebody's project, as in its `.venv`, is not in its commits.
+    """
     try:
+        _git(folder, "ls-files", "--error-unmatch", "__init__.py")
         head = _git(folder, "rev-parse", "HEAD")
         return head, bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError, subprocess.TimeoutExpired):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import signal
 import sys
 import traceback
 import types
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,15 @@ from gapbench.experiments.trial_run import Execution, LegEnded, run_trial
 from gapbench.experiments.trials import Trial
 from gapbench.training.loop import Interrupted
 
-SETTINGS.DISCOVER_SOURCES = "sys"  # all loaded modules, not only what this file names
+SETTINGS.DISCOVER_SOURCES = "none"  # which modules are ours is told by `own_sources`
+# Sacred reads what nvidia-smi prints, waits for it as long as it takes, and fails the trial where
+# it does not understand it; result.json has the hardware
+SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
+SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False
 SETTINGS.CAPTURE_MODE = "no"  # log.txt has the output; capturing would redirect other threads
 SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # read-only copies end as junk in run.json
+
+_KEY = re.compile(r"(?!py/)\w[\w-]*")  # what every database, and Sacred's command line, can hold
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
@@ -131,8 +139,10 @@ def _sacred_run(
     trial = Trial.read(folder.trial)
     package = Path(__file__).parent.parent
     experiment: Any = Experiment(ablation, base_dir=str(package.parent), save_git_info=False)
+    for path in own_sources():
+        experiment.add_source_file(path)
     experiment.observers.append(FileStorageObserver(str(folder.sacred)))
-    experiment.add_config(trial.model_dump(mode="json"))
+    experiment.add_config(config_of(trial.model_dump(mode="json")))
     experiment.logger = _logger(folder)
 
     def attempt_once(_run: Any) -> float:
@@ -150,6 +160,30 @@ def _sacred_run(
 
     experiment.main(attempt_once)
     experiment.run(options={"--id": str(attempt), "--force": True})
+
+
+def own_sources() -> list[str]:
+    """Return the files of the loaded modules of this package and of plug-ins."""
+    known = entry_points()
+    groups = [group for group in known.groups if group.startswith("gapbench.")]
+    points = [point for group in groups for point in known.select(group=group)]
+    own = {"gapbench", *(point.module.partition(".")[0] for point in points)}
+    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] in own]
+    files = {getattr(module, "__file__", None) for module in loaded}
+    return sorted(file for file in files if file is not None and file.endswith(".py"))
+
+
+def config_of(value: Any) -> Any:
+    """Return a configuration that Sacred takes: it refuses keys that a database could not hold.
+
+    A mapping with such a key, as names of layers are, becomes a list of its keys and values.
+    """
+    if isinstance(value, list):
+        return [config_of(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    inner = {key: config_of(held) for key, held in value.items()}
+    return inner if all(map(_KEY.fullmatch, inner)) else [[key, inner[key]] for key in inner]
 
 
 def _logger(folder: RunFolder) -> logging.Logger:

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapbench.documents import read_json
+from gapbench.documents import require_real
 from gapbench.experiments import marks
 from gapbench.experiments.store import LOST_AFTER, RunFolder, TakenOver
 from gapbench.launch import queue
@@ -82,8 +82,8 @@ def _not_ended_by_others() -> bool:
 
 def _progress(folder: RunFolder) -> object:
     """Return what changes as training goes on, in the trial itself or in one of its branches."""
-    files = [folder.status, *sorted(folder.rounds.glob("*/*/status.json"))]
-    return [(str(path), (read_json(path) or {}).get("epoch")) for path in files]
+    places = [folder, *(branch for _, _, branch in folder.branches())]
+    return [(str(place.path), place.read_status().get("epoch")) for place in places]
 
 
 def _wait_for_dead_owner(folder: RunFolder) -> bool:
@@ -143,8 +143,8 @@ class LegAttempt(SlurmAttempt):
         if not self.first and folder.state() == "failed":
             print("an earlier job of this chain has failed: see its log")
             sys.exit(1)
-        for place in folder.rounds.glob("*/*"):
-            _wait_for_dead_owner(RunFolder(place))
+        for _, _, place in folder.branches():
+            _wait_for_dead_owner(place)
         try:
             return super().__call__()
         finally:
@@ -187,6 +187,7 @@ class BranchAttempt(SlurmAttempt):
         first = submitit.JobEnvironment().global_rank == 0
         _forget_half_written_pickles(first)
         if first:
+            require_real(place.path, folder.path)
             place.path.mkdir(parents=True, exist_ok=True)
         if first and not _wait_for_dead_owner(place):
             sys.exit("another copy of this branch is alive")

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gapbench.children import started_safely
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, executor
 
 STOP_SECONDS = 120.0
+SURVEY_SECONDS = 30.0
 YEAR = 60 * 24 * 365  # minutes; submitit's own limit must never be what ends a local trial
 
 
@@ -98,7 +100,11 @@ def gpus() -> list[str]:
         return [name for name in chosen.split(",") if name]
     if shutil.which("nvidia-smi") is None:
         return []
-    listing = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    words = ["nvidia-smi", "--list-gpus"]
+    try:
+        listing = subprocess.run(words, capture_output=True, text=True, timeout=SURVEY_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):  # a driver in trouble answers nothing
+        return []
     lines = [line for line in listing.stdout.splitlines() if line.startswith("GPU ")]
     return [str(number) for number in range(len(lines))]
 
@@ -109,7 +115,7 @@ def _submit(job: Job, chosen: tuple[str, ...]) -> Any:
     ranks = max(1, len(chosen))
     local = submitit.LocalExecutor(RunFolder(job.folder).jobs)
     local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=ranks)
-    with _children_ignore_interrupts():
+    with _children_ignore_interrupts(), started_safely():
         return local.submit(Attempt(job, ranks, gpus=",".join(chosen)))
 
 

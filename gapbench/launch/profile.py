@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gapbench.errors import UserError
 from gapbench.experiments.loading import load
@@ -21,6 +21,17 @@ def _lines(value: object) -> object:
     return tuple(value) if isinstance(value, list) else (value,)
 
 
+def _one_line(value: str) -> str:
+    # each value becomes a line of the job's script
+    if not value.isprintable():
+        raise ValueError("give one line without control characters")
+    return value
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+Option = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
 class Profile(Strict):
     """How trials are submitted to one cluster; every key is optional.
 
@@ -28,6 +39,7 @@ class Profile(Strict):
         partition: as for sbatch, like account, qos, constraint, gres, exclude and reservation.
         setup: shell lines that run on the node before Python: `module load ...`.
         nodes: replaces what the task asks for, as do gpus, cpus, memory_gb and hours.
+        memory_gb: null where jobs must not ask for the memory of a node.
         tasks_per_node: processes that train one trial together on each node; one a GPU if absent.
         parallel: how many trials of an array run side by side.
         chain: whether one trial may become several jobs, each after the one before: P-GaP with its
@@ -37,13 +49,13 @@ class Profile(Strict):
         sbatch: further options of sbatch, by their long names.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    gres: str | None = None
-    exclude: str | None = None
-    reservation: str | None = None
+    partition: Line | None = None
+    account: Line | None = None
+    qos: Line | None = None
+    constraint: Line | None = None
+    gres: Line | None = None
+    exclude: Line | None = None
+    reservation: Line | None = None
     setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = ()
     nodes: int | None = Field(default=None, ge=1)
     gpus: int | None = Field(default=None, ge=0)
@@ -54,7 +66,14 @@ class Profile(Strict):
     parallel: int = Field(default=256, ge=1)
     chain: bool = True
     warning_seconds: int = Field(default=180, ge=10)
-    sbatch: Mapping[str, str | int | bool] = Field(default_factory=dict)
+    sbatch: Mapping[Option, Line | int | bool] = Field(default_factory=dict)
+
+    @property
+    def asks_for_memory(self) -> bool:
+        """Whether jobs ask for the memory of a node: some clusters take other options only."""
+        without = "memory_gb" in self.model_fields_set and self.memory_gb is None
+        others = {key.replace("_", "-") for key in self.sbatch} & {"mem-per-cpu", "mem-per-gpu"}
+        return not (without or others)
 
 
 @dataclass(frozen=True)
@@ -145,6 +164,7 @@ def parameters(
         "exclude": profile.exclude,
         "gres": profile.gres,
         "setup": list(profile.setup) or None,
+        "mem": f"{math.ceil(wanted.memory_gb * 1024)}MB" if profile.asks_for_memory else None,
         "gpus_per_node": None if profile.gres or not wanted.gpus else wanted.gpus,
     }
     return {
@@ -153,7 +173,6 @@ def parameters(
         "nodes": wanted.nodes,
         "ntasks_per_node": shape.tasks_per_node,
         "cpus_per_task": per_task,
-        "mem": f"{math.ceil(wanted.memory_gb * 1024)}MB",
         "signal_delay_s": min(profile.warning_seconds, minutes * 60 // 3),
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's own default, which clusters that track such keys refuse

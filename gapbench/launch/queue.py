@@ -26,7 +26,12 @@ HOPELESS = (
     *("AccountNotAllowed", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionConfig"),
     *("PartitionNodeLimit", "PartitionTimeLimit", "QOSNotAllowed"),
 )
+# What variables begin with that change what SLURM's commands submit or print, and those among them
+# that only say which cluster is meant
+VARIABLES = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SCANCEL_", "SUBMITIT_")
+CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 FIELDS = "%i|%T|%r"
+MOST_IN_ARRAY = 1001  # SLURM's default of MaxArraySize
 ANSWER_SECONDS = 60.0
 PROGRAM = re.compile(r"^\w+: (error|fatal): ")
 
@@ -153,9 +158,22 @@ def usable() -> tuple[bool, str]:
     return True, "sbatch is there"
 
 
+def most_in_array() -> int:
+    """Return how many jobs an array may have on this cluster."""
+    try:
+        told = re.search(r"^MaxArraySize\s*=\s*(\d+)", command("scontrol", "show", "config"), re.M)
+    except SlurmError:
+        told = None
+    return max(1, int(told[1])) if told else MOST_IN_ARRAY
+
+
 def _environment() -> Mapping[str, str]:
-    """Leave out what would filter squeue's answer behind our back."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SQUEUE_")}
+    """Leave out what would change what is asked and answered behind our back."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(VARIABLES) or name in CLUSTER_VARIABLES
+    }
 
 
 def require_usable() -> None:

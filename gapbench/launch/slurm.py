@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-import os
+import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from gapbench.children import started_safely
 from gapbench.documents import read_json
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder
@@ -26,7 +27,6 @@ from gapbench.launch.submissions import Submission, look
 POLL_SECONDS = 2.0
 SLOWEST_POLL_SECONDS = 30.0
 SETTLE_SECONDS = 1.5
-CLUSTER_VARIABLES = ("SLURM_CONF", "SLURM_JWT", "SLURM_CLUSTERS")
 
 
 @executor("slurm")
@@ -94,11 +94,17 @@ def _hopeless(answer: dict[str, Listed] | None) -> list[Listed]:
 
 
 def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: Queue) -> list[str]:
-    """Submit one array for each shape; return the ids of the arrays.
+    """Submit an array for each shape, or several for many trials; return the ids of the arrays.
 
     Raises:
         UserError: with SLURM's reason; what was submitted before is cancelled.
     """
+    if pattern := re.search(r"[%\\]", str(jobs[0].folder)):
+        raise UserError(
+            f"{jobs[0].folder.parent.parent}: SLURM reads {pattern[0]} in the path of a log as a "
+            "pattern: name another folder with --results"
+        )
+    most = queue.most_in_array()
     chosen = profile.read(profile.find(file))
     if parallel is not None:
         chosen = chosen.model_copy(update={"parallel": parallel})
@@ -116,7 +122,9 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
     lasts: list[str] = []
     try:
         for shape, alike in shapes.items():
-            submitted += _submit_array(alike, shape, chosen, asked)
+            for first in range(0, len(alike), most):
+                some = alike[first : first + most]
+                submitted += _submit_array(some, shape, chosen, asked)
         for job, shape, parts in chained:
             # as many chains side by side as an array has trials
             after = lasts[-chosen.parallel] if len(lasts) >= chosen.parallel else None
@@ -126,7 +134,8 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
     except (SlurmError, OSError) as error:
         with contextlib.suppress(SlurmError):
             queue.cancel(submitted)
-        raise UserError(f"SLURM refuses: {error}") from None
+        who = "SLURM refuses" if isinstance(error, SlurmError) else "cannot submit"
+        raise UserError(f"{who}: {error}") from None
     return submitted
 
 
@@ -234,17 +243,10 @@ def _sbatch(
         raise SlurmError(queue.reason(str(error) or said.getvalue())) from None
 
 
-@contextlib.contextmanager
-def _outside_of_jobs() -> Iterator[None]:
-    """Hide the job that this process may run in: sbatch would pass its limits on."""
-    hidden = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(("SLURM_", "SRUN_", "SUBMITIT_")) and name not in CLUSTER_VARIABLES
-    }
-    for name in hidden:
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+def _outside_of_jobs() -> contextlib.AbstractContextManager[None]:
+    """Hide what is not in the profile and would decide about the job.
+
+    That is the job that this process may run in, whose limits sbatch would pass on, and the
+    options of SLURM's commands that stand in variables of the user's shell: they beat the script's.
+    """
+    return started_safely(queue.VARIABLES, queue.CLUSTER_VARIABLES)

@@ -7,17 +7,40 @@ may still run its job, or, before there is a job, as long as the launcher lives.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from gapbench.documents import read_json, write_json
+from pydantic import BaseModel, Field, ValidationError
+
+from gapbench.documents import is_plain, read_json, write_json
 from gapbench.experiments import marks
-from gapbench.experiments.store import LOST_AFTER, RunFolder, State
+from gapbench.experiments.store import LOST_AFTER, Count, Finite, RunFolder, State
 from gapbench.launch.queue import Listed, Queue
+
+JOB = re.compile(r"\d+(_\d+)?")
+
+
+class Claim(BaseModel):
+    """What submitted.json says, beside who wrote it.
+
+    Attributes:
+        submission: its name, which is that of a folder.
+        index: the trial's place in its array.
+        attempts: that had begun before.
+        at: seconds since 1970.
+    """
+
+    model_config = {"strict": True}
+
+    submission: Annotated[str, Field(pattern=r"^[\w-]{1,100}$")]
+    index: Count
+    attempts: Count
+    at: Finite
 
 
 class Submission:
@@ -40,7 +63,7 @@ class Submission:
         """
         claimed: list[RunFolder] = []
         for folder in folders:
-            attempts = (read_json(folder.status) or {}).get("attempt", 0)
+            attempts = folder.read_status().get("attempt") or 0
             mark = {"submission": self.name, "index": len(claimed), "attempts": attempts}
             mark |= {"at": time.time(), **marks.this_process()}
             if _replace(folder, mark, queue):
@@ -69,10 +92,12 @@ def jobs_of(folder: RunFolder) -> list[str]:
     known = None if claim is None else read_json(_submission(folder, claim).file)
     if claim is None or known is None:
         return []
-    if isinstance(known.get("chain"), list):
-        return [str(job) for job in known["chain"]]
-    job = str(known.get("job"))
-    return [job if known.get("count") == 1 else f"{job}_{claim['index']}"]
+    jobs = known.get("chain")
+    if not isinstance(jobs, list):
+        job = known.get("job")
+        jobs = [job if known.get("count") == 1 else f"{job}_{claim['index']}"]
+    # these words reach SLURM's commands, where others would be options
+    return jobs if all(isinstance(job, str) and JOB.fullmatch(job) for job in jobs) else []
 
 
 def log_of(folder: RunFolder) -> Path | None:
@@ -81,7 +106,7 @@ def log_of(folder: RunFolder) -> Path | None:
     if claim is None or not jobs:
         return None
     logs = [_submission(folder, claim).folder / f"{job}_0_log.out" for job in jobs]
-    return max((p for p in logs if p.exists()), key=lambda p: p.stat().st_mtime, default=None)
+    return max(filter(is_plain, logs), key=lambda path: path.lstat().st_mtime, default=None)
 
 
 @dataclass(frozen=True)
@@ -135,8 +160,8 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
     if listed is None or not listed.lives or ending:  # not to be requeued any more
         hint = "" if listed is None else listed.hint
         return Sight(_without_job(folder, state), job, hint)
-    status = read_json(folder.status) or {}
-    if state == "failed" and status.get("attempt", 0) > claim["attempts"]:
+    attempt = folder.read_status().get("attempt") or 0
+    if state == "failed" and attempt > claim["attempts"]:
         return Sight(state, job, listed.hint)  # the job is about to end
     if state in ("interrupted", "lost") and any(branches_of(folder)):
         return Sight("running", job, listed.hint)
@@ -158,8 +183,7 @@ def _beats_elsewhere(folder: RunFolder, job: str) -> bool:
 
 def branches_of(folder: RunFolder) -> Iterator[RunFolder]:
     """Yield the folders of the P-GaP branches that are being trained in jobs of their own."""
-    for path in folder.rounds.glob("*/*"):
-        branch = RunFolder(path)
+    for _, _, branch in folder.branches():
         if branch.living_owner() is not None:
             yield branch
 
@@ -177,10 +201,12 @@ def _replace(folder: RunFolder, mark: dict[str, Any], queue: Queue) -> bool:
 
 def _claim(folder: RunFolder) -> dict[str, Any] | None:
     """Return the trial's claim; one that is damaged is none."""
-    claim = read_json(folder.submitted) or {}
-    kinds: dict[str, type | tuple[type, ...]]
-    kinds = {"submission": str, "index": int, "attempts": int, "at": (int, float)}
-    return claim if all(isinstance(claim.get(key), kind) for key, kind in kinds.items()) else None
+    claim = read_json(folder.submitted)
+    try:
+        Claim.model_validate(claim)
+    except ValidationError:
+        return None
+    return claim
 
 
 def _lives(folder: RunFolder, claim: dict[str, Any], answer: dict[str, Listed] | None) -> bool:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from gapbench.children import environment
 from gapbench.errors import UserError
 
 MAX_WORDS = 250  # of a training sentence, and
@@ -281,7 +282,7 @@ def _binarise(folder: Path, held_out: tuple[str, ...], workers: int) -> None:
     for split in held_out:
         command += [f"--{split}pref", str(pieces / split)]
     command += ["--destdir", str(part), "--workers", str(workers)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     if done.returncode:
         shutil.rmtree(part, ignore_errors=True)
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

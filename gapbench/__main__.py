@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import typer
 from typer import TyperException
 
-from gapbench import commands, reproduce, run, status
+from gapbench import commands, reproduce, run, status, terminal
 from gapbench.errors import UserError
 
 app = typer.Typer(
@@ -27,7 +28,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: typer.Typer, arguments: Sequence[str]) -> int:
-    """Run a command, and say bad input in one line."""
+    """Run a command, and say bad input and output that was lost in one line."""
+    if sys.stdout is None:
+        return _refused("standard output is closed: send it to a file, or to /dev/null", 2)
+    with terminal.guarded_streams() as outputs:
+        code = _code_of(command, arguments)
+        with suppress(BrokenPipeError):
+            sys.stdout.flush()
+        lost = next((output.lost for output in outputs if output.lost), None)
+        if lost is not None:
+            _refused(f"not all could be printed: {lost.strerror}", 1)
+            code = code or 1
+    try:
+        sys.stdout.flush()
+    except OSError:
+        terminal.abandon(sys.stdout)
+    return code
+
+
+def _code_of(command: typer.Typer, arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(command).main(
             list(arguments), prog_name="gapbench", standalone_mode=False

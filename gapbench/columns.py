@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
+from gapbench.terminal import clean
+
 GAP = 2
 LEAST = 10  # characters that a wrapped column has even where nothing is left for it
 
@@ -44,7 +46,7 @@ def table_text(
 def laid_out(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int) -> Iterator[str]:
     """Yield the lines of a table: the headings, then every row."""
     cells = [[column.heading for column in columns]]
-    cells += ([" ".join(cell.split()) for cell in row] for row in rows)
+    cells += ([clean(" ".join(cell.split())) for cell in row] for row in rows)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     over = sum(widths) + GAP * (len(widths) - 1) - width
     wrapped = next((at for at, column in enumerate(columns) if column.wraps), None)

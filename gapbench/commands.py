@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gapbench import terminal
 from gapbench.errors import NothingFound, NotInstalled, UserError, choose
 from gapbench.options import (
     RESULTS,
@@ -53,8 +54,6 @@ def report(
     ] = False,
 ) -> int:
     """Make tables, figures and a page from the run folders that are there; nothing is trained."""
-    from rich.console import Console
-
     from gapbench.report.answers import write_answers
     from gapbench.report.build import completed
     from gapbench.report.collect import scan
@@ -70,7 +69,7 @@ def report(
     ablations = _ablations(given)
     if results != RESULTS:
         require_folder(results)
-    console, found = Console(highlight=False, markup=False), scan(results)
+    console, found = terminal.console(), scan(results)
     if found.damaged:
         first = found.damaged[0]
         told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"

@@ -80,9 +80,14 @@ def _fairseq() -> Check:
 
 
 def _data() -> Check:
+    from gapbench.errors import UserError
     from gapbench.tasks.data import FASHION_MNIST, is_here
 
-    if is_here(FASHION_MNIST):
+    try:
+        here = is_here(FASHION_MNIST)
+    except UserError as error:
+        return Check("fashion_mnist", "missing", str(error))
+    if here:
         return Check("fashion_mnist", "fine", "data found and verified")
     return Check("fashion_mnist", "optional", "no data here yet: the first run will fetch them")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from gapbench import terminal
 from gapbench.errors import UserError
 from gapbench.options import RESULTS, ExecutorOption, KeyArgument, ResultsOption
 from gapbench.run import POLL_SECONDS, executor_for, job_of
@@ -84,12 +85,10 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
 
 def _follow(started: Launch, folder: RunFolder, label: str) -> None:
     """Show the run to its end; leave with it where the user interrupts."""
-    from rich.console import Console
-
     from gapbench.progress import Progress, View
 
     try:
-        with Progress(Console(highlight=False, markup=False), 1) as progress:
+        with Progress(terminal.console(), 1) as progress:
             going = True
             while going:
                 going = started.poll()

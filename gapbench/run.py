@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gapbench import terminal
 from gapbench.errors import UserError
 from gapbench.options import (
     RESULTS,
@@ -166,9 +167,7 @@ def _ratio(value: float | None) -> str:
 
 
 def _console(as_json: bool) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=as_json, highlight=False, markup=False)
+    return terminal.console(stderr=as_json)
 
 
 def executor_for(name: str) -> tuple[str, str]:
@@ -237,6 +236,7 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
         resources=task.resources,
         threads=recipe.cpu_threads,
         branches=branches if entry.trial.method == "p_gap" else 1,
+        ranks=entry.trial.ranks,
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gapbench import terminal
 from gapbench.errors import UserError
 from gapbench.options import (
     RESULTS,
@@ -58,7 +59,6 @@ def status(
     as_json: JsonOption = False,
 ) -> int:
     """Show the state of trials: running with progress and time left, failed with the error."""
-    from rich.console import Console
     from rich.live import Live
 
     from gapbench.launch.queue import Queue
@@ -70,7 +70,7 @@ def status(
     if as_json:
         print(json.dumps([asdict(view) for view in views], indent=1))
         return 0
-    console = Console(highlight=False, markup=False)
+    console = terminal.console()
     if not watch:
         console.print(table_of(views, console.width, _summary(views)), soft_wrap=True)
         for folder, view in zip(labels, views, strict=True):
@@ -87,8 +87,6 @@ def status(
 
 def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption = False) -> int:
     """Show one trial: its configuration, plan, state and result."""
-    from rich.console import Console
-
     from gapbench.documents import read_json
 
     folder = find(results, key)
@@ -102,7 +100,7 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     if as_json:
         print(json.dumps(parts, indent=1))
         return 0
-    console = Console(highlight=False, markup=False)
+    console = terminal.console()
     console.print(f"{folder.path}: {parts['state']}", soft_wrap=True)
     lines = {
         "trial": _settings(parts["trial"] or {}),

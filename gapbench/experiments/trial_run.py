@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gapbench.errors import UserError
 from gapbench.experiments.branches import run_round
 from gapbench.experiments.environment import environment
 from gapbench.experiments.keeper import FolderKeeper, LogScalar
@@ -96,7 +97,17 @@ def run_trial(
 
 
 def build_training(trial: Trial) -> Training:
-    """Build everything that `trial` trains with, its data loaded."""
+    """Build everything that `trial` trains with, its data loaded.
+
+    Raises:
+        UserError: if the data are missing, or other processes than the trial's share its batches.
+    """
+    world = Ranks.current().world
+    if world != trial.ranks:
+        raise UserError(
+            f"{world} processes train a trial of {trial.ranks}: set recipe.ranks={world} for a "
+            "trial of its own, or start as many"
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = trial.make_task()
     task.load(device)

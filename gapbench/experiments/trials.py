@@ -17,7 +17,7 @@ from gapbench.experiments.models import Proxy, layers_of_trial, proxy
 from gapbench.experiments.schema import Sparsity
 from gapbench.methods import method
 from gapbench.methods.plan import Layers, Plan
-from gapbench.tasks.task import Recipe, Task, tasks
+from gapbench.tasks.task import MOST_EPOCHS, Recipe, Task, tasks
 
 if TYPE_CHECKING:
     from gapbench.training.setup import Settings
@@ -45,13 +45,13 @@ class Trial(BaseModel):
     distribution: str
     first_layer: Literal["dense", "sparse"]
     sparsity: Sparsity
-    epochs: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    epochs: int = Field(ge=1, le=MOST_EPOCHS)
+    seed: int = Field(ge=0, lt=2**32)
 
     @cached_property
     def key(self) -> str:
         """The first 16 hex digits of the sha256 of the whole configuration."""
-        whole = self.model_dump(mode="json")
+        whole = self.configuration()
         text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -95,7 +95,17 @@ class Trial(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Return what trial.json holds."""
-        return {"key": self.key, "schema": SCHEMA, **self.model_dump(mode="json")}
+        return {"key": self.key, "schema": SCHEMA, **self.configuration()}
+
+    def configuration(self) -> dict[str, Any]:
+        """Return all that the numbers depend on, ready for JSON.
+
+        What came later than the first trials is left out where it has the value that they had.
+        """
+        whole = self.model_dump(mode="json")
+        if whole["recipe"]["ranks"] is None:
+            del whole["recipe"]["ranks"]
+        return whole
 
     @classmethod
     def read(cls, path: Path) -> Trial:
@@ -122,6 +132,11 @@ class Trial(BaseModel):
     def make_task(self) -> Task:
         """Return a new instance of the task."""
         return tasks[self.task](**self.task_options)
+
+    @property
+    def ranks(self) -> int:
+        """Processes that share each batch; another number of them gives other numbers."""
+        return self.recipe.ranks or max(1, self.make_task().resources.gpus)
 
     def settings(self) -> Settings:
         """Return what training is built from."""

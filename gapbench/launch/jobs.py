@@ -28,6 +28,7 @@ class Job:
         resources: what the task asks for.
         threads: CPU threads it computes with.
         branches: processes for the branches of a P-GaP round.
+        ranks: processes that share each batch.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Job:
     resources: Resources
     threads: int = 1
     branches: int = 1
+    ranks: int = 1
 
 
 class Attempt:

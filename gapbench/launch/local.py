@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gapbench.children import started_safely
+from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, executor
 
@@ -36,8 +37,8 @@ class Running:
 class LocalLaunch:
     """Runs jobs through submitit's local executor.
 
-    Trials whose task asks for GPUs get as many of this machine's as they ask for, or all if it has
-    fewer; the others see none, so that they compute the same wherever they run.
+    Trials whose task asks for GPUs get one a rank, or share none if the machine has none; the
+    others see none, so that they compute the same wherever they run.
 
     Args:
         jobs: trials to run.
@@ -46,6 +47,13 @@ class LocalLaunch:
 
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
         self._gpus = tuple(gpus()) if any(job.resources.gpus for job in jobs) else ()
+        for job in jobs:
+            if job.resources.gpus and 0 < len(self._gpus) < job.ranks:
+                raise UserError(
+                    f"{job.label}: {job.ranks} processes want a GPU each, and there are "
+                    f"{len(self._gpus)}: give --set recipe.ranks={len(self._gpus)}, which makes "
+                    "other trials: their numbers differ"
+                )
         self.parallel = parallel or min(self._room(job) for job in jobs)
         self._waiting = deque(jobs)
         self._running: list[Running] = []
@@ -77,15 +85,15 @@ class LocalLaunch:
         return "run the same command again to go on"
 
     def _room(self, job: Job) -> int:
-        fitting = processors() // (job.threads * job.branches)
+        fitting = processors() // (job.threads * job.branches * job.ranks)
         if job.resources.gpus and self._gpus:
-            fitting = min(fitting, len(self._gpus) // job.resources.gpus)
+            fitting = min(fitting, len(self._gpus) // job.ranks)
         return max(1, fitting)
 
     def _choose_gpus(self, job: Job) -> tuple[str, ...]:
         """Return the GPUs of a trial, those first that the fewest trials use."""
         used = [gpu for running in self._running for gpu in running.gpus]
-        return tuple(sorted(self._gpus, key=used.count)[: job.resources.gpus])
+        return tuple(sorted(self._gpus, key=used.count)[: job.ranks if job.resources.gpus else 0])
 
 
 def processors() -> int:
@@ -112,11 +120,10 @@ def gpus() -> list[str]:
 def _submit(job: Job, chosen: tuple[str, ...]) -> Any:
     import submitit
 
-    ranks = max(1, len(chosen))
     local = submitit.LocalExecutor(RunFolder(job.folder).jobs)
-    local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=ranks)
+    local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=job.ranks)
     with _children_ignore_interrupts(), started_safely():
-        return local.submit(Attempt(job, ranks, gpus=",".join(chosen)))
+        return local.submit(Attempt(job, job.ranks, gpus=",".join(chosen)))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from gapbench.errors import UserError
 from gapbench.experiments.loading import load
 from gapbench.experiments.schema import Strict, validated
+from gapbench.places import below_home
 from gapbench.tasks.task import Resources
 
 
@@ -104,8 +105,10 @@ def find(given: Path | None) -> Path | None:
     named = os.environ.get("GAPBENCH_PROFILE")
     if named:
         return Path(named)
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    usual = config / "gapbench" / "profile.yaml"
+    try:
+        usual = below_home("XDG_CONFIG_HOME", "~/.config") / "profile.yaml"
+    except UserError:  # who has no home folder has no profile in it
+        return None
     return usual if usual.exists() else None
 
 
@@ -118,11 +121,11 @@ def read(file: Path | None) -> Profile:
     return Profile() if file is None else validated(Profile, load(file))
 
 
-def shape(resources: Resources, threads: int, profile: Profile) -> Shape:
-    """Return what a trial occupies on the cluster of `profile`.
+def shape(resources: Resources, threads: int, profile: Profile, ranks: int) -> Shape:
+    """Return what a trial of so many ranks occupies on the cluster of `profile`.
 
     Raises:
-        UserError: if the processors do not suffice for the processes.
+        UserError: if the profile has other processes, or processors do not suffice for them.
     """
     given = {
         name: value
@@ -134,7 +137,14 @@ def shape(resources: Resources, threads: int, profile: Profile) -> Shape:
     least = tasks * threads
     if "cpus" in given and wanted.cpus < tasks:
         raise UserError(f"profile: cpus: {wanted.cpus} for {tasks} processes a node: give {least}")
-    return Shape(replace(wanted, cpus=max(wanted.cpus, least)), tasks)
+    found = Shape(replace(wanted, cpus=max(wanted.cpus, least)), tasks)
+    if found.ranks != ranks:
+        raise UserError(
+            f"profile: {wanted.nodes} nodes with {tasks} processes each for a trial of {ranks}: "
+            f"change nodes, gpus or tasks_per_node, or give --set recipe.ranks={found.ranks} for "
+            "other trials: their numbers differ"
+        )
+    return found
 
 
 def parameters(

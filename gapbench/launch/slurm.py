@@ -111,12 +111,12 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
     shapes: dict[Shape, list[Job]] = {}
     chained: list[tuple[Job, Shape, tuple[Leg, ...]]] = []
     for job in jobs:
-        alone = profile.shape(job.resources, job.threads, chosen)
+        alone = profile.shape(job.resources, job.threads, chosen, job.ranks)
         parts = _legs(job, alone, chosen)
         if len(parts) > 1:
             chained.append((replace(job, branches=1), alone, parts))
         else:
-            shape = profile.shape(job.resources, job.threads * job.branches, chosen)
+            shape = profile.shape(job.resources, job.threads * job.branches, chosen, job.ranks)
             shapes.setdefault(shape, []).append(job)
     submitted: list[str] = []
     lasts: list[str] = []

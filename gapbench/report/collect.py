@@ -121,7 +121,13 @@ def read_run(folder: RunFolder) -> Run | None:
         UserError: with the reason why the folder is not believed.
     """
     trial, result = _trial(folder), _result(folder)
-    return None if result is None else Run(folder, trial, result)
+    if result is None:
+        return None
+    ranks = result.get("ranks", trial.recipe.ranks)
+    if ranks != trial.recipe.ranks and ranks != trial.ranks:
+        words = "its numbers are those of another trial"
+        raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
+    return Run(folder, trial, result)
 
 
 def folders_of(results: Path) -> list[RunFolder]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
+from gapbench.places import below_home, expanded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -154,11 +155,11 @@ def _places(dataset: DataSet, named: Sequence[Path]) -> list[Path]:
 
 def _from_environment() -> Path | None:
     value = os.environ.get(VARIABLE)
-    return Path(value).expanduser() if value else None
+    return expanded(Path(value)) if value else None
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gapbench"
+    return below_home("XDG_CACHE_HOME", "~/.cache")
 
 
 def _below(dataset: DataSet, folder: Path) -> list[Path]:

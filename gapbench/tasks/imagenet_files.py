@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gapbench.errors import UserError
+from gapbench.places import below_home, expanded
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 HOW_TO = (
@@ -55,10 +56,9 @@ def find_root(name: str, data_dir: Path | None = None) -> Path:
         UserError: if there is none, saying where it was looked for and how to get the data.
     """
     named = os.environ.get("GAPBENCH_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "gapbench"
     given = data_dir or (Path(named) if named else None)
     places = [given / name, given] if given else []
-    places = [place.expanduser() for place in (*places, cache / name)]
+    places = [*map(expanded, places), below_home("XDG_CACHE_HOME", "~/.cache") / name]
     for place in places:
         if any((place / split).is_dir() for split in ("train", "val")):
             return place

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from gapbench.registry import Registry
 
@@ -28,18 +28,22 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+MOST_EPOCHS = 1_000_000
+
+
 class Recipe(BaseModel):
     """How a task is trained when nothing is pruned; rows may override single fields.
 
     `epochs` is the task's 1x budget, to which training FLOPs are related. Milestones are fractions
     of the span that the schedule covers, so an M-fold run stretches them. The longer of
-    `warmup_epochs` and `warmup_steps` counts.
+    `warmup_epochs` and `warmup_steps` counts. `ranks` processes share each batch; None is one a GPU
+    that the task asks for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=MOST_EPOCHS)
+    batch_size: int = Field(ge=1, lt=2**31)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -51,12 +55,20 @@ class Recipe(BaseModel):
     milestones: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
     decay_factor: float = Field(default=0.1, gt=0, lt=1)
     warmup_epochs: float = Field(default=0.0, ge=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0, lt=2**31)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float = Field(default=0.0, ge=0)
     bf16: bool = False
     channels_last: bool = False
-    cpu_threads: int = Field(default=1, ge=1)
+    cpu_threads: int = Field(default=1, ge=1, le=1024)
+    ranks: int | None = Field(default=None, ge=1, le=65536)
+
+    @field_validator("nesterov")
+    @classmethod
+    def _with_momentum(cls, nesterov: bool, info: ValidationInfo) -> bool:
+        if nesterov and info.data.get("momentum") == 0:
+            raise ValueError("needs a momentum above 0")
+        return nesterov
 
     @field_validator("betas")
     @classmethod

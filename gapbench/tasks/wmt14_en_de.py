@@ -11,6 +11,7 @@ from typing import Any
 
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
+from gapbench.places import below_home, expanded
 from gapbench.tasks.task import Recipe, Resources, Split, task
 from gapbench.tasks.translation import Text, Translation
 from gapbench.tasks.translation_prepare import MANIFEST, Archive, lines, prepare
@@ -124,9 +125,9 @@ class Wmt14EnDe(Translation):
 
 def _folder(data_dir: Path | None) -> Path:
     named = os.environ.get("GAPBENCH_DATA")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "gapbench"
-    root = data_dir or (Path(named) if named else cache)
-    return root.expanduser() / "wmt14_en_de"
+    given = data_dir or (Path(named) if named else None)
+    root = expanded(given) if given else below_home("XDG_CACHE_HOME", "~/.cache")
+    return root / "wmt14_en_de"
 
 
 def _text(folder: Path, split: str, dictionary: Any) -> Text:

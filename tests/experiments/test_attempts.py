@@ -229,7 +229,7 @@ def _rank(rank: int, world: int, path: Path, port: int) -> None:
 @pytest.mark.parametrize("method", ["rigl", "c_gap"])
 def test_two_ranks_train_one_model_and_agree_at_every_mask_change(tmp_path, method):
     """`check_equal` stops a rank whose masks differ, so that completing is the proof."""
-    folder = prepared(tmp_path, entry("main", only=method))
+    folder = prepared(tmp_path, entry("main", "recipe.ranks=2", only=method))
     port = free_port()
     ranks = [in_child(_rank, rank, 2, folder.path, port) for rank in range(2)]
     for rank in ranks:
@@ -238,3 +238,13 @@ def test_two_ranks_train_one_model_and_agree_at_every_mask_change(tmp_path, meth
     result = folder.read_result()
     assert result["ranks"] == 2
     assert result["metrics"]["test/accuracy"] > 80
+
+
+def test_a_trial_is_not_trained_by_other_processes_than_its_key_says(c_gap, tmp_path):
+    """Another number of them sums gradients in another order, which gives other numbers."""
+    chosen, _ = c_gap
+    folder = prepared(tmp_path, entry("partitions", "recipe.ranks=2", only="partitions=2"))
+    assert folder.path.name != chosen.trial.key
+    assert attempt(folder) == "failed"
+    told = folder.read_status()["error"]
+    assert told.startswith("1 processes train a trial of 2: set recipe.ranks=1")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.documents import write_json
 from gapbench.errors import UserError
 from gapbench.report.collect import read_runs, runs_frame, scan, write_runs
 from gapbench.report.histories import read_histories, read_lines
@@ -226,3 +227,12 @@ def test_a_thousand_folders_are_read_in_their_share_of_twenty_seconds(tmp_path: 
     histories = read_histories(found.runs.values(), ["val/accuracy"])
     assert time.process_time() - began < 2.5  # of 20 s for 10,000, with figures
     assert len(frame) == 1000 and len(histories.curves) == 4000
+
+
+def test_a_result_of_other_processes_than_the_trials_is_left_out(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, trial_of(seed=seed), 88.0) for seed in range(3)]
+    for folder, ranks in zip(folders, (1, 2, None), strict=True):
+        result = json.loads((folder / "result.json").read_text())
+        write_json(folder / "result.json", result if ranks is None else {**result, "ranks": ranks})
+    reason = "trained by 2 processes, not 1: its numbers are those of another trial"
+    assert reasons(tmp_path) == {f"runs/{folders[1].name}": reason}

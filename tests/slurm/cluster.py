@@ -85,9 +85,11 @@ class Cluster:
         self.wait_for_jobs(60)
 
     def run(self, *command: str, check: bool = True) -> str:
-        """Run one of SLURM's commands and return what it prints."""
+        """Run one of SLURM's commands, whatever the shell sets for them; return what it prints."""
+        words = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_")
+        bare = {name: value for name, value in os.environ.items() if not name.startswith(words)}
         done = subprocess.run(
-            command, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60
+            command, env={**bare, **self.env}, capture_output=True, text=True, timeout=60
         )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

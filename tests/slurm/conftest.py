@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, missing
+
+# options of SLURM's commands in the user's shell: whatever they say, the profile decides
+SHELL = {
+    "SBATCH_PARTITION": "short",
+    "SBATCH_TIMELIMIT": "4",
+    "SBATCH_EXPORT": "NONE",
+    "SBATCH_MEM_PER_CPU": "1",
+    "SBATCH_ACCOUNT": "nobody",
+    "SBATCH_HOLD": "1",
+    "SQUEUE_STATES": "SUSPENDED",
+    "SCANCEL_INTERACTIVE": "1",
+    "SCANCEL_STATE": "SUSPENDED",
+    "SRUN_EXPORT_ENV": "NONE",
+    "SLURM_CPU_BIND": "rank",
+}
 
 
 @pytest.fixture(scope="session")
@@ -48,8 +62,6 @@ def cluster(plain_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def _used(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_", "SQUEUE_"))]:
-        monkeypatch.delenv(name)
-    for name, value in cluster.env.items():
+    for name, value in {**cluster.env, **SHELL}.items():
         monkeypatch.setenv(name, value)
     return cluster

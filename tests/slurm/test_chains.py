@@ -111,7 +111,11 @@ def test_a_run_longer_than_the_limit_is_cut_at_its_steps(cluster, tmp_path):
 def test_a_trial_on_two_nodes_with_two_ranks_each(cluster, tmp_path):
     profile = tmp_path / "cluster.yaml"
     profile.write_text("nodes: 2\ntasks_per_node: 2\n")
-    (job,) = work(tmp_path, ["rigl", "distribution=erk", "multiplier=1"], ["epochs=6", "every=5"])
+    (job,) = work(
+        tmp_path,
+        ["rigl", "distribution=erk", "multiplier=1"],
+        ["epochs=6", "every=5", "recipe.ranks=4"],
+    )
     started = launch("slurm", [job], None, profile=profile)
     folder = RunFolder(job.folder)
     wait_until(lambda: not started.poll(), 200, "the trial to end")
@@ -128,7 +132,7 @@ def test_branches_of_several_ranks_give_the_bits_of_one_job_with_as_many(cluster
     for name, chain in (("chain", "true"), ("one", "false")):
         profile = tmp_path / f"{name}.yaml"
         profile.write_text(f"tasks_per_node: 2\nchain: {chain}\n")
-        (job,) = work(tmp_path / name, ["p_gap"], ONE_ROUND)
+        (job,) = work(tmp_path / name, ["p_gap"], [*ONE_ROUND, "recipe.ranks=2"])
         started.append(launch("slurm", [job], None, profile=profile))
         folders.append(RunFolder(job.folder))
     assert [len(jobs_of(folder)) for folder in folders] == [4, 1]

@@ -13,8 +13,9 @@ from gapbench.__main__ import main
 from gapbench.documents import read_json
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder
+from gapbench.launch import queue
 from gapbench.launch.jobs import Attempt, Job, launch
-from gapbench.launch.queue import Queue
+from gapbench.launch.queue import Queue, most_in_array
 from gapbench.launch.submissions import jobs_of, look
 from gapbench.run import job_of
 from gapbench.selection import expanded
@@ -93,6 +94,37 @@ def test_five_hundred_trials_are_one_array_in_under_ten_seconds(cluster, tmp_pat
     wait_until(lambda: not started.poll(), 60, "the array to end")
 
 
+def test_more_trials_than_an_array_holds_are_several_arrays(cluster, tmp_path, monkeypatch):
+    assert most_in_array() == 1001  # of this cluster
+    monkeypatch.setattr(queue, "most_in_array", lambda: 2)
+    work = empty_jobs(tmp_path, 5)
+    before = submissions(cluster)
+    started = launch("slurm", work, None)
+    made = submissions(cluster) - before
+    assert len(made) == 3
+    ids = [only_job(RunFolder(job.folder)) for job in work]
+    assert [name.partition("_")[2] for name in ids] == ["0", "1", "0", "1", ""]
+    cluster.run("scancel", *made)
+    wait_until(lambda: not started.poll(), 60, "the arrays to end")
+
+
+@pytest.mark.parametrize("letter", ["%", "\\"])
+def test_a_path_that_slurm_would_read_as_a_pattern_is_refused(cluster, tmp_path, letter):
+    before = submissions(cluster)
+    with pytest.raises(UserError, match="--results"):
+        launch("slurm", empty_jobs(tmp_path / f"a{letter}j", 1), None)
+    assert submissions(cluster) == before
+
+
+def test_a_run_ends_with_the_last_words_of_a_job_that_could_not_begin(cluster, tmp_path, capsys):
+    profile = tmp_path / "cluster.yaml"
+    profile.write_text("setup: [echo no such module >&2, exit 7]\n")
+    assert run(tmp_path, "--only", "partitions=2", "--seeds", "1", "--profile", profile) == 1
+    told = capsys.readouterr().out
+    assert "SLURM says FAILED" in told and "no such module" in told
+    assert "no error was recorded" not in told
+
+
 def test_jobs_ask_for_what_the_task_and_the_profile_say(cluster, tmp_path):
     profile = tmp_path / "cluster.yaml"
     profile.write_text(
@@ -103,7 +135,14 @@ def test_jobs_ask_for_what_the_task_and_the_profile_say(cluster, tmp_path):
     (job,) = empty_jobs(tmp_path, 1)
     started = launch("slurm", [job], None, profile=profile)
     shown = cluster.run("scontrol", "--oneliner", "show", "job", only_job(RunFolder(job.folder)))
-    for part in ("Partition=main", "TimeLimit=03:00:00", "NumCPUs=2", "Nice=7", "Requeue=1"):
+    for part in (
+        "Partition=main",
+        "TimeLimit=03:00:00",
+        "Account=(null)",
+        "NumCPUs=2",
+        "Nice=7",
+        "Requeue=1",
+    ):
         assert f" {part} " in shown, part
     assert "MinMemoryNode=512M" in shown
     assert "JobName=many" in shown

@@ -51,11 +51,11 @@ def _data(tmp_path_factory):
         yield
 
 
-def folder_of(place, row):
-    """Write the run folder of a row."""
+def folder_of(place, row, ranks=1):
+    """Write the run folder of a row; the task asks for eight GPUs, and so for as many ranks."""
     file = place / "small.yaml"
     file.write_text(f"{SMALL}trials: [{ROWS[row]}]\n")
-    return prepared(place, expanded(file, "paper", (), (), "1")[2][0])
+    return prepared(place, expanded(file, "paper", (f"recipe.ranks={ranks}",), (), "1")[2][0])
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def _rank(rank: int, world: int, path: Path, port: int) -> None:
 
 @pytest.mark.parametrize(("row", "epochs"), [("c_gap, short", 2), ("rigl, short", 1)])
 def test_two_ranks_train_one_model(place, row, epochs):
-    folder = folder_of(place, row)
+    folder = folder_of(place, row, ranks=2)
     port = free_port()
     ranks = [in_child(_rank, rank, 2, folder.path, port) for rank in range(2)]
     for rank in ranks:

@@ -74,7 +74,7 @@ class Registry(Generic[T]):
                 point.load()
             except UserError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise UserError(
                     f"plug-in {point.name} = {point.value} cannot be imported: "
                     f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -139,7 +140,7 @@ def _scales(group: Group, document: Document, place: Keys) -> PlacedScales:
 
 def _beside(document: Document, keys: Keys, name: str) -> Path:
     path = Path(document.name).parent / name
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise document.problem(keys, f"{name!r} is no file (looked for {path})")
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args, get_origin
@@ -26,6 +27,9 @@ from gapbench.experiments.select import asked_for, matches, names_in, require_kn
 from gapbench.experiments.trials import Trial
 from gapbench.methods.method import options_model
 from gapbench.tasks.task import Recipe, tasks
+
+MOST_POINTS = 10_000  # of a row
+MOST_TRIALS = 20_000  # of an ablation: a dry run of so many takes seconds
 
 ALTERNATIVES = {"epochs": "train_flops", "train_flops": "epochs"}
 OF_SPARSE_TRIALS = ("sparsity", "distribution", "first_layer")
@@ -86,8 +90,12 @@ def expand(
                 for point in points
                 for trial in resolve(point, seeds, check_plans=check_plans)
             )
-            for entry in _chosen("only", list(trials), placed.only):
+            some = itertools.islice(trials, MOST_TRIALS - len(entries) + 1)
+            for entry in _chosen("only", list(some), placed.only):
                 entries.setdefault(entry.trial.key, entry)
+            if len(entries) > MOST_TRIALS:
+                problem = f"{MOST_TRIALS:,} trials are the most that an ablation may have"
+                raise placed.document.problem(placed.keys, problem)
     chosen = _chosen("--only", list(entries.values()), only)
     if not chosen:
         for task, reason in missing.values():
@@ -256,6 +264,11 @@ def _product(given: Mapping[str, Given]) -> Iterator[dict[str, Given]]:
             raise setting.problem(key, "[] is not possible: give at least one value")
         groups.setdefault(setting.group or key, []).append(key)
     lengths = [range(len(given[keys[0]].values)) for keys in groups.values()]
+    points = math.prod(map(len, lengths))
+    if points > MOST_POINTS:
+        longest = max(given, key=lambda key: len(given[key].values))
+        words = f"the lists of this row make {points:,} combinations"
+        raise given[longest].problem(longest, f"{words}: give at most {MOST_POINTS:,}")
     for places in itertools.product(*lengths):
         chosen: dict[str, Given] = {}
         for keys, at in zip(groups.values(), places, strict=True):

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
+from ruamel.yaml.nodes import CollectionNode
 
 from gapbench.errors import UserError
 
 Keys = tuple[str | int, ...]
 Lines = Mapping[Keys, int]
 MOST_SEEDS = 10_000  # more would be a slip of the hand
+LAST_SEED = 2**32 - 1
+MOST_BYTES = 256 * 1024  # of a file; reading them takes some seconds
+MOST_VALUES = 20_000  # in a file, those behind aliases counted as often as they are used
+MOST_LEVELS = 32
+# what a reader of YAML raises for values that their tags do not fit, beside its own errors
+UNFIT = (RecursionError, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +74,18 @@ def load(file: Path) -> Document:
         UserError: if it cannot be read, is no valid YAML (a key twice is not) or no mapping.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with open(file, "rb") as opened:
+            content = opened.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{file}: is too large: an ablation has at most {MOST_BYTES:,} bytes")
+        text = content.decode()
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UserError(f"{file}: cannot be read: {reason}") from None
     try:
+        # a name that is given twice means the last, as YAML says
+        warnings.simplefilter("ignore", ReusedAnchorWarning)
+        _require_small(_reader("safe").compose(io.StringIO(text)))
         data = _reader("safe").load(io.StringIO(text))
         marked = _reader("rt").load(io.StringIO(text))
         lines = dict(_lines(marked, ()))
@@ -74,11 +93,50 @@ def load(file: Path) -> Document:
         mark = error.problem_mark
         line = f"{mark.line + 1}: " if mark is not None else " "
         raise UserError(f"{file}:{line}broken YAML: {_words(error.problem)}") from None
-    except (YAMLError, RecursionError, ValueError) as error:
+    except (YAMLError, *UNFIT) as error:
         raise UserError(f"{file}: broken YAML: {_words(error)}") from None
     if not isinstance(data, dict):
         raise UserError(f"{file}: an ablation is a mapping of keys (name, scales, trials, ...)")
-    return Document(str(file), data, lines)
+    document = Document(str(file), data, lines)
+    _require_text(document, data, ())
+    return document
+
+
+def _require_small(root: Any) -> None:
+    """Count the values under a node before they are made: aliases multiply them.
+
+    Raises:
+        ValueError: if they are too many, nested too deeply, or one holds itself.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: Any, above: tuple[int, ...]) -> int:
+        if id(node) in above:
+            raise ValueError("an alias stands inside of what it means")
+        if len(above) > MOST_LEVELS:
+            raise ValueError(f"more than {MOST_LEVELS} levels of values inside of each other")
+        if id(node) not in sizes:
+            inner = node.value if isinstance(node, CollectionNode) else ()
+            pairs = (item if isinstance(item, tuple) else (item,) for item in inner)
+            parts = itertools.chain.from_iterable(pairs)
+            sizes[id(node)] = 1 + sum(size(part, (*above, id(node))) for part in parts)
+        return sizes[id(node)]
+
+    if root is not None and size(root, ()) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES:,} values")
+
+
+def _require_text(document: Document, value: Any, keys: Keys) -> None:
+    """Check that texts can be printed, and keys are texts."""
+    if isinstance(value, str) and _UNPRINTABLE.search(value):
+        raise document.problem(keys, f"{value[:40]!a} has characters that cannot be printed")
+    inner = value.items() if isinstance(value, dict) else ()
+    for key, held in [*inner, *(enumerate(value) if isinstance(value, list) else ())]:
+        if isinstance(value, dict):
+            if not isinstance(key, str):
+                raise document.problem(keys, f"{key!r} is no key: give text")
+            _require_text(document, key, keys)
+        _require_text(document, held, (*keys, key))
 
 
 def _words(problem: object) -> str:
@@ -120,6 +178,8 @@ def read_set(words: Sequence[str]) -> Document:
         key, equals, text = word.partition("=")
         if not equals or not key.strip():
             raise UserError(f"--set: {word!r} is no KEY=VALUE, such as recipe.lr=0.05")
+        if not text.strip():
+            raise UserError(f"--set: {key.strip()} has no value: give null for none")
         if key.strip() in values:
             raise UserError(f"--set: {key.strip()} is given twice")
         values[key.strip()] = read_value("--set", text)
@@ -130,7 +190,7 @@ def read_value(option: str, text: str) -> Any:
     """Return one value as YAML 1.2 reads it."""
     try:
         return _reader("safe").load(io.StringIO(text))
-    except (YAMLError, ValueError):
+    except (YAMLError, *UNFIT):
         raise UserError(f"{option}: {text!r} is no YAML value") from None
 
 
@@ -152,4 +212,6 @@ def read_seeds(text: str) -> tuple[int, ...]:
         raise UserError(f"--seeds: {text!r} is not valid: give 6 (that many), 0-4 or 0,3")
     if found > MOST_SEEDS:
         raise UserError(f"--seeds: {text!r} are {found:,} seeds: give at most {MOST_SEEDS:,}")
+    if max(seeds.stop for seeds in ranges) > LAST_SEED + 1:
+        raise UserError(f"--seeds: {text!r}: give seeds of 0 to {LAST_SEED}")
     return tuple(dict.fromkeys(itertools.chain(*ranges)))

@@ -27,6 +27,8 @@ from gapbench.methods.plan import Plan
 from gapbench.sparsity.distributions import check_reachable, distributions
 from gapbench.tasks.task import Recipe, tasks
 
+MOST_OF_OPTION = 1_000_000  # a count of steps or epochs beyond would take a dry run for ever
+
 
 @dataclass(frozen=True)
 class Given:
@@ -184,7 +186,11 @@ def _options(point: Configuration, model: Proxy) -> dict[str, Any]:
     except ValidationError as error:
         first = error.errors()[0]
         point.fail(str(first["loc"][0]), explain(first))
-    return {key: getattr(options, key) for key in checked.model_fields}
+    found = {key: getattr(options, key) for key in checked.model_fields}
+    for key, value in found.items():
+        if isinstance(value, (int, float)) and abs(value) > MOST_OF_OPTION:
+            point.fail(key, f"{value!r} is not possible: give at most {MOST_OF_OPTION:,}")
+    return found
 
 
 def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:

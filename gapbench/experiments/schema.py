@@ -16,8 +16,8 @@ from pydantic import (
 )
 
 from gapbench.errors import choose
-from gapbench.experiments.loading import Document, Keys
-from gapbench.tasks.task import Recipe
+from gapbench.experiments.loading import LAST_SEED, MOST_SEEDS, Document, Keys
+from gapbench.tasks.task import MOST_EPOCHS, Recipe
 
 T = TypeVar("T")
 M = TypeVar("M", bound="Strict")
@@ -40,7 +40,12 @@ WORDS = {
     "greater_than": "give more than {gt}",
     "greater_than_equal": "give {ge} or more",
     "less_than": "give less than {lt}",
+    "less_than_equal": "give {le} or less",
+    "too_long": "give at most {max_length} values",
+    "string_too_long": "give at most {max_length} characters",
+    "string_too_short": "give text",
 }
+MOST_SHOWN = 80  # characters of a value in an error
 RECIPE_KEYS = tuple(name for name in Recipe.model_fields if name != "epochs")
 
 
@@ -53,8 +58,11 @@ def _tuple(value: object) -> object:
 
 
 def _seeds(value: object) -> object:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return tuple(range(value)) if whole else _tuple(value)  # type: ignore[call-overload]
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value > MOST_SEEDS:
+            raise ValueError(f"give at most {MOST_SEEDS:,} seeds")
+        return tuple(range(value))
+    return _tuple(value)
 
 
 def _nothing(value: object) -> object:
@@ -77,17 +85,36 @@ def _below_one(value: float) -> float:
     return value
 
 
+def _one_line(value: str) -> str:
+    if "\n" in value:
+        raise ValueError("give one line")
+    return value
+
+
+def _no_mapping(value: object) -> object:
+    """Refuse what no setting of a trial can equal."""
+    values = value if isinstance(value, list) else [value]
+    if any(isinstance(inner, dict) for inner in values) or value == []:
+        raise ValueError("give a value, or a list of values")
+    return value
+
+
 Sparsity = Annotated[
     float,
     AfterValidator(_below_one),
     Field(json_schema_extra={"minimum": 0, "exclusiveMaximum": 1}),
 ]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
 Axis = Annotated[tuple[T, ...], BeforeValidator(_axis), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_seeds), Field(min_length=1)
+    tuple[Annotated[int, Field(ge=0, le=LAST_SEED)], ...],
+    BeforeValidator(_seeds),
+    Field(min_length=1, max_length=MOST_SEEDS),
 ]
+Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+Question = Annotated[str, Field(max_length=2000)]
+Fits = dict[str, Annotated[Any, AfterValidator(_no_mapping)]]
 
 
 class Strict(BaseModel):
@@ -155,7 +182,7 @@ class Row(Override):
     """A block of trials: the product of its lists; lists under `zip` move together."""
 
     method: Axis[str]
-    label: str | None = None
+    label: Label | None = None
     scales: dict[Scale, Annotated[Override | None, BeforeValidator(_unless_false)]] = Field(
         default_factory=dict
     )
@@ -190,11 +217,11 @@ class Claim(Strict):
             units of the metric. None: they must be better.
     """
 
-    asks: str
-    source: str | None = None
-    better: dict[str, Any] = Field(default_factory=dict)
-    than: dict[str, Any]
-    at: dict[str, Any] = Field(default_factory=dict)
+    asks: Question
+    source: Question | None = None
+    better: Fits = Field(default_factory=dict)
+    than: Fits
+    at: Fits = Field(default_factory=dict)
     equal: Literal["epochs", "train_flops"] | None = None
     margin: float | None = Field(default=None, gt=0)
 
@@ -210,10 +237,10 @@ class Report(Strict):
         figures: names of figures.
     """
 
-    rows: Names = ("label", "distribution")
+    rows: Annotated[Names, Field(min_length=1)] = ("label", "distribution")
     columns: str = "sparsity"
     value: str = "test/accuracy"
-    baseline: dict[str, Any] = Field(default_factory=dict)
+    baseline: Fits = Field(default_factory=dict)
     figures: Names = ()
 
 
@@ -237,14 +264,15 @@ class Group(Strict):
     trials: Annotated[tuple[Row, ...], BeforeValidator(_tuple)] = ()
 
 
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$")]
+# of files and folders, which have 255 bytes for it and what is added
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 
 
 class AblationSpec(Group):
     """One ablation file."""
 
     name: Name
-    question: str
+    question: Question
     claims: Annotated[tuple[Claim, ...], BeforeValidator(_tuple)] = ()
     groups: dict[Name, Group] = Field(default_factory=dict)
     report: Report = Report()
@@ -282,7 +310,9 @@ def explain(problem: Any) -> str:
         valid = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return choose("value", str(problem["input"]), valid)
     text = WORDS.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {}))
-    return f"{problem['input']!r} is not possible: {text}"
+    given = repr(problem["input"])
+    shown = given if len(given) <= MOST_SHOWN else f"{given[:MOST_SHOWN]}..."
+    return f"{shown} is not possible: {text}"
 
 
 def _keys_at(model: type[Strict], keys: Keys) -> list[str]:

@@ -28,7 +28,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-MOST_EPOCHS = 1_000_000
+MOST_EPOCHS = 100_000
 
 
 class Recipe(BaseModel):

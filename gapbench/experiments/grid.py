@@ -91,7 +91,11 @@ def expand(
                 for trial in resolve(point, seeds, check_plans=check_plans)
             )
             some = itertools.islice(trials, MOST_TRIALS - len(entries) + 1)
-            for entry in _chosen("only", list(some), placed.only):
+            try:
+                included = _chosen("only", list(some), placed.only)
+            except UserError as error:
+                raise ablation.document.problem(("include",), str(error)) from None
+            for entry in included:
                 entries.setdefault(entry.trial.key, entry)
             if len(entries) > MOST_TRIALS:
                 problem = f"{MOST_TRIALS:,} trials are the most that an ablation may have"

@@ -117,8 +117,10 @@ class ImageNet(Classification):
             UserError: if folders are missing, or are not what the options say.
         """
         from gapbench.tasks.images.disk import ImageFolderDataset
+        from gapbench.tasks.images.reading import require_decodable
 
         train, test = self._trees()
+        require_decodable(test)
         self._dataset = ImageFolderDataset(
             train,
             test,

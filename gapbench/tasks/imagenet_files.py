@@ -117,6 +117,8 @@ def _images(folder: Path, relative: str) -> Iterator[tuple[bytes, int]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = f"{relative}/{entry.name}"
+                if entry.name.startswith("."):
+                    continue  # what file systems and programs keep beside images: ._x.JPEG
                 if entry.name.lower().endswith(SUFFIXES):
                     yield os.fsencode(name), entry.stat().st_size
                 elif entry.is_dir():

@@ -167,7 +167,7 @@ def test_a_failed_trial_is_a_failed_job(cluster, tmp_path):
         ("gpus: 1", "Invalid generic resource"),
         ("constraint: fast", "Invalid feature specification"),
         ("{partition: short, hours: 2}", "PartitionTimeLimit"),
-        ("nodes: 9", "PartitionConfig"),
+        ("nodes: 9", "9 nodes with 1 processes each for a trial of 1"),
         ("sbatch: {nonsense: 1}", "unrecognized option '--nonsense=1'"),
         ("partitoin: main", "did you mean 'partition'"),
     ],

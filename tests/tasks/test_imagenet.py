@@ -305,10 +305,59 @@ def test_prepare_checks_a_folder_that_it_is_given_and_counts_bad_files(mine, mon
         task.prepare(mine)
 
 
+def deep(kind):
+    """Return a picture that PIL does not turn into RGB bytes as people would."""
+    grey = np.linspace(0, 1, 48)[None, :].repeat(48, 0)
+    alpha = (grey * 255).astype("uint8")
+    return {
+        "16.png": Image.fromarray((grey * 65535).astype("uint16")),
+        "12.png": Image.fromarray((grey * 4095).astype("uint16")),
+        "16.tif": Image.fromarray((grey * 65535).astype("uint16")),
+        "float.tif": Image.fromarray(grey.astype("float32")),
+        "int.tiff": Image.fromarray((grey * 1e6).astype("int32")),
+        "16.pgm": Image.fromarray((grey * 65535).astype("uint16")),
+        "rgba.png": Image.fromarray(np.dstack([alpha * 0] * 3 + [alpha])),
+        "la.png": Image.fromarray(np.dstack([alpha * 0, alpha])),
+    }[kind]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    "kind",
+    ["16.png", "12.png", "16.tif", "float.tif", "int.tiff", "16.pgm", "rgba.png", "la.png"],
+)
+def test_a_picture_that_would_be_all_white_or_black_is_refused_by_its_path(mine, split, kind):
+    tree, members = loaded()._dataset.splits["train" if split == "train" else "test"]
+    file = tree.path(int(members[0]))  # its name says nothing of its form
+    form = {"png": "PNG", "pgm": "PPM"}.get(kind.partition(".")[2], "TIFF")
+    deep(kind).save(file, format=form)
+    for use in (lambda: batches(loaded()), lambda: ImageNet(**OPTIONS).prepare(None)):
+        with pytest.raises(UserError) as refused:
+            use()
+        words = "alpha channel" if "a.png" in kind else "more than 8 bits a channel"
+        assert str(refused.value).startswith(f"{file}: cannot be decoded: ")
+        assert words in str(refused.value)
+
+
+def test_a_bad_test_picture_is_found_before_training(mine, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loaded()
+    (checked,) = (tmp_path / "cache" / "gapbench" / "decodable").iterdir()
+    before = checked.stat().st_mtime_ns
+    loaded()  # what is remembered is not read again
+    assert checked.stat().st_mtime_ns == before
+    file = truncate(next((mine / "val" / "n02").iterdir()))
+    with pytest.raises(UserError, match="cannot be decoded: image file is truncated") as refused:
+        loaded()
+    assert str(refused.value).startswith(str(file))
+
+
 def test_files_that_are_no_images_are_passed_over(mine):
     first = loaded().data_digest()
     (mine / "train" / "n01" / "README.txt").write_text("hello")
     (mine / "train" / ".cache").mkdir()
+    for hidden in ("._n01_0.JPEG", ".DS_Store"):
+        (mine / "train" / "n01" / hidden).write_bytes(b"kept by a file system")
     assert loaded().data_digest() == first
 
 

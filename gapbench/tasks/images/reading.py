@@ -6,11 +6,13 @@ on the batches before it. docs/imagenet.md has the measurement behind the choice
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
+from gapbench.places import below_home
 from gapbench.streams import stream_seed
 from gapbench.tasks.imagenet_files import Tree
 
@@ -77,6 +80,28 @@ def undecodable(tree: Tree) -> list[str]:
     everything = Request(range(len(tree.paths))).pieces()
     found = _loaded(Checker(tree), everything, torch.device("cpu"))
     return [line for lines in found for line in lines]
+
+
+def require_decodable(tree: Tree) -> None:
+    """Check the files that are read only when the training is over: a bad one would cost all of it.
+
+    Files that were good are remembered by their paths and sizes, so that an attempt that goes on
+    does not wait.
+
+    Raises:
+        UserError: about the first that cannot be decoded.
+    """
+    told = hashlib.sha256(f"{tree.folder.resolve()}\0{tree.digest}".encode()).hexdigest()
+    mark = below_home("XDG_CACHE_HOME", "~/.cache") / "decodable" / told
+    if mark.exists():
+        return
+    bad = undecodable(tree)
+    if bad:
+        more = f" (and {len(bad) - 1} more; `gapbench prepare` lists them)" if bad[1:] else ""
+        raise UserError(f"{bad[0]}{more}")
+    with suppress(OSError):  # a cache that cannot be written costs time alone
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
 
 def workers() -> int:
@@ -140,6 +165,7 @@ class Reader(Dataset[Any]):
                 path = self.tree.path(index)
                 try:
                     image = Image.open(io.BytesIO(path.read_bytes()))
+                    require_eight_bits(image)
                     if request.seed is None:
                         found = self.centre(_tensor(image))
                     else:
@@ -175,11 +201,29 @@ class Checker(Dataset[Any]):
         for path in map(self.tree.path, request.indices):
             try:
                 image = Image.open(io.BytesIO(path.read_bytes()))
+                require_eight_bits(image)
                 image.draft("RGB", (1, 1))
                 image.load()
             except REASONS as error:
                 lines.append(f"{path}: cannot be decoded: {_reason(error)}")
         return lines
+
+
+def require_eight_bits(image: Image.Image) -> None:
+    """Check that an image is one when it is taken for RGB bytes.
+
+    PIL clips deeper values, so that all is white or black, and drops the alpha channel. How many of
+    16 bits are used is told nowhere: a range that is guessed would make other pictures dark.
+
+    Raises:
+        ValueError: if it has more than 8 bits a channel, or is drawn in its alpha channel alone.
+    """
+    if image.mode.partition(";")[0] in ("I", "F"):
+        raise ValueError(f"mode {image.mode} has more than 8 bits a channel: convert it to 8")
+    if image.mode in ("RGBA", "LA"):
+        *colours, alpha = (low != high for low, high in cast(Any, image.getextrema()))
+        if alpha and not any(colours):
+            raise ValueError("all of it is in the alpha channel: flatten it")
 
 
 def _tensor(image: Image.Image) -> Tensor:

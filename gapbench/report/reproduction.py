@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -23,7 +25,7 @@ from gapbench.report.collect import (
     read_run,
     read_runs,
 )
-from gapbench.report.records import COMPLETED, is_given
+from gapbench.report.records import COMPLETED, is_given, settings_of
 from gapbench.tasks.task import tasks
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ PARTS = ("test/", "val/", "sparsity/", "density/", "parameters/", "cost/", "expl
 # what may be why it is not, most likely first
 CAUSES = ("run/data_sha256", "environment/", "run/ranks")
 MOST_SHOWN = 5
+LEAST_SEEDS = 3  # of a row, for an interval
+# what bits depend on beside the trial: kernels are chosen by them
+KIND_OF_MACHINE = ("environment/cpu", "environment/gpu", "environment/torch")
 
 
 @dataclass(frozen=True)
@@ -45,12 +50,14 @@ class Original:
         place: the run folder or the runs.csv that it is known from.
         values: what was measured, by the names of runs.csv's columns.
         folder: its run folder, or None where only runs.csv has it.
+        seeds: what trials that differ in their seeds alone have measured, this one among them.
     """
 
     trial: Trial
     place: Path
     values: Mapping[str, Any]
     folder: RunFolder | None
+    seeds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,22 +76,76 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Where a result lies among those of a row's seeds.
+
+    Equal bits are promised on one kind of machine; on another one the result is judged by the 95 %
+    prediction interval for one more seed: mean ± t(n - 1) · s · sqrt(1 + 1 / n).
+
+    Attributes:
+        metric: its name.
+        value: the second run's.
+        seeds: the row's, the original's among them.
+    """
+
+    metric: str
+    value: float
+    seeds: tuple[float, ...]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The lower and the upper end, or None of fewer than three seeds."""
+        count = len(self.seeds)
+        if count < LEAST_SEEDS:
+            return None
+        from scipy import stats
+
+        middle, deviation = statistics.mean(self.seeds), statistics.stdev(self.seeds)
+        half = float(stats.t.ppf(0.975, count - 1)) * deviation * math.sqrt(1 + 1 / count)
+        return middle - half, middle + half
+
+    @property
+    def within(self) -> bool | None:
+        """Whether the value lies in the interval; None if there is none."""
+        ends = self.interval
+        return None if ends is None else ends[0] <= self.value <= ends[1]
+
+    @property
+    def line(self) -> str:
+        """What people read."""
+        count = len(self.seeds)
+        begin = f"another kind of machine: {self.metric} {self.value:.2f}"
+        if (ends := self.interval) is None:
+            return f"{begin} cannot be judged: {LEAST_SEEDS} seeds are needed, the row has {count}"
+        place = "within" if self.within else "outside of"
+        shown = f"{ends[0]:.2f} to {ends[1]:.2f}, the 95 % prediction interval of {count} seeds"
+        return f"{begin} lies {place} what other seeds show: {shown}"
+
+
+@dataclass(frozen=True)
 class Reproduction:
     """A second run beside the original.
 
     Attributes:
         missing: what could not be compared, and why.
         causes: what differs between the places where both ran.
+        spread: on another kind of machine, where the second result lies among those of other seeds.
     """
 
     findings: tuple[Finding, ...]
     missing: tuple[str, ...]
     causes: tuple[str, ...]
+    spread: Spread | None = None
 
     @property
     def equal(self) -> bool:
         """Whether nothing differs."""
         return not any(finding.different for finding in self.findings)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all is equal, or as near as can be expected of another kind of machine."""
+        return self.equal or (self.spread is not None and self.spread.within is True)
 
     def lines(self) -> Iterator[str]:
         """Yield what people read."""
@@ -96,6 +157,8 @@ class Reproduction:
                 yield f"different: and {len(finding.different) - MOST_SHOWN} more {finding.what}"
         for line in self.missing:
             yield f"not compared: {line}"
+        if self.spread is not None and not self.equal:
+            yield self.spread.line
         if not self.equal:
             for line in self.causes:
                 yield f"likely cause: {line}"
@@ -128,11 +191,23 @@ def find_original(results: Path, key: str) -> Original:
     name = one_key(results, key, sorted({*folders, *rows}))
     run, reason = _run_in(folders[name]) if name in folders else (None, "")
     if run is not None:
-        return Original(run.trial, run.folder.path, dict(measured(run.result)), run.folder)
+        values = dict(measured(run.result))
+        return Original(run.trial, run.folder.path, values, run.folder, _seeds(run.trial, rows))
     if name in rows:
         path, row = rows[name]
-        return Original(trial_of(row, path), path, row, None)
+        trial = trial_of(row, path)
+        return Original(trial, path, row, None, _seeds(trial, rows))
     raise UserError(f"trial {name}: there is no result to compare with: {reason}")
+
+
+def _seeds(trial: Trial, rows: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> tuple[float, ...]:
+    """Return what the rows that differ from a trial in the seed alone have measured."""
+    if trial.key not in rows:
+        return ()
+    wanted = settings_of(rows[trial.key][1])
+    metric = f"test/{tasks[trial.task].metric.name}"
+    alike = [row for _, row in rows.values() if settings_of(row) == wanted]
+    return tuple(float(row[metric]) for row in alike if is_given(row.get(metric)))
 
 
 def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
@@ -220,7 +295,12 @@ def compared(original: Original, again: Run) -> Reproduction:
         findings.append(_tensors(original.folder, again.folder))
     elif original.folder is not None:
         missing.append("weights and masks: the original's are not there any more")
-    return Reproduction(tuple(findings), tuple(missing), tuple(_causes(original.values, here)))
+    spread = None
+    metric = f"test/{again.trial.make_task().metric.name}"
+    if any(original.values.get(name) != here.get(name) for name in KIND_OF_MACHINE):
+        spread = Spread(metric, again.result["metrics"][metric], original.seeds)
+    causes = tuple(_causes(original.values, here))
+    return Reproduction(tuple(findings), tuple(missing), causes, spread)
 
 
 def _values(there: Mapping[str, Any], here: Mapping[str, Any]) -> Finding:

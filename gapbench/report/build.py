@@ -31,7 +31,7 @@ from gapbench.report.collect import (
     scan,
     write_runs,
 )
-from gapbench.report.figures import draw_all, evidence_of, figures, lines_of, save
+from gapbench.report.figures import draw_all, evidence_of, figures, lines_of, save, unshown
 from gapbench.report.full_numbers import answers_csv, cells_csv
 from gapbench.report.histories import Histories, read_histories
 from gapbench.report.records import COMPLETED
@@ -226,8 +226,12 @@ def _figures(
         return [place / name for name in before.files], list(before.left_out)
     metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
     names = tuple(spec.report.figures or figures)
+    lacking = unshown("".join(str(label) for label in frame["label"]))
     histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
     paths, left_out = [], list(histories.left_out)
+    if lacking:
+        why = f"signs are boxes, as no font here has {lacking}: install one, such as Noto Sans CJK"
+        left_out.append(LeftOut(f"{spec.name}/figures", why))
     for results in all_results:
         drawn, empty = _draw_all(names, place, results, frame, histories, len(all_results) > 1)
         paths += drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import matplotlib
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -23,6 +25,15 @@ from gapbench.report.records import COMPLETED, text_of
 from gapbench.report.workers import parallel_map
 
 T = TypeVar("T")
+
+# fonts with the signs of other scripts, as systems bring them
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans"),
+    *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Emoji", "Unifont"),
+    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("IPAexGothic", "NanumGothic", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "SimHei"),
+    *("Arial Unicode MS", "STIXGeneral"),
+)
 
 # Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
 # in all figures. Markers differ as well, so that nothing depends on colour alone.
@@ -248,10 +259,39 @@ def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:
 def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
     """Return the bytes of a figure as png and svg, and of its data as csv; None if it is empty.
 
-    Two calls return the same bytes: fonts come with matplotlib, and no date is written.
+    Two calls return the same bytes: fonts come with matplotlib, and no date is written. Only where
+    they lack a sign, those of this machine help out.
     """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        files = _drawn(name, evidence, ())
+    if any("missing from" in str(warning.message) for warning in told):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*missing from")  # `unshown` tells of them
+            return _drawn(name, evidence, families())
+    for warning in told:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return files
+
+
+def families() -> list[str]:
+    """Return the fonts of this machine that have the signs of other scripts."""
+    known = set(font_manager.get_font_names())
+    return [name for name in FALLBACKS if name in known]
+
+
+def unshown(text: str) -> str:
+    """Return the signs of a text that no font for figures has."""
+    places = [font_manager.findfont(name) for name in ("DejaVu Sans", *families())]
+    fonts = [font_manager.get_font(place) for place in places]
+    signs = sorted({sign for sign in text if sign.isprintable() and not sign.isspace()})
+    return "".join(s for s in signs if not any(font.get_char_index(ord(s)) for font in fonts))
+
+
+def _drawn(name: str, evidence: Evidence, further: Sequence[str]) -> dict[str, bytes] | None:
     style = resources.files("gapbench.report").joinpath("gapbench.mplstyle")
     with resources.as_file(style) as path, matplotlib.rc_context(fname=path):
+        matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *further]
         drawn = figures[name](evidence)
         if drawn is None:
             return None

@@ -43,6 +43,10 @@ _TEX_TOP = r"""% needs \usepackage{booktabs,graphicx}
   \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}
 \providecommand{\gapbenchlines}[3]{\begin{tabular}[#1]{@{}#2@{}}#3\end{tabular}}"""
 
+_TEX_SIGN = r"""% lualatex and xelatex print a sign that the font has; else its code point stands
+\providecommand{\gapbenchsign}[1]{\ifdefined\Umathchar
+  \iffontchar\font"#1 \char"#1 \else\texttt{U+#1}\fi\else\texttt{U+#1}\fi}"""
+
 
 # -- Markdown ------------------------------------------------------------------------------------
 
@@ -99,6 +103,8 @@ def latex(tables: Sequence[Table]) -> str:
         for number, grid in enumerate(table.grids, 1):
             if grid.body:
                 parts.append(_tex_grid(grid, f"tab:{table.name}:{table.task}:{number}"))
+    if any(r"\gapbenchsign" in part for part in parts):
+        parts.insert(1, _TEX_SIGN)
     return "\n\n".join(parts) + "\n"
 
 
@@ -109,7 +115,7 @@ def tex_escape(text: str) -> str:
 
 
 def _tex_sign(sign: str) -> str:
-    """Return a sign as plain LaTeX prints it; of those that its fonts lack, the code point."""
+    """Return a sign as plain LaTeX prints it; one that its fonts lack is a matter of the engine."""
     if sign in _LATEX or (sign.isascii() and sign.isprintable()):
         return _LATEX.get(sign, sign)
     if sign in _MATHS:
@@ -117,7 +123,7 @@ def _tex_sign(sign: str) -> str:
     parts = unicodedata.normalize("NFD", sign)
     if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
         return rf"\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return rf"\texttt{{U+{ord(sign):04X}}}"
+    return rf"\gapbenchsign{{{ord(sign):04X}}}"
 
 
 def _tex_grid(grid: Grid, label: str) -> str:

@@ -13,6 +13,7 @@ from matplotlib.image import imread
 
 from gapbench.errors import UserError
 from gapbench.experiments.trials import Trial
+from gapbench.report import figures as figures_module
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.figures import (
@@ -26,6 +27,7 @@ from gapbench.report.figures import (
     lines_of,
     looks,
     panels,
+    unshown,
 )
 from gapbench.report.histories import KINDS, read_histories
 from gapbench.report.plots.performance import pareto
@@ -368,3 +370,17 @@ def test_of_many_panels_some_are_shown_and_it_is_said() -> None:
     assert made.get_suptitle() == "9 of 20 panels; the CSV has all"
     made, axes, shown = panels("abc")
     assert shown == ["a", "b", "c"] and made.get_suptitle() == ""
+
+
+def test_signs_that_no_font_has_are_named_and_others_are_looked_for_in_further_fonts(monkeypatch):
+    monkeypatch.setattr(figures_module, "FALLBACKS", ())
+    assert unshown("C-GaP κ=4 – é\n") == ""
+    assert unshown("稀疏 κ 稀") == "疏稀"
+    monkeypatch.setattr(figures_module, "FALLBACKS", ("STIXGeneral", "no such font"))
+    assert figures_module.families() == ["STIXGeneral"]
+
+
+def test_a_label_of_another_script_does_not_disturb_a_figure(tmp_path, recwarn):
+    found = evidence(tmp_path, trials=[trial_of()], name="稀疏")
+    assert draw("accuracy_vs_sparsity", found) is not None
+    assert not [w for w in recwarn if "missing from" in str(w.message)]

@@ -107,7 +107,7 @@ def test_negative_numbers_have_a_minus_and_names_keep_their_hyphens() -> None:
 
 def test_a_sign_that_no_font_has_is_its_code_point() -> None:
     assert render.tex_escape("α = Λ") == r"$\alpha$ = $\Lambda$"
-    assert render.tex_escape("é日") == r"\'{e}\texttt{U+65E5}"
+    assert render.tex_escape("é日") == r"\'{e}\gapbenchsign{65E5}"
 
 
 def test_long_heads_and_names_take_several_lines_and_values_one() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gapbench"
 ORDER = [  # from the bottom up; a module may import from its own layer and from those before it
-    {"columns", "errors", "options", "registry", "streams"},
+    {"errors", "terminal"},
+    {"children", "columns", "documents", "options", "places", "registry", "streams"},
     {"compat"},
     {"methods", "sparsity"},
     {"engine"},

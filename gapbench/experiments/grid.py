@@ -90,9 +90,9 @@ def expand(
                 for point in points
                 for trial in resolve(point, seeds, check_plans=check_plans)
             )
-            some = itertools.islice(trials, MOST_TRIALS - len(entries) + 1)
+            some = list(itertools.islice(trials, MOST_TRIALS - len(entries) + 1))
             try:
-                included = _chosen("only", list(some), placed.only)
+                included = _chosen("only", some, placed.only)
             except UserError as error:
                 raise ablation.document.problem(("include",), str(error)) from None
             for entry in included:

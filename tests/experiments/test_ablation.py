@@ -220,7 +220,7 @@ def test_an_include_that_picks_by_an_unknown_setting_is_refused(tmp_path):
     written(tmp_path, HEAD + "trials: [{method: rigl, sparsity: 0.9}]\n", "rigl.yaml")
     outer = HEAD + "include: [{file: rigl.yaml, only: [multiplyer=5]}]\n"
     error = error_of(tmp_path, outer)
-    assert error.startswith("only: unknown setting 'multiplyer': did you mean 'multiplier'?")
+    assert "include: only: unknown setting 'multiplyer': did you mean 'multiplier'?" in error
 
 
 def test_a_base_gives_scales_and_the_file_goes_before_it(tmp_path):

@@ -30,7 +30,7 @@ def planted(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _here(request, monkeypatch):
     monkeypatch.setenv("GAPBENCH_WORKERS", "0")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/nonexistent")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nonexistent")
     if "planted" in request.fixturenames:
         monkeypatch.setenv("GAPBENCH_DATA", str(request.getfixturevalue("planted")))
 
@@ -273,7 +273,7 @@ def test_without_data_the_places_and_the_layout_are_named(tmp_path, monkeypatch)
     with pytest.raises(UserError) as refused:
         ImageNet().load(CPU)
     message = str(refused.value)
-    assert f"{tmp_path}/imagenet, {tmp_path}, /nonexistent/gapbench/imagenet;" in message
+    assert f"{tmp_path}/imagenet, {tmp_path}, /proc/nonexistent/gapbench/imagenet;" in message
     assert "imagenet/train/<class>/*.JPEG and imagenet/val/<class>/*.JPEG" in message
     assert "\n" not in message
 

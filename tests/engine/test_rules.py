@@ -200,7 +200,7 @@ def test_a_round_takes_each_partition_from_its_own_worker_and_nothing_else():
 
 
 def test_the_first_mask_is_random_with_exact_counts_or_by_magnitude():
-    weight, sparsifier = vector_sparsifier(
+    _, sparsifier = vector_sparsifier(
         Plan((Phase(1),), "random"), [float(i) for i in range(1, 65)], sparsity=0.75
     )
     kept = sparsifier.masks["weight"]

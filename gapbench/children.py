@@ -8,6 +8,13 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+# the least that torch's, oneDNN's and MKL's kernels know of a processor: all x86-64 ones have it
+PORTABLE_KERNELS = {
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_CBWR": "COMPATIBLE",
+}
+
 
 def environment(hidden: Sequence[str] = (), kept: Sequence[str] = ()) -> dict[str, str]:
     """Return variables for processes that import nothing from the current folder.

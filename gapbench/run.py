@@ -237,6 +237,7 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
         threads=recipe.cpu_threads,
         branches=branches if entry.trial.method == "p_gap" else 1,
         ranks=entry.trial.ranks,
+        portable=recipe.portable,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gapbench.children import PORTABLE_KERNELS
 from gapbench.errors import UserError
 from gapbench.experiments.branches import run_round
 from gapbench.experiments.environment import environment
@@ -108,10 +110,27 @@ def build_training(trial: Trial) -> Training:
             f"{world} processes train a trial of {trial.ranks}: set recipe.ranks={world} for a "
             "trial of its own, or start as many"
         )
+    if trial.recipe.portable:
+        _require_portable_kernels()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     task = trial.make_task()
     task.load(device)
     return setup.build(task, trial.settings(), device)
+
+
+def _require_portable_kernels() -> None:
+    """Check that torch has taken them: it chooses once, before the first step of a process.
+
+    Raises:
+        UserError: if it has others.
+    """
+    taken = torch.backends.cpu.get_cpu_capability()
+    set_right = all(os.environ.get(name) == value for name, value in PORTABLE_KERNELS.items())
+    if taken != "DEFAULT" or not set_right:
+        raise UserError(
+            f"recipe.portable: this process computes with {taken} kernels already: run the trial "
+            "in a process of its own (executor local or slurm)"
+        )
 
 
 def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str, Any]:

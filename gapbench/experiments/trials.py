@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gapbench.training.setup import Settings
 
 SCHEMA = 1
+LATER: dict[str, object] = {"ranks": None, "portable": False}  # fields of a recipe, what they were
 
 
 class Trial(BaseModel):
@@ -103,8 +104,9 @@ class Trial(BaseModel):
         What came later than the first trials is left out where it has the value that they had.
         """
         whole = self.model_dump(mode="json")
-        if whole["recipe"]["ranks"] is None:
-            del whole["recipe"]["ranks"]
+        for name, neutral in LATER.items():
+            if whole["recipe"][name] is neutral:
+                del whole["recipe"][name]
         return whole
 
     @classmethod

@@ -177,6 +177,7 @@ class BranchAttempt(SlurmAttempt):
         """Train the branch; leave with an error code if it failed, for SLURM's records."""
         import submitit
 
+        self.set_variables()
         from gapbench.errors import UserError
         from gapbench.experiments.branches import RESULT, branch_folder
 

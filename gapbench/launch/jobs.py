@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gapbench.children import PORTABLE_KERNELS
 from gapbench.registry import Registry
 from gapbench.tasks.task import Resources
 
@@ -29,6 +30,7 @@ class Job:
         threads: CPU threads it computes with.
         branches: processes for the branches of a P-GaP round.
         ranks: processes that share each batch.
+        portable: whether it takes the CPU kernels that all processors have.
     """
 
     folder: Path
@@ -38,6 +40,7 @@ class Job:
     threads: int = 1
     branches: int = 1
     ranks: int = 1
+    portable: bool = False
 
 
 class Attempt:
@@ -55,11 +58,11 @@ class Attempt:
         self.branches = job.branches
         self.ranks = ranks
         self.gpus = gpus
+        self.portable = job.portable
 
     def __call__(self) -> str:
         """Run one attempt in this process; return the state it ended in."""
-        if self.gpus is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus  # before torch looks
+        self.set_variables()
         from gapbench.experiments.store import Owned, RunFolder
 
         if RunFolder(Path(self.folder)).completed():
@@ -69,6 +72,13 @@ class Attempt:
         except Owned as error:
             print(error)
             return "elsewhere"
+
+    def set_variables(self) -> None:
+        """Tell this process its GPUs and kernels, before torch looks."""
+        if self.gpus is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
+        if self.portable:
+            os.environ.update(PORTABLE_KERNELS)
 
     def execution(self) -> Execution:
         """Return how the attempt is executed."""

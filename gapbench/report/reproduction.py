@@ -297,7 +297,9 @@ def compared(original: Original, again: Run) -> Reproduction:
         missing.append("weights and masks: the original's are not there any more")
     spread = None
     metric = f"test/{again.trial.make_task().metric.name}"
-    if any(original.values.get(name) != here.get(name) for name in KIND_OF_MACHINE):
+    portable = again.trial.recipe.portable and here.get("environment/gpu") is None
+    kind = [name for name in KIND_OF_MACHINE if not (portable and name == "environment/cpu")]
+    if any(original.values.get(name) != here.get(name) for name in kind):
         spread = Spread(metric, again.result["metrics"][metric], original.seeds)
     causes = tuple(_causes(original.values, here))
     return Reproduction(tuple(findings), tuple(missing), causes, spread)

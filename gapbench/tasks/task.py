@@ -37,7 +37,8 @@ class Recipe(BaseModel):
     `epochs` is the task's 1x budget, to which training FLOPs are related. Milestones are fractions
     of the span that the schedule covers, so an M-fold run stretches them. The longer of
     `warmup_epochs` and `warmup_steps` counts. `ranks` processes share each batch; None is one a GPU
-    that the task asks for.
+    that the task asks for. `portable` takes the CPU kernels that every x86-64 processor has, so
+    that their bits do not depend on its kind; on a GPU it changes nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -62,6 +63,7 @@ class Recipe(BaseModel):
     channels_last: bool = False
     cpu_threads: int = Field(default=1, ge=1, le=1024)
     ranks: int | None = Field(default=None, ge=1, le=65536)
+    portable: bool = False
 
     @field_validator("nesterov")
     @classmethod

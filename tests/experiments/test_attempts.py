@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ from gapbench.experiments.sacred_run import run_attempt
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
+from gapbench.launch.jobs import Attempt
+from gapbench.run import job_of
 from tests.runs import assert_equal, attempt, entry, free_port, in_child, prepared
 from tests.slurm.cluster import wait_until
 
@@ -248,3 +251,24 @@ def test_a_trial_is_not_trained_by_other_processes_than_its_key_says(c_gap, tmp_
     assert attempt(folder) == "failed"
     told = folder.read_status()["error"]
     assert told.startswith("1 processes train a trial of 2: set recipe.ranks=1")
+
+
+def test_portable_kernels_give_the_bits_that_every_x86_64_processor_gives(tmp_path):
+    """The digests are those of an AMD EPYC, and of an emulated Intel Haswell that knows less."""
+    chosen = entry("main", "recipe.portable=true", only="rigl")
+    folder = prepared(tmp_path, chosen)
+    job = job_of(tmp_path, "tests", chosen, branches=1)
+    fresh = multiprocessing.get_context("spawn").Process(target=Attempt(job, 1, gpus=""))
+    fresh.start()
+    fresh.join()
+    result = folder.read_result()
+    assert result["environment"]["torch"].startswith("2.13.0")  # others have other kernels
+    assert result["digest"]["masks"][:16] == "c99e3a411caad71f"
+    assert result["digest"]["weights"][:16] == "1c13207afcfd9730"
+
+
+def test_a_process_that_computes_with_other_kernels_trains_no_portable_trial(tmp_path):
+    folder = prepared(tmp_path, entry("main", "recipe.portable=true", only="rigl"))
+    assert attempt(folder) == "failed"
+    told = folder.read_status()["error"]
+    assert told.startswith("recipe.portable: this process computes with")

@@ -57,7 +57,7 @@ def test_every_field_of_the_recipe_changes_the_key(field):
         "betas": (0.8, 0.9), "weight_decay": 0.1, "decay_norms": True, "schedule": "step",
         "milestones": (0.5,), "decay_factor": 0.2, "warmup_epochs": 1.0, "warmup_steps": 5,
         "label_smoothing": 0.1, "clip_norm": 1.0, "bf16": True, "channels_last": True,
-        "cpu_threads": 2, "ranks": 2,
+        "cpu_threads": 2, "ranks": 2, "portable": True,
     }  # fmt: skip
     recipe = Recipe(**{"epochs": 8, "batch_size": 64, "lr": 0.1, field: changed[field]})
     assert Trial(**{**WHOLE, "recipe": recipe}).key != Trial(**WHOLE).key

@@ -48,6 +48,7 @@ def _data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GAPBENCH_DATA", str(root))
         patch.setenv("GAPBENCH_WORKERS", "0")
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))  # its marks of readable trees
         yield
 
 

@@ -120,20 +120,19 @@ def test_commands_survive_whatever_is_in_the_place_of_a_file(
 def test_a_report_is_made_of_what_is_whole(whole, outside, tmp_path, capsys):
     """One results folder in which every trial but one has a damaged file."""
     results, rng = tmp_path / "results", random.Random(1)
-    keys = []
-    for number, (name, how) in enumerate(
-        (name, how) for name in FILES for how in damages(outside).values()
-    ):
-        chosen = entry("partitions", f"epochs={12 + number}", only="partitions=2")
-        folder = prepared(results, chosen)
-        keys.append(folder.path.name)
-        shutil.copytree(whole.path, folder.path, dirs_exist_ok=True)
-        (folder.path / "trial.json").unlink()
-        folder.prepare(chosen.trial.document(), chosen.trial.plan().describe())
-        write_json(folder.result, result_of(chosen.trial, 88.0))
+    chosen = entry("partitions", only="partitions=2").trial
+    plan = chosen.plan().describe()
+    kinds = [(name, how) for name in FILES for how in damages(outside).values()]
+    for seed, (name, how) in enumerate(kinds, chosen.seed + 1):
+        trial = chosen.model_copy(update={"seed": seed})
+        folder = RunFolder(results / "runs" / trial.key)
+        shutil.copytree(whole.path, folder.path)
+        folder.trial.unlink()
+        folder.prepare(trial.document(), plan)
+        write_json(folder.result, result_of(trial, 88.0))
         damage(folder.path / name, how, rng)
-    good = prepared(results, entry("partitions", only="partitions=2"))
-    shutil.copytree(whole.path, good.path, dirs_exist_ok=True)
+    good = RunFolder(results / "runs" / whole.path.name)
+    shutil.copytree(whole.path, good.path)
     for command in (["status"], ["report", str(ABLATIONS / "partitions.yaml"), "--scale", "smoke"]):
         with no_longer_than(6 * SECONDS):
             code = main([*command, "--results", str(results)])

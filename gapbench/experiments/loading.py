@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError
 from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
-from ruamel.yaml.nodes import CollectionNode
+from ruamel.yaml.nodes import CollectionNode, ScalarNode
 
 from gapbench.errors import UserError
 
@@ -85,7 +86,8 @@ def load(file: Path) -> Document:
     try:
         # a name that is given twice means the last, as YAML says
         warnings.simplefilter("ignore", ReusedAnchorWarning)
-        _require_small(_reader("safe").compose(io.StringIO(text)))
+        reader = _reader("safe")
+        _require_small(reader.compose(io.StringIO(text)), reader)
         data = _reader("safe").load(io.StringIO(text))
         marked = _reader("rt").load(io.StringIO(text))
         lines = dict(_lines(marked, ()))
@@ -102,11 +104,12 @@ def load(file: Path) -> Document:
     return document
 
 
-def _require_small(root: Any) -> None:
+def _require_small(root: Any, reader: YAML) -> None:
     """Count the values under a node before they are made: aliases multiply them.
 
     Raises:
         ValueError: if they are too many, nested too deeply, or one holds itself.
+        MarkedYAMLError: if one is not what its tag says.
     """
     sizes: dict[int, int] = {}
 
@@ -116,6 +119,8 @@ def _require_small(root: Any) -> None:
         if len(above) > MOST_LEVELS:
             raise ValueError(f"more than {MOST_LEVELS} levels of values inside of each other")
         if id(node) not in sizes:
+            if isinstance(node, ScalarNode):
+                _require_fit(node, reader)
             inner = node.value if isinstance(node, CollectionNode) else ()
             pairs = (item if isinstance(item, tuple) else (item,) for item in inner)
             parts = itertools.chain.from_iterable(pairs)
@@ -124,6 +129,14 @@ def _require_small(root: Any) -> None:
 
     if root is not None and size(root, ()) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES:,} values")
+
+
+def _require_fit(node: ScalarNode, reader: YAML) -> None:
+    try:
+        reader.constructor.construct_object(node)
+    except UNFIT:  # of these it does not tell the place
+        told = f"{node.value[:40]!r} is no {str(node.tag).rpartition(':')[2]}"
+        raise ConstructorError(problem=told, problem_mark=node.start_mark) from None
 
 
 def _require_text(document: Document, value: Any, keys: Keys) -> None:

@@ -53,8 +53,13 @@ def c_gap(
     Raises:
         UserError: if the layers cannot be split so, or no epoch is left for the fine-tune.
     """
+    order: Iterator[frozenset[str]]
+    if strategy == "cyclic":
+        order = itertools.cycle(partition(layers, partitions, partition_rule, rng, patterns))
+    else:
+        order = _random_sets(layers, partitions, rng)
     length = max(1, epochs // 33) if step_epochs is None else step_epochs
-    rounds = int(epochs * 0.85 / (max(1, length) * partitions)) if partitions > 0 else 0
+    rounds = int(epochs * 0.85 / (max(1, length) * max(1, partitions)))
     count = max(1, rounds) * partitions if steps is None else steps
     fine_tune = epochs - count * length
     if length < 1 or count < 1 or fine_tune < 1:
@@ -62,11 +67,6 @@ def c_gap(
             f"c_gap: {epochs} epochs do not hold {count} steps of {length} and a fine-tune "
             "of at least 1: change epochs, steps or step_epochs"
         )
-    order: Iterator[frozenset[str]]
-    if strategy == "cyclic":
-        order = itertools.cycle(partition(layers, partitions, partition_rule, rng, patterns))
-    else:
-        order = _random_sets(layers, partitions, rng)
     grown = itertools.islice(order, count)
     grow_steps = [
         Phase(

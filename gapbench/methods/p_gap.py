@@ -44,6 +44,7 @@ def p_gap(
     Raises:
         UserError: if the layers cannot be split so, or no epoch is left for the fine-tune.
     """
+    groups = partition(layers, partitions, partition_rule, rng, patterns)
     length = max(1, epochs // 37) if step_epochs is None else step_epochs
     cost = max(1, partitions * length)
     count = max(1, int(epochs * 0.87 / cost)) if rounds is None else rounds
@@ -53,7 +54,6 @@ def p_gap(
             f"p_gap: {epochs} machine-epochs do not hold {count} rounds of {partitions} x {length} "
             "and a fine-tune of at least 1: change epochs, rounds or step_epochs"
         )
-    groups = partition(layers, partitions, partition_rule, rng, patterns)
     grow_rounds = [
         Parallel(
             tuple(

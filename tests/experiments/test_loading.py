@@ -48,6 +48,9 @@ def test_a_problem_with_an_absent_key_points_to_where_it_belongs(tmp_path):
         ("a: 1\n---\nb: 2\n", 2),
         ("a: !!python/object:os.system x\n", 1),
         ("a:\n\t- b\n", 2),
+        ("a: 1\nb: !!int ''\n", 2),
+        ("a: 1\nb: [&x 1, !!bool maybe]\n", 2),
+        ("a: 2026-13-45\n", 1),
     ],
 )
 def test_broken_yaml_is_one_line_with_the_place(tmp_path, text, line):

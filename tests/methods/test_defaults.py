@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gapbench.errors import UserError
 from gapbench.methods.method import methods, plan
 from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan
 
@@ -107,3 +108,28 @@ def test_every_method_has_its_plan_here():
 @pytest.mark.parametrize("name", PLANS)
 def test_the_plan_without_options_is_exactly_this(name):
     assert plan(name, LAYERS, EPOCHS) == PLANS[name]
+
+
+# epochs of each segment
+SHORTEST = {
+    "dense": [1],
+    "static": [1],
+    "rigl": [1],
+    "set": [1],
+    "gradual": [1],
+    "prune_from_dense": [1, 1],
+    "ac_dc": [1, 1, 1, 1],
+    "c_gap": [1, 1, 1, 1, 1],
+    "dsd": [1, 1],
+    "p_gap": [1, 1, 1, 1, 1],
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_fewest_epochs_are_exactly_these(name):
+    fewest = sum(SHORTEST[name])
+    segments = plan(name, LAYERS, fewest).segments
+    assert [segment.phase.epochs for segment in segments] == SHORTEST[name]
+    if fewest > 1:
+        with pytest.raises(UserError, match=rf"{fewest - 1} (machine-)?epochs|0 of 1 epochs"):
+            plan(name, LAYERS, fewest - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import pickle
 
@@ -47,6 +49,24 @@ def test_a_file_that_holds_no_checkpoint_is_refused_in_one_line(tmp_path, conten
         state.load(path, CPU)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+class FailingDisk(io.BytesIO):
+    """A file of which the first bytes can be read no more."""
+
+    def read(self, size=-1):
+        if self.tell() < 100:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+def test_a_checkpoint_on_a_failing_disk_is_not_called_damaged(tmp_path, monkeypatch):
+    """It may be good: `--force`, which is advised for damaged ones, would throw it away."""
+    path = tmp_path / "checkpoint.pt"
+    state.save(path, {"a": torch.arange(5000)})
+    monkeypatch.setattr(state, "open_plain", lambda path: FailingDisk(path.read_bytes()))
+    with pytest.raises(UserError, match=f"^{path}: cannot be read: Input/output error$"):
+        state.load(path, CPU)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ LOG_SECONDS = 0.5
 SLURM_SECONDS = 10.0  # between two questions to SLURM
 LAST_LINES = 3
 LOG_BYTES = 4 * 2**20
+DISK_BYTES = 64 * 2**10  # free on a disk that is called full
 
 FileArgument = Annotated[
     Path | None, typer.Argument(help="An ablation; every run folder if none is given.")
@@ -221,7 +223,8 @@ def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
         yield str(view.status.get("error"))
     output = _output(folder) if view.state == "lost" else None
     if output is not None:
-        yield f"lost{': SLURM says ' if view.hint else ''}{view.hint}"
+        causes = [f"SLURM says {view.hint}"] if view.hint else []
+        yield ": ".join(["lost", *causes, *_disk(folder)])
         yield from _text_from(output, 0)[0].splitlines()[-LAST_LINES:]
 
 
@@ -234,6 +237,7 @@ def last_words(folder: RunFolder) -> str:
     output = _output(folder)
     printed = _text_from(output, 0)[0].split("\n") if output is not None else []
     told = [f"SLURM says {sight.hint}"] if sight.hint else []
+    told += _disk(folder)
     told += [line.strip() for line in printed if line.strip()][-1:]
     return ": ".join(told) or "no error was recorded"
 
@@ -335,3 +339,9 @@ def _chosen(what: Sequence[str] | None, pick: Pick, results: Path) -> Iterator[R
             yield from (folder for folder, _ in pick.of(Path(word), results))
         else:
             yield find(results, word)
+
+
+def _disk(folder: RunFolder) -> list[str]:
+    """Return what a full disk leaves untold: a trial on it cannot write why it ended."""
+    full = shutil.disk_usage(folder.path).free < DISK_BYTES
+    return ["its disk is full"] if full else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +163,19 @@ def test_what_no_method_can_do_is_refused_by_whoever_is_given_it(tmp_path, capsy
     message = "--set: partitions: 99 is not possible with 9 prunable layers: give 1 to 9"
     assert capsys.readouterr().err.count(message) == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_named_where_a_trial_could_not_write_it_down(tmp_path):
+    """Tried on a small disk of its own, in a namespace of mounts."""
+    script = (
+        'mount -t tmpfs -o size=300k tmpfs "$1" && "$2" -m gapbench run "$3" --scale smoke '
+        '--seeds 1 --only image --only method=rigl --results "$1/results"; '
+        '"$2" -m gapbench status --results "$1/results"'
+    )
+    words = [tmp_path, sys.executable, ABLATIONS / "partitions.yaml"]
+    namespace = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *words]
+    told = subprocess.run(namespace, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in told.stderr
+    assert told.stderr.startswith("gapbench: ")
+    assert told.stderr.endswith("No space left on device\n") and told.stderr.count("\n") == 1
+    assert ": lost: its disk is full\n" in told.stdout

@@ -63,6 +63,14 @@ def test_every_field_of_the_recipe_changes_the_key(field):
     assert Trial(**{**WHOLE, "recipe": recipe}).key != Trial(**WHOLE).key
 
 
+def test_a_trial_has_a_process_for_each_gpu_of_its_task_or_as_many_as_its_recipe_says():
+    assert Trial(**WHOLE).ranks == 1
+    imagenet = Trial(**{**WHOLE, "task": "imagenet"})
+    assert imagenet.ranks == 8
+    recipe = WHOLE["recipe"].model_copy(update={"ranks": 2})
+    assert imagenet.model_copy(update={"recipe": recipe}).ranks == 2
+
+
 def test_the_key_is_the_same_in_every_process():
     code = (
         "from tests.experiments.test_trials import WHOLE; "

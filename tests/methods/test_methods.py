@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 
 import pytest
@@ -129,6 +130,29 @@ def test_impossible_options_are_refused_in_one_line(name, epochs, options, messa
     with pytest.raises(UserError, match=message) as caught:
         plan(name, LAYERS, epochs, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("rigl", {"every": 1, "alpha": 1.0, "until": 1.0, "multiplier": 1}),
+        ("set", {"every": 1, "alpha": 1e-9, "until": 1e-9}),
+        ("gradual", {"every": 1, "start": 0.0, "stop": 1e-9}),
+        ("prune_from_dense", {"dense_epochs": 1}),
+        ("prune_from_dense", {"dense_epochs": 99}),
+        ("c_gap", {"partitions": 10, "steps": 1, "step_epochs": 99}),
+        ("c_gap", {"partitions": 10, "strategy": "random"}),
+        ("p_gap", {"partitions": 10, "rounds": 1, "step_epochs": 9}),
+    ],
+)
+def test_values_at_the_limits_are_possible(name, options):
+    assert plan(name, LAYERS, 100, **options).epochs == 100
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_options_are_finite(value):
+    with pytest.raises(UserError, match="alpha.*finite"):
+        plan("rigl", LAYERS, 100, alpha=value)
 
 
 def test_options_of_a_method_are_its_keyword_arguments_with_types_and_defaults():

@@ -211,3 +211,21 @@ def test_answers_are_written_from_runs_csv_and_checked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a link"):
         write_answers(tmp_path, "mini", [spec])
     assert not outside.exists()
+
+
+def test_a_difference_is_told_with_its_interval_and_what_could_have_been_seen(
+    tmp_path: Path,
+) -> None:
+    """1.0, 1.3 and 1.1 points: 1.133 ± 4.303 x 0.1528 / sqrt(3)."""
+    long = {"epochs": 12, "multiplier": 5}
+    found = results(tmp_path, ("c_gap", {}, [90.0, 90.5, 91.0]), ("rigl", long, [89.0, 89.2, 89.9]))
+    asked = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
+    told = "C-GaP, 60 epochs against RigL 5x, 12 epochs: +1.13 ± 0.38 points (n = 3, "
+    assert answer(found, **asked).differences == f"{told}detectable 0.50)"
+    assert answer(found, **asked, margin=0.5).differences == f"{told}margin 0.5)"
+    assert answer(found, **asked).verdict == "supported"
+    asked = {"better": asked["than"], "than": asked["better"]}
+    assert answer(found, **asked).differences.startswith(
+        "RigL 5x, 12 epochs against C-GaP, 60 epochs: -1.13 ± 0.38 points"
+    )
+    assert answer(found, **asked).verdict == "contradicted"

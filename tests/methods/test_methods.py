@@ -151,7 +151,7 @@ def test_values_at_the_limits_are_possible(name, options):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_options_are_finite(value):
-    with pytest.raises(UserError, match="alpha.*finite"):
+    with pytest.raises(UserError, match=r"alpha.*finite"):
         plan("rigl", LAYERS, 100, alpha=value)
 
 

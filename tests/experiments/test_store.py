@@ -59,6 +59,24 @@ def test_states_follow_the_files(folder):
     assert folder.state() == "completed"
 
 
+def test_an_attempt_that_has_ended_expects_nothing_more(folder):
+    with folder.owned():
+        folder.begin_attempt()
+        for legs in (1, 2):
+            folder.beat(seconds_left=12.5)
+            folder.end_leg()
+            told = folder.read_status()
+            assert (told["state"], told["seconds_left"], told["legs"]) == (
+                "interrupted",
+                None,
+                legs,
+            )
+        folder.beat(seconds_left=12.5)
+        folder.end_attempt("failed", error="boom")
+    told = folder.read_status()
+    assert (told["state"], told["seconds_left"], told["error"]) == ("failed", None, "boom")
+
+
 def test_a_result_of_another_trial_does_not_complete_this_one(folder):
     folder.complete({"key": "fedcba9876543210"})
     assert not folder.completed()

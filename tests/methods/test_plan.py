@@ -102,3 +102,8 @@ def test_a_layer_knows_its_size_and_layers_their_names():
     layers = (Layer("a", (2, 3, 4)), Layer("b", ()))
     assert [layer.numel for layer in layers] == [24, 1]
     assert names_of(layers) == {"a", "b"}
+
+
+def test_updates_have_the_values_of_their_papers():
+    assert DropGrow("random") == DropGrow("random", 100, 0.75, 0.3, True)
+    assert Gradual() == Gradual(100, 10_000 / 32_000, 25_000 / 32_000)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
-from gapbench.methods.plan import DropGrow, Gradual, Parallel, Phase, Plan
+from gapbench.engine.targets import Targets
+from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan
 
 EVERY = frozenset({"weight"})
 
@@ -219,3 +220,22 @@ def test_restarting_forgets_the_optimisers_state(restart):
     step(weight, sparsifier, [1.0] * 4)
     state = sparsifier.optimizer.state.get(weight)
     assert (not state) is restart
+
+
+@pytest.mark.parametrize(
+    ("zeros_of_a", "zeros_of_b", "kept"),
+    [(1000, 1000, 1000), (1000, 800, 1000), (1000, 799, 999), (400, 500, 100), (0, 0, 10)],
+)
+def test_a_prune_of_shared_layers_makes_the_zeros_that_the_others_lack(
+    zeros_of_a, zeros_of_b, kept
+):
+    """1,800 of 3,000 weights are to be zero; a layer keeps at least 1 % of its weights."""
+    grown = [frozenset(names) for names in ("ab", "bc", "c")]
+    plan = Plan((*(Phase(1, group) for group in grown), Phase(1)), "random")
+    layers = tuple(Layer(name, (10, 100)) for name in "abc")
+    targets = Targets(layers, 0.6, "global_magnitude", plan)
+    masks = {}
+    for name, zeros in (("a", zeros_of_a), ("b", zeros_of_b)):
+        masks[name] = torch.arange(1000).view(10, 100) >= zeros
+    weights = {"c": torch.arange(1.0, 1001.0).view(10, 100)}
+    assert targets.keep(weights, masks) == {"c": kept}

@@ -56,6 +56,7 @@ def table_with(*names: str, columns: int = 1) -> Table:
     return Table("main", "Which?", "digits", (Grid("Cost", head, body, keys=1),))
 
 
+@pytest.mark.tex
 @needs_tex
 def test_tables_compile_and_fit_the_page_whatever_the_values_are(tmp_path: Path) -> None:
     entries = []
@@ -82,12 +83,14 @@ def test_tables_compile_and_fit_the_page_whatever_the_values_are(tmp_path: Path)
     assert [wide for wide in re.findall(r"Overfull .hbox \((.*?)pt", log) if float(wide) > 3] == []
 
 
+@pytest.mark.tex
 @needs_tex
 def test_only_a_table_wider_than_a_line_is_shrunk(tmp_path: Path) -> None:
     assert "SHRUNK" not in compiled(tmp_path, [table_with("C-GaP", columns=3)])
     assert "SHRUNK" in compiled(tmp_path, [table_with("C-GaP", columns=30)])
 
 
+@pytest.mark.tex
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_stars_hyphens_and_quotes_are_printed_one_by_one(tmp_path: Path) -> None:
     name = "*a--b---c``d''e!`f"

@@ -188,6 +188,7 @@ def test_a_curve_fills_its_box_from_corner_to_corner() -> None:
     assert polyline([(0, 1.0), (1, 1.0)]) == "4.0,56.0 236.0,56.0"
 
 
+@pytest.mark.browser
 @pytest.mark.skipif(browser() is None, reason="no Chromium: apt-get install chromium")
 @pytest.mark.parametrize("width", [375, 1440])
 def test_a_real_browser_shows_and_sorts_the_page(tmp_path: Path, width: int) -> None:

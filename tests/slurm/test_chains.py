@@ -18,6 +18,8 @@ from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
+pytestmark = pytest.mark.slurm
+
 P_GAP = ["partitions=2", "epochs=10", "rounds=2", "step_epochs=2"]
 ONE_ROUND = ["partitions=2", "epochs=9", "rounds=1", "step_epochs=2"]
 C_GAP = ["epochs=12", "step_epochs=2"]

@@ -15,6 +15,8 @@ from gapbench.launch.profile import Profile
 from tests.runs import ABLATIONS
 from tests.slurm.cluster import Cluster, wait_until
 
+pytestmark = pytest.mark.slurm
+
 ROOT = ABLATIONS.parent
 PAGE = (ROOT / "docs" / "slurm.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)

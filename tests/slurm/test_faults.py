@@ -22,6 +22,8 @@ from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
+pytestmark = pytest.mark.slurm
+
 EPOCHS = "epochs=40"
 
 

@@ -24,6 +24,8 @@ from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import Cluster, wait_until
 
+pytestmark = pytest.mark.slurm
+
 FAULTS = 30
 PAUSE = 1.0
 DEAD_NODE_SECONDS = 18.0  # SLURM gives a silent node up after 15

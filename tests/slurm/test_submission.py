@@ -23,6 +23,8 @@ from gapbench.tasks.task import Resources
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
+pytestmark = pytest.mark.slurm
+
 FILE = ABLATIONS / "partitions.yaml"
 RUN = ["run", str(FILE), "--scale", "smoke", "--executor", "slurm", "--only", "image"]
 

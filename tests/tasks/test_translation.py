@@ -12,6 +12,8 @@ from gapbench.tasks.docs_en_de import DocsEnDe
 from gapbench.tasks.wmt14_en_de import Wmt14EnDe
 from gapbench.training.setup import Settings, build
 
+pytestmark = pytest.mark.fairseq
+
 try:
     load_fairseq()
 except UserError as missing:

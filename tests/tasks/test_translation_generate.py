@@ -12,6 +12,8 @@ from gapbench.errors import UserError
 from gapbench.tasks.docs_en_de import DocsEnDe
 from gapbench.tasks.translation_scoring import Search
 
+pytestmark = pytest.mark.fairseq
+
 try:
     load_fairseq()
 except UserError as missing:

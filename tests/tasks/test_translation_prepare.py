@@ -22,6 +22,8 @@ from gapbench.tasks.translation_prepare import Archive, appearing, digest, fetch
 from gapbench.tasks.wmt14_en_de import Wmt14EnDe
 from tests.runs import ABLATIONS
 
+pytestmark = pytest.mark.fairseq
+
 VOCABULARY = 400
 ROOT = ABLATIONS.parent
 PREPARE = ["prepare", str(ABLATIONS / "translation.yaml"), "--scale", "paper"]

@@ -18,6 +18,8 @@ from gapbench.experiments.trials import Trial
 from gapbench.export import load
 from tests.runs import ABLATIONS, assert_equal, attempt
 
+pytestmark = pytest.mark.fairseq
+
 try:
     load_fairseq()
 except UserError as missing:

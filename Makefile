@@ -1,5 +1,6 @@
 # make run    train, compare and report on this machine: the partitions ablation, two seeds
-# make test   the whole test suite
+# make test   the quick tests; make test-all has those too that take long or start a cluster, a browser,
+#             fairseq or TeX
 # make lint   ruff and mypy
 # make bench  all benchmarks as one table; about ten minutes, and the machine should do nothing else
 # Each sets up .venv first, from the versions in constraints.txt. Another Python: make PYTHON=python3.12
@@ -11,15 +12,20 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 FAIRSEQ := fairseq==0.12.2
 
 .DELETE_ON_ERROR:
-.PHONY: run test lint bench translation freeze clean
+.PHONY: run test test-all lint bench translation freeze clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2 --only image
 
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadscope
+
 test: $(VENV)/installed-dev $(VENV)/installed-bench
+	$(PYTEST) -m "not (slurm or fairseq or browser or tex or slow)"
+
+test-all: $(VENV)/installed-dev $(VENV)/installed-bench
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
 		echo "fairseq could not be built here: the tests that need it are skipped"
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadscope
+	$(PYTEST) --durations 25
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

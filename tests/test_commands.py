@@ -165,6 +165,7 @@ def test_what_no_method_can_do_is_refused_by_whoever_is_given_it(tmp_path, capsy
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_where_a_trial_could_not_write_it_down(tmp_path):
     """Tried on a small disk of its own, in a namespace of mounts."""
     script = (

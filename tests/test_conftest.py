@@ -22,6 +22,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
+@pytest.mark.slow
 def test_a_skip_is_a_failure_where_everything_is_required(suite, monkeypatch):
     monkeypatch.setenv("GAPBENCH_REQUIRE_ALL", "1")
     suite.makepyfile(test_two="import pytest; pytest.importorskip('no_such_module')")

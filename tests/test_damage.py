@@ -20,6 +20,8 @@ from tests.damage import damage, damages
 from tests.report.folders import history_of, result_of
 from tests.runs import ABLATIONS, entry, prepared
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 10
 SECRET = "a secret of somebody else"
 FILES = sorted(_PathOf.known)

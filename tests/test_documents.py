@@ -127,6 +127,7 @@ exec {python} -m gapbench report {ablation} --scale smoke --results {place}
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_named_with_the_file_that_it_stopped(tmp_path):
     from tests.runs import ABLATIONS
 

@@ -77,6 +77,7 @@ def test_what_was_changed_is_found_with_its_likely_cause(done, tmp_path, capsys)
     assert f"the second run is kept: {kept}" in told
 
 
+@pytest.mark.slow
 def test_without_its_folder_a_trial_is_built_from_runs_csv(done, tmp_path, capsys):
     folder = copied(done, tmp_path)
     chosen = ["main", "--scale", "smoke", "--only", "image"]

@@ -71,6 +71,7 @@ def test_running_again_does_nothing(done, capsys):
     assert after == before
 
 
+@pytest.mark.slow
 def test_the_executor_has_no_influence_on_the_numbers(done, tmp_path):
     results, _ = done
     assert main([*TWO, "--results", str(tmp_path)]) == 0
@@ -78,6 +79,7 @@ def test_the_executor_has_no_influence_on_the_numbers(done, tmp_path):
         assert_equal(RunFolder(path), RunFolder(tmp_path / "runs" / path.name))
 
 
+@pytest.mark.slow
 def test_force_starts_over(done, tmp_path, capsys):
     only = [*SMOKE, "--only", "dense", "--results", str(tmp_path)]
     assert main(only) == 0
@@ -117,6 +119,7 @@ def test_status_shows_on_80_columns_the_keys_that_other_commands_take(done, caps
     assert " epochs" in told  # RigL and its fivefold run are told apart
 
 
+@pytest.mark.slow
 def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
     chosen = [*SMOKE, "--only", "dense,rigl", "--results", str(tmp_path)]
     assert main([*chosen, "--dry-run", "--json"]) == 0
@@ -236,6 +239,7 @@ def _slow_trial(path):
     run_attempt(path, "tests")
 
 
+@pytest.mark.slow
 def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
     from gapbench.selection import expanded
 
@@ -273,6 +277,7 @@ def test_a_second_launcher_waits_for_the_trials_of_the_first_and_reports_them(tm
     assert "not run" not in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_trials_at_a_checkpoint_and_the_same_command_goes_on(tmp_path):
     command = [sys.executable, "-m", "gapbench", *SMOKE, "--only", "dense", "--set", "epochs=40"]
     command[command.index("debug")] = "local"

@@ -15,6 +15,8 @@ from gapbench.experiments.store import RunFolder
 from gapbench.terminal import clean
 from tests.runs import ABLATIONS, entry, prepared
 
+pytestmark = pytest.mark.slow
+
 UNSAFE = ["\x1b]0;title\x07", "\x1b[2J", "\r", "\x08", "\x9b31m", "\u202e", "\u2066", "\x00",
           "\u2028"]  # fmt: skip
 RUN = ["run", str(ABLATIONS / "partitions.yaml"), "--scale", "smoke", "--seeds", "1",

@@ -12,6 +12,8 @@ import pytest
 from benchmarks.__main__ import BEGIN, BENCHMARKS, END, main, marked, where
 from benchmarks.rows import Row, load
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from gapbench.compat.torchvision_ops import load_torchvision
@@ -36,6 +37,7 @@ print(declared, torchvision.extension._has_ops())
 """
 
 
+@pytest.mark.slow
 def test_operators_are_declared_only_where_the_extension_is_missing():
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
     assert done.stdout.split() in (["True", "False"], ["False", "True"]), done.stderr

@@ -26,6 +26,8 @@ from gapbench.run import job_of
 from tests.runs import assert_equal, attempt, entry, free_port, in_child, prepared
 from tests.slurm.cluster import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def c_gap(tmp_path_factory):

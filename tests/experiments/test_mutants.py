@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from gapbench.__main__ import main
 from tests.runs import ABLATIONS
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 10
 COUNT = 200
 SOURCES = sorted(ABLATIONS.glob("*.yaml"))

@@ -85,6 +85,7 @@ def test_the_commit_of_a_project_that_only_holds_the_installed_package_is_not_ou
     assert commit is not None and len(commit) == 40 and dirty is False
 
 
+@pytest.mark.slow
 def test_processes_of_trials_import_nothing_from_the_current_folder(tmp_path):
     for name in ("cloudpickle", "sacred", "gapbench"):
         (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/ran-{name}', 'w')\n")

@@ -20,6 +20,8 @@ from gapbench.run import job_of
 from gapbench.selection import expanded
 from tests.runs import ABLATIONS, assert_equal
 
+pytestmark = pytest.mark.slow
+
 ROOT = ABLATIONS.parent
 FILE = ABLATIONS / "partitions.yaml"
 EPOCHS = "epochs=30"

@@ -1,4 +1,7 @@
-"""Thirty faults in a row, chosen at random, while trials of several kinds run."""
+"""Faults in a row, chosen at random, while trials of several kinds run.
+
+A few by default, since each costs seconds; GAPBENCH_STORM=30 makes a long storm.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,12 @@ from tests.slurm.cluster import Cluster, wait_until
 
 pytestmark = pytest.mark.slurm
 
-FAULTS = 30
+FAULTS = int(os.environ.get("GAPBENCH_STORM", "6"))
+EPOCHS = 21 + 10 * FAULTS // 3  # about as long as the storm
 PAUSE = 1.0
 DEAD_NODE_SECONDS = 18.0  # SLURM gives a silent node up after 15
 FILE = ABLATIONS / "main.yaml"
-SETS = ["epochs=121", "partitions=2", "step_epochs=2"]
+SETS = [f"epochs={EPOCHS}", "partitions=2", "step_epochs=2"]
 ONLY = ["image", "c_gap,p_gap", "distribution=uniform"]
 COMMAND = ["run", str(FILE), "--scale", "smoke", "--seeds", "1", "--executor", "slurm"]
 COMMAND += [word for value in SETS for word in ("--set", value)]
@@ -124,8 +128,8 @@ def undisturbed(tmp_path_factory):
     return [RunFolder(job.folder) for job in jobs]
 
 
-@pytest.mark.timeout(600)
-def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturbed):
+@pytest.mark.timeout(100 + 20 * FAULTS)
+def test_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturbed):
     storm = Storm(cluster, tmp_path, random.Random(11))
     done = 0
     while done < FAULTS:
@@ -148,4 +152,4 @@ def test_thirty_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturb
         assert_equal(folder, calm)
         runs = [read_json(path) or {} for path in folder.sacred.glob("*/run.json")]
         assert [run["status"] for run in runs].count("COMPLETED") == 1
-    assert storm.hits >= 3  # or the trials were over before the storm was
+    assert storm.hits >= max(1, FAULTS // 10)  # or the trials were over before the storm was

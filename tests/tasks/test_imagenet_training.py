@@ -21,6 +21,8 @@ from gapbench.selection import expanded
 from tests.jpegs import plant, truncate
 from tests.runs import assert_equal, attempt, free_port, in_child, prepared
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 SMALL = f"""
 name: small

@@ -37,6 +37,7 @@ def test_no_source_sentence_occurs_twice_even_with_other_digits_case_or_punctuat
     assert len(sources) == len(set(sources)) == 35064
 
 
+@pytest.mark.slow
 def test_no_test_source_nearly_equals_one_in_training():
     train = [words(row[2]) for row in rows() if row[0] == "train"]
     having = {}

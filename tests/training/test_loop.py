@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 
 from gapbench.experiments.keeper import read_history
@@ -13,6 +14,7 @@ from gapbench.training.loop import _seed_noise
 from tests.runs import assert_equal, attempt, entry, prepared
 
 
+@pytest.mark.slow
 def test_the_last_prune_of_gradual_pruning_is_measured_on_both_sides_and_resumes_bitwise(tmp_path):
     chosen = entry(only="method=gradual")
     straight = prepared(tmp_path / "straight", chosen)

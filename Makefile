@@ -17,7 +17,7 @@ FAIRSEQ := fairseq==0.12.2
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2 --only image
 
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadscope
+PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/installed-dev $(VENV)/installed-bench
 	$(PYTEST) -m "not (slurm or fairseq or browser or tex or slow)"

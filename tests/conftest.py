@@ -53,6 +53,17 @@ def fairseq() -> None:
         pytest.skip(str(missing))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with modules that take long, so that no process ends with them while others wait."""
+    order = ("slurm", "fairseq", "slow")
+    rank: dict[str, int] = {}
+    for item in items:
+        module = item.nodeid.partition("::")[0]
+        marks = [order.index(mark.name) for mark in item.iter_markers() if mark.name in order]
+        rank[module] = min([rank.get(module, len(order)), *marks])
+    items.sort(key=lambda item: rank[item.nodeid.partition("::")[0]])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -128,7 +128,7 @@ def undisturbed(tmp_path_factory):
     return [RunFolder(job.folder) for job in jobs]
 
 
-@pytest.mark.timeout(100 + 20 * FAULTS)
+@pytest.mark.timeout(500 + 20 * FAULTS)  # with the undisturbed trials
 def test_random_faults_in_a_row_lose_nothing(cluster, tmp_path, undisturbed):
     storm = Storm(cluster, tmp_path, random.Random(11))
     done = 0

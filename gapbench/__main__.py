@@ -12,6 +12,8 @@ from typer import TyperException
 from gapbench import commands, reproduce, run, status, terminal
 from gapbench.errors import UserError
 
+MOST_SHOWN = 200  # characters of a path in an error
+
 app = typer.Typer(
     help="Grow-and-prune sparse training beside RigL and the other baselines, reproducibly.",
     no_args_is_help=True,
@@ -57,6 +59,12 @@ def _code_of(command: typer.Typer, arguments: Sequence[str]) -> int:
         return _refused("interrupted; run the same command again to go on", 130)
     except BrokenPipeError:
         return 0  # the reader of our output has seen enough
+    except OSError as error:
+        if error.filename is None:
+            raise
+        name = str(error.filename)  # of a path that no system takes, such as one that is too long
+        shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}..."
+        return _refused(f"{shown}: {error.strerror}", 2)
     except TyperException as error:
         message = error.format_message()
         return _refused(message, 2) if message.strip() else 2  # help was printed instead

@@ -174,23 +174,28 @@ def _options(point: Configuration, model: Proxy) -> dict[str, Any]:
     """Return the method's options in full; its own patterns come from the task."""
     checked = method.options_model(point.method)
     values = {k: g.value for k, g in point.given.items() if k in checked.model_fields}
-    if values.get("partition_rule") == "patterns" and not values.get("patterns"):
-        count = values.get("partitions", checked.model_fields["partitions"].default)
+    options = _checked(point, checked, values)
+    of_task = values.get("partition_rule") == "patterns" and not values.get("patterns")
+    if of_task and (count := options.partitions) >= 1:  # fewer are refused with the plan
         own = model.task.partition_patterns(count)
         if own is None:
             known = f"task {model.task.name} has no split of its own into {count}"
             point.fail("partition_rule", f"{known}: give patterns, or another rule")
-        values["patterns"] = own
-    try:
-        options = checked(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        point.fail(str(first["loc"][0]), explain(first))
+        options = _checked(point, checked, {**values, "patterns": own})
     found = {key: getattr(options, key) for key in checked.model_fields}
     for key, value in found.items():
         if isinstance(value, (int, float)) and abs(value) > MOST_OF_OPTION:
             point.fail(key, f"{value!r} is not possible: give at most {MOST_OF_OPTION:,}")
     return found
+
+
+def _checked(point: Configuration, model: type[BaseModel], values: dict[str, Any]) -> Any:
+    """Return a method's options as its model."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        point.fail(str(first["loc"][0]), explain(first))
 
 
 def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:

@@ -325,3 +325,12 @@ def test_an_unknown_key_of_a_group_is_refused_with_the_valid_ones(tmp_path):
 def test_rows_outside_of_groups_are_never_left_out(tmp_path, needy):
     with pytest.raises(NotInstalled, match="get it by: spell"):
         grid(tmp_path, "{method: dense}", "{method: dense, task: needy}")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "{a: 1}", "[null]", "true"])
+def test_a_number_of_partitions_that_is_none_is_refused_before_the_task_is_asked(
+    tmp_path, count, fairseq
+):
+    row = f"{{method: c_gap, task: docs_en_de, partition_rule: patterns, partitions: {count}}}"
+    with pytest.raises(UserError, match=r"trials\[0\]\.partitions: [^\n]* is not possible"):
+        grid(tmp_path, row)

@@ -282,7 +282,7 @@ def _run(command: list[str], folder: Path) -> None:
 def _from_mirrors(dataset: DataSet, folder: Path) -> Path:
     """Download the files from the first mirror that answers."""
     known = getattr(load_torchvision("torchvision.datasets"), dataset.torchvision)
-    failure: OSError | None = None
+    failures = []
     for mirror in known.mirrors:
         try:
             for file in dataset.files.values():
@@ -291,8 +291,8 @@ def _from_mirrors(dataset: DataSet, folder: Path) -> Path:
                     (folder / name).write_bytes(answer.read())
             return folder
         except OSError as error:
-            failure = error
-    raise _Unavailable(_one_line(failure) if failure else "torchvision knows none")
+            failures.append(f"{mirror}: {_one_line(error)}")
+    raise _Unavailable(", ".join(failures) or "torchvision knows none")
 
 
 def _one_line(error: Exception) -> str:

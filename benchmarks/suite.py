@@ -109,7 +109,7 @@ def pattern(place: Path) -> RunFolder:
     file.write_text(PATTERN, encoding="utf-8")
     trial = expanded(file, "mini", (), (), None)[2][0].trial
     folder = RunFolder(place / "pattern" / "runs" / trial.key)
-    folder.prepare(trial.document(), trial.plan().describe())
+    folder.prepare(trial.document())
     state = run_attempt(folder.path, "pattern", stop=lambda: False)
     if state != "completed":
         raise RuntimeError(f"the pattern of the run folders has {state}")
@@ -126,7 +126,7 @@ def plant(results: Path, entries: Sequence[Entry], like: RunFolder) -> None:
         for number, entry in enumerate(entries):
             trial = entry.trial
             folder = RunFolder(results / "runs" / trial.key)
-            folder.prepare(trial.document(), trial.plan().describe())
+            folder.prepare(trial.document())
             if number % 30 == 9:
                 continue  # planned
             folder.begin_attempt()

@@ -181,7 +181,7 @@ def compare(results: Path, trial: Trial) -> tuple[Seconds, Seconds, Seconds]:
 def run(results: Path, trial: Trial) -> RunFolder:
     """Run one attempt of a trial in this process and return its folder."""
     folder = RunFolder(results / "runs" / trial.key)
-    folder.prepare(trial.document(), trial.plan().describe())
+    folder.prepare(trial.document())
     state = run_attempt(folder.path, "whole", stop=lambda: False)
     if state != "completed":
         raise RuntimeError(f"the trial has {state}: {folder.read_status().get('error')}")
@@ -210,7 +210,7 @@ def bare_loop(trial: Trial, masks: dict[str, Tensor]) -> Iterator[dict[str, Tens
         trial: C-GaP.
         masks: the first masks.
     """
-    recipe, plan = trial.recipe, trial.plan()
+    recipe, plan = trial.recipe, trial.plan
     fix_numerics(recipe)
     task = trial.make_task()
     task.load(torch.device("cpu"))

@@ -37,6 +37,10 @@ def add_to(app: typer.Typer) -> None:
     for command in (report, claims, export, prepare, doctor, schema):
         app.command()(command)
     app.command("list")(list_names)
+    folders = typer.Typer(help="What is done to run folders.", no_args_is_help=True)
+    folders.command()(migrate)
+    folders.callback()(_runs)
+    app.add_typer(folders, name="runs")
 
 
 def report(
@@ -120,7 +124,7 @@ def _report_one(
     from gapbench.report.build import report as build
     from gapbench.report.collect import RUNS, completed_keys
 
-    ablation, scale, entries = expanded(file, *picked, check_plans=False)
+    ablation, scale, entries = expanded(file, *picked)
     folder = results / scale / ablation.name
     reported = completed_keys(folder / RUNS)
     if reported and not any(entry.trial.key in found.runs for entry in entries):
@@ -148,6 +152,23 @@ def _ablations(files: Sequence[Path]) -> list[Ablation]:
             words = f"name: {ablation.name!r} is that of {first} too: choose another"
             raise UserError(f"{file}: {words}")
     return ablations
+
+
+def _runs() -> None:
+    """Keep `migrate` a command of its own, which typer would merge into a group of one."""
+
+
+def migrate(results: ResultsOption = RESULTS) -> int:
+    """Give the trials of earlier versions the keys of this one, bit for bit the same results."""
+    from gapbench.experiments.migrate import migrate as renew
+
+    require_folder(results)
+    stays = 0
+    for found in renew(results):
+        stays += found.key is None
+        told = f"is {found.key}" if found.key else f"stays: {found.reason}"
+        print(f"{found.before} {told}")
+    return 1 if stays else 0
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:

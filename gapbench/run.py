@@ -226,7 +226,7 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
     from gapbench.launch.jobs import Job
 
     folder = RunFolder(results / "runs" / entry.trial.key)
-    folder.prepare(entry.trial.document(), entry.trial.plan().describe())
+    folder.prepare(entry.trial.document())
     task = entry.trial.proxy.task
     recipe = entry.trial.recipe
     return Job(
@@ -235,16 +235,17 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
         label=entry.label,
         resources=task.resources,
         threads=recipe.cpu_threads,
-        branches=branches if entry.trial.method == "p_gap" else 1,
+        branches=branches,
         ranks=entry.trial.ranks,
         portable=recipe.portable,
+        plan=entry.trial.plan,
     )
 
 
 def _header(
     console: Console, ablation: Ablation, scale: str, entries: Sequence[Entry], todo: ToDo, by: str
 ) -> None:
-    machine_epochs = sum(entry.trial.plan().epochs for entry in todo.entries)
+    machine_epochs = sum(entry.trial.plan.epochs for entry in todo.entries)
     console.print(
         f"{ablation.name} at scale {scale}: {len(entries)} trials, {todo.done} done, "
         f"{len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {by}",

@@ -19,8 +19,6 @@ def expanded(
     set_: Sequence[str],
     only: Sequence[str],
     seeds: str | None,
-    *,
-    check_plans: bool = True,
 ) -> tuple[Ablation, Scale, list[Entry]]:
     """Read an ablation and return it with its scale and trials, as `grid.expand` does.
 
@@ -30,8 +28,6 @@ def expanded(
         set_: `KEY=VALUE`, as for `--set`.
         only: as for `--only`.
         seeds: as for `--seeds`.
-        check_plans: whether methods are asked if they can do what they are given, which takes
-            time; they always are where `set_` gives them something that no run has seen.
 
     Raises:
         UserError: about whatever does not fit.
@@ -48,7 +44,6 @@ def expanded(
         overrides=read_set(set_) if set_ else None,
         only=only,
         seeds=None if seeds is None else read_seeds(seeds),
-        check_plans=check_plans or bool(set_),
     )
     return ablation, found, entries
 

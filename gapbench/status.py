@@ -92,10 +92,11 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     from gapbench.documents import read_json
 
     folder = find(results, key)
+    trial = read_json(folder.trial) or {}
     parts: dict[str, Any] = {
         "state": folder.state(),
-        "trial": read_json(folder.trial),
-        "plan": read_json(folder.plan),
+        "plan": trial.pop("plan", None),
+        "trial": trial,
         "status": read_json(folder.status),
         "result": folder.read_result(),
     }
@@ -105,8 +106,8 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
     console = terminal.console()
     console.print(f"{folder.path}: {parts['state']}", soft_wrap=True)
     lines = {
-        "trial": _settings(parts["trial"] or {}),
-        "plan": _segments(parts["plan"] or {}),
+        "trial": _settings(trial),
+        "plan": _segments(parts["plan"]),
         "result": _settings(parts["result"] or {}),
     }
     for name, told in lines.items():
@@ -200,7 +201,7 @@ class Pick:
         from gapbench.experiments.store import RunFolder
 
         asked = self.scale, self.set_, self.only, self.seeds
-        for entry in expanded(file, *asked, check_plans=False)[2]:
+        for entry in expanded(file, *asked)[2]:
             yield RunFolder(results / "runs" / entry.trial.key), entry.label
 
     def require_file(self) -> None:
@@ -297,7 +298,7 @@ def _label(folder: RunFolder) -> str:
     options = options if isinstance(options, dict) else {}
     told = [str(trial.get(name, "?")) for name in ("task", "method", "distribution", "sparsity")]
     told += [f"{name}={options[name]}" for name in ("partitions", "strategy") if name in options]
-    return f"{' '.join(told)} {trial.get('epochs', '?')} epochs seed {trial.get('seed', '?')}"
+    return f"{' '.join(told)} {trial.get('budget', '?')} epochs seed {trial.get('seed', '?')}"
 
 
 def _summary(views: Sequence[View]) -> str:
@@ -310,14 +311,18 @@ def _settings(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{field}: {value:.6g}" if isinstance(value, float) else f"{field}: {value}"
 
 
-def _segments(plan: Mapping[str, Any]) -> Iterator[str]:
+def _segments(plan: object) -> Iterator[str]:
+    from gapbench.methods.plan_document import plan_of
+
     try:
-        for segment in plan.get("segments", []):
-            branch = "" if segment["branch"] is None else f" branch {segment['branch']}"
-            epochs = f"epochs {segment['start']}-{segment['stop']}: {segment['label']}{branch}"
-            yield f"{epochs}, {len(segment['grow'])} layers dense"
-    except (TypeError, KeyError):
+        segments = plan_of(plan).segments
+    except ValueError:
         yield "is damaged"
+        return
+    for segment in segments:
+        branch = "" if segment.branch is None else f" branch {segment.branch}"
+        epochs = f"epochs {segment.start}-{segment.stop}: {segment.phase.label}{branch}"
+        yield f"{epochs}, {len(segment.phase.grow)} layers dense"
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -30,7 +30,7 @@ def entry(ablation: str = "main", *sets: str, only: str) -> Entry:
 def prepared(results: Path, chosen: Entry) -> RunFolder:
     """Write the folder that a node would find."""
     folder = RunFolder(results / "runs" / chosen.trial.key)
-    folder.prepare(chosen.trial.document(), chosen.trial.plan().describe())
+    folder.prepare(chosen.trial.document())
     return folder
 
 

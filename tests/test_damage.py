@@ -123,14 +123,13 @@ def test_a_report_is_made_of_what_is_whole(whole, outside, tmp_path, capsys):
     """One results folder in which every trial but one has a damaged file."""
     results, rng = tmp_path / "results", random.Random(1)
     chosen = entry("partitions", only="partitions=2").trial
-    plan = chosen.plan().describe()
     kinds = [(name, how) for name in FILES for how in damages(outside).values()]
     for seed, (name, how) in enumerate(kinds, chosen.seed + 1):
         trial = chosen.model_copy(update={"seed": seed})
         folder = RunFolder(results / "runs" / trial.key)
         shutil.copytree(whole.path, folder.path)
         folder.trial.unlink()
-        folder.prepare(trial.document(), plan)
+        folder.prepare(trial.document())
         write_json(folder.result, result_of(trial, 88.0))
         damage(folder.path / name, how, rng)
     good = RunFolder(results / "runs" / whole.path.name)

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gapbench"
 ORDER = [  # from the bottom up; a module may import from its own layer and from those before it
     {"errors", "terminal"},
-    {"children", "columns", "documents", "options", "places", "registry", "streams"},
+    {"children", "columns", "documents", "identity", "options", "places", "registry", "streams"},
     {"compat"},
     {"methods", "sparsity"},
     {"engine"},

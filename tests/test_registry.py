@@ -17,7 +17,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import Phase, Plan
 
 
-@method("mine", version=1, label="Mine")
+@method("mine", label="Mine")
 def mine(layers, epochs, rng, *, share: float = 0.5):
     return Plan((Phase(epochs, label="sparse"),), initial="random")
 """

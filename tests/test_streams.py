@@ -10,6 +10,7 @@ import torch
 
 from gapbench.methods.method import plan
 from gapbench.methods.plan import Layer
+from gapbench.sparsity.layers import layers_of
 from gapbench.streams import stream, stream_seed
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.images.batching import epoch_order
@@ -20,15 +21,13 @@ from gapbench.training.setup import Settings, build
 LAYERS = tuple(Layer(f"l{i}", (8, 4)) for i in range(12))
 
 
-def settings(seed, method="set", **options):
+def settings(seed, layers, method="set", **options):
     return Settings(
         recipe=Digits.recipe,
-        method=method,
-        options=options,
+        plan=plan(method, layers, 8, seed=seed, **options),
         distribution="uniform",
         first_layer="sparse",
         sparsity=0.8,
-        epochs=8,
         seed=seed,
     )
 
@@ -36,7 +35,9 @@ def settings(seed, method="set", **options):
 def training_of(seed, method="set", **options):
     task = Digits()
     task.load(torch.device("cpu"))
-    return build(task, settings(seed, method, **options), torch.device("cpu"))
+    model = task.build_model()
+    layers = layers_of(model, task.prunable(model))
+    return build(task, settings(seed, layers, method, **options), torch.device("cpu"))
 
 
 def initial_weights(seed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -12,8 +11,10 @@ from torch import nn
 
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
+from gapbench.identity import digest
 from gapbench.methods.method import plan as make_plan
 from gapbench.methods.plan import Layers, Plan
+from gapbench.methods.plan_document import identity_of
 from gapbench.sparsity.layers import layers_of
 
 
@@ -79,10 +80,6 @@ def plan_of(
 
 
 def fingerprint(plan: Plan, targets: Targets) -> str:
-    """Return a sha256 that is equal for equal plans and targets, in every process."""
-    segments = [
-        (s.part, s.branch, s.start, s.stop, sorted(s.phase.grow), s.phase.update, s.phase.restart)
-        for s in plan.segments
-    ]
-    wanted = (targets.sparsity, targets.distribution, list(targets.layers.values()))
-    return hashlib.sha256(repr((plan.initial, segments, wanted)).encode()).hexdigest()
+    """Return a hash that is equal for equal plans and targets, in every process."""
+    layers = [(layer.name, layer.shape) for layer in targets.layers.values()]
+    return digest([identity_of(plan), targets.sparsity, targets.distribution, layers])

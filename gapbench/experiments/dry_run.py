@@ -72,7 +72,7 @@ def _outlook(entry: Entry) -> Outlook:
     from gapbench.sparsity.cost import inference_ratio
 
     trial, proxy = entry.trial, entry.trial.proxy
-    plan = trial.plan()
+    plan = trial.plan
     place = (trial.first_layer, trial.distribution, trial.sparsity)
     targets = densities_of_trial(proxy, *place)
     cost = cost_of_plan(proxy, plan, *place, trial.recipe.batch_size)

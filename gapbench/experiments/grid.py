@@ -61,7 +61,6 @@ def expand(
     overrides: Document | None = None,
     only: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
-    check_plans: bool = True,
 ) -> list[Entry]:
     """Return the trials of an ablation at a scale, each once.
 
@@ -71,8 +70,6 @@ def expand(
         overrides: what `--set` gives; it goes before everything in files.
         only: patterns that trials must match, all of them.
         seeds: in place of the files' seeds.
-        check_plans: whether methods are asked if they can do what they are given. It takes the
-            models, hence torch; what has run need not be asked again.
 
     Raises:
         UserError: about the first setting that is not possible, or if no trial is left.
@@ -88,7 +85,7 @@ def expand(
             trials = (
                 Entry(trial, placed.row.label or trial.name, trial.label)
                 for point in points
-                for trial in resolve(point, seeds, check_plans=check_plans)
+                for trial in resolve(point, seeds)
             )
             some = list(itertools.islice(trials, MOST_TRIALS - len(entries) + 1))
             try:
@@ -107,7 +104,7 @@ def expand(
                 raise NotInstalled(reason)
         if not only:
             raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
-        others = expand(ablation, scale, overrides=overrides, seeds=seeds, check_plans=check_plans)
+        others = expand(ablation, scale, overrides=overrides, seeds=seeds)
         raise _no_match(ablation, here, only, others)
     known = entries.values()
     wrong = [n for n in names_in(only) if not any(matches(e.fields(), [n]) for e in known)]
@@ -314,7 +311,7 @@ def _labelled(entries: Sequence[Entry]) -> list[Entry]:
         values = seen.setdefault((entry.name, entry.trial.task), {})
         for key, value in fields.items():
             values.setdefault(key, set()).add(value)
-    silent = ("seed", "multiplier", "patterns", *OF_SPARSE_TRIALS)  # shown already, or implied
+    silent = ("seed", "patterns", *OF_SPARSE_TRIALS)  # shown already, or implied
     labelled = []
     for entry, fields in zip(entries, words, strict=True):
         trial = entry.trial

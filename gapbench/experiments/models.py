@@ -28,7 +28,7 @@ def task_options_model(name: str) -> type[BaseModel]:
         UserError: if the task is unknown.
     """
     build = tasks[name].__init__
-    hints = get_type_hints(build)
+    hints = get_type_hints(build, include_extras=True)
     fields: dict[str, Any] = {
         key: (hints[key], parameter.default)
         for key, parameter in inspect.signature(build).parameters.items()
@@ -81,8 +81,6 @@ def densities_of_trial(
     from gapbench.sparsity.distributions import densities, distributions
 
     shapes = {layer.name: layer.shape for layer in layers_of_trial(proxy, first_layer)}
-    if distribution == "dense":
-        return dict.fromkeys(shapes, 1.0)
     if distributions[distribution].by_magnitude:
         return None
     return densities(distribution, shapes, sparsity)

@@ -20,12 +20,12 @@ from gapbench.experiments.models import (
     proxy,
     task_options_model,
 )
-from gapbench.experiments.schema import explain
+from gapbench.experiments.schema import epochs_of, explain
 from gapbench.experiments.trials import Trial
 from gapbench.methods import method
 from gapbench.methods.plan import Plan
 from gapbench.sparsity.distributions import check_reachable, distributions
-from gapbench.tasks.task import Recipe, tasks
+from gapbench.tasks.task import MOST_EPOCHS, Recipe, tasks
 
 MOST_OF_OPTION = 1_000_000  # a count of steps or epochs beyond would take a dry run for ever
 
@@ -90,16 +90,12 @@ class Configuration:
         raise self.document.problem(self.keys, str(error)) from None
 
 
-def resolve(
-    point: Configuration, seeds: Sequence[int] | None, *, check_plans: bool = True
-) -> Iterator[Trial]:
+def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial]:
     """Yield the trials of one point of a grid, one a seed.
 
     Args:
         point: what the files give.
         seeds: in place of the files' seeds.
-        check_plans: whether the method is asked if it can do this to the task's layers, which
-            takes torch.
 
     Raises:
         NotInstalled: if the task needs a package that is not installed.
@@ -126,16 +122,17 @@ def resolve(
         "task_options": task_options.model_dump(),
         "recipe": recipe,
         "method": point.method,
-        "method_version": method.methods[point.method].version,
         "options": _options(point, model),
         **_sparsity(point, model),
     }
     chosen = seeds if seeds is not None else point.value("seeds", (0,))
     epochs = _epochs(point, model, shared, chosen[0])
-    if check_plans:
-        _check_plan(point, model, {**shared, "epochs": epochs}, chosen[0])
+    budget = str(point.value("epochs", epochs))
     for seed in chosen:
-        yield _trial(point, {**shared, "epochs": epochs, "seed": seed})
+        plan = _planned(point, model, shared, epochs, seed)
+        if seed == chosen[0]:
+            _check_distribution(point, model, shared, plan)
+        yield _trial(point, {**shared, "plan": plan, "budget": budget, "seed": seed})
 
 
 def _trial(point: Configuration, values: dict[str, Any]) -> Trial:
@@ -206,8 +203,9 @@ def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:
                 point.fail(key, "method dense prunes nothing: remove it")
         return {"sparsity": 0.0, "distribution": "dense", "first_layer": "sparse"}
     distribution = point.value("distribution", "uniform")
-    if distribution not in distributions:
-        point.fail("distribution", choose("distribution", distribution, distributions))
+    sparse = [name for name in distributions if name != "dense"]
+    if distribution not in sparse:
+        point.fail("distribution", choose("distribution", distribution, sparse))
     if point.value("sparsity") is None:
         point.fail("sparsity", "is missing: give a number in [0, 1)")
     by_default = "dense" if distribution == "uniform" else "sparse"
@@ -227,9 +225,8 @@ def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed:
     """Return the machine-epochs: as given, bought by `train_flops`, or the task's own."""
     recipe: Recipe = shared["recipe"]
     if "train_flops" not in point.given:
-        epochs: int = point.value("epochs", recipe.epochs)
-        return epochs
-    if shared["distribution"] != "dense" and distributions[shared["distribution"]].by_magnitude:
+        return _counted(point, recipe.epochs)
+    if distributions[shared["distribution"]].by_magnitude:
         point.fail(
             "train_flops",
             f"the cost under {shared['distribution']} is known only after the run: give epochs",
@@ -240,6 +237,16 @@ def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed:
         return _epochs_for(model, point.value("train_flops"), recipe, seed, **words)
     except UserError as error:
         point.fail("train_flops", str(error))
+
+
+def _counted(point: Configuration, own: int) -> int:
+    """Return the epochs as they are given, a number or a multiple of the task's own."""
+    given = point.value("epochs", own)
+    epochs = epochs_of(given, own) if isinstance(given, str) else given
+    if not (1 <= epochs <= MOST_EPOCHS and epochs == int(epochs)):
+        words = f"{given} of the task's own {own} epochs is {epochs:g}"
+        point.fail("epochs", f"{words}: give a multiple that is a whole number up to {MOST_EPOCHS}")
+    return int(epochs)
 
 
 @cache
@@ -268,8 +275,10 @@ def _epochs_for(
     return nearest_epochs(train_flops, cost_of)
 
 
-def _check_plan(point: Configuration, model: Proxy, values: Mapping[str, Any], seed: int) -> None:
-    """Check that the method accepts its options, and can reach the distribution."""
+def _planned(
+    point: Configuration, model: Proxy, values: Mapping[str, Any], epochs: int, seed: int
+) -> Plan:
+    """Return the plan of the method, which may not accept its options."""
     options = json.dumps(values["options"])
     partitions = values["options"].get("partitions", 1)
     layers = layers_of_trial(model, values["first_layer"])
@@ -277,14 +286,22 @@ def _check_plan(point: Configuration, model: Proxy, values: Mapping[str, Any], s
         given = f"{partitions} is not possible with {len(layers)} prunable layers"
         point.fail("partitions", f"{given}: give 1 to {len(layers)}")
     try:
-        plan = _plan(model, values["first_layer"], point.method, options, values["epochs"], seed)
+        return _plan(model, values["first_layer"], point.method, options, epochs, seed)
     except UserError as error:
         point.refuse(error)
-    name = values["distribution"]
-    magnitude = name != "dense" and distributions[name].by_magnitude
+
+
+def _check_distribution(
+    point: Configuration, model: Proxy, values: Mapping[str, Any], plan: Plan
+) -> None:
+    """Check that a plan can reach the sparsity under the distribution."""
+    name, layers = values["distribution"], layers_of_trial(model, values["first_layer"])
+    magnitude = distributions[name].by_magnitude
     prunes = plan.initial == "dense" or any(segment.phase.grow for segment in plan.segments)
     if magnitude and not prunes:
-        others = ", ".join(n for n in distributions if not distributions[n].by_magnitude)
+        others = ", ".join(
+            n for n in distributions if n != "dense" and not distributions[n].by_magnitude
+        )
         reason = f"{name} needs a method that prunes by magnitude, {point.method} never does"
         point.fail("distribution", f"{reason}: valid: {others}")
     if magnitude:

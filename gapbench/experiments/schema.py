@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -11,7 +12,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -45,6 +48,7 @@ WORDS = {
     "string_too_long": "give at most {max_length} characters",
     "string_too_short": "give text",
 }
+MULTIPLE = r"[0-9]{1,4}(\.[0-9]{1,4})?x"  # of a task's own epochs
 MOST_SHOWN = 80  # characters of a value in an error
 RECIPE_KEYS = tuple(name for name in Recipe.model_fields if name != "epochs")
 
@@ -91,6 +95,26 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _epochs(value: object) -> object:
+    if isinstance(value, str) and is_multiple(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("give a whole number, or a multiple of the task's own as in 5x")
+    if not 1 <= value <= MOST_EPOCHS:
+        raise ValueError(f"give {MOST_EPOCHS} or less" if value > 1 else "give 1 or more")
+    return value
+
+
+def is_multiple(text: str) -> bool:
+    """Say whether epochs are given as a multiple of the task's own: "5x" or "2.5x"."""
+    return re.fullmatch(MULTIPLE, text, re.ASCII) is not None
+
+
+def epochs_of(text: str, own: int) -> float:
+    """Return the epochs that a multiple is, of a task whose own are `own`."""
+    return float(text.removesuffix("x")) * own
+
+
 def _no_mapping(value: object) -> object:
     """Refuse what no setting of a trial can equal."""
     values = value if isinstance(value, list) else [value]
@@ -104,7 +128,18 @@ Sparsity = Annotated[
     AfterValidator(_below_one),
     Field(json_schema_extra={"minimum": 0, "exclusiveMaximum": 1}),
 ]
-Count = Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
+Epochs = Annotated[
+    int | str,
+    PlainValidator(_epochs),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MOST_EPOCHS},
+                {"type": "string", "pattern": f"^{MULTIPLE}$"},
+            ]
+        }
+    ),
+]
 Axis = Annotated[tuple[T, ...], BeforeValidator(_axis), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 Seeds = Annotated[
@@ -130,7 +165,7 @@ class Axes(Strict):
     distribution: Axis[str] | None = None
     first_layer: Axis[Literal["dense", "sparse"]] | None = None
     sparsity: Axis[Sparsity] | None = None
-    epochs: Axis[Count] | None = None
+    epochs: Axis[Epochs] | None = None
     train_flops: Axis[Annotated[float, Field(gt=0)]] | None = None
 
 

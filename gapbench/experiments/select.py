@@ -9,6 +9,7 @@ from typing import Any
 
 from gapbench.errors import UserError, choose
 from gapbench.experiments.loading import read_value
+from gapbench.experiments.schema import epochs_of, is_multiple
 from gapbench.tasks.task import tasks
 
 
@@ -33,11 +34,19 @@ def asked_for(task: str, patterns: Sequence[str]) -> bool | None:
 def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
     key, equals, values = pattern.partition("=")
     if equals:
-        return key in fields and any(_equal(fields[key], text) for text in values.split(","))
+        texts = [str(in_epochs(key, text, fields)) for text in values.split(",")]
+        return key in fields and any(_equal(fields[key], text) for text in texts)
     task = str(fields["task"])
     names = (str(fields["method"]), str(fields["label"]).lower(), task, tasks[task].kind)
     wanted = pattern.lower().split(",")
     return any(fnmatchcase(name, want.strip()) for name in names for want in wanted)
+
+
+def in_epochs(name: str, value: object, fields: Mapping[str, Any]) -> object:
+    """Return a multiple of a task's own epochs, such as 5x, as epochs; other values as they are."""
+    if name == "epochs" and isinstance(value, str) and is_multiple(value):
+        return epochs_of(value, fields["recipe.epochs"])
+    return value
 
 
 def _equal(value: object, text: str) -> bool:

@@ -97,7 +97,6 @@ class RunFolder:
     """The folder of one trial (or of one branch of it); creating the object touches no file."""
 
     trial = _PathOf("trial.json")
-    plan = _PathOf("plan.json")
     status = _PathOf("status.json")
     history = _PathOf("history.jsonl")
     checkpoint = _PathOf("checkpoint.pt")
@@ -118,7 +117,7 @@ class RunFolder:
         self._token: str | None = None
         self._held: IO[bytes] | None = None
 
-    def prepare(self, trial: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+    def prepare(self, trial: Mapping[str, Any]) -> None:
         """Create the folder with what a node needs to run the trial; what is there stays.
 
         That the trial was cancelled is forgotten.
@@ -131,8 +130,6 @@ class RunFolder:
             self.require_plain()
             if read_json(self.trial) != trial:
                 write_json(self.trial, trial)
-            if read_json(self.plan) != plan:
-                write_json(self.plan, plan)
             self.cancelled.unlink(missing_ok=True)
         except OSError as error:
             raise self._unwritable(error) from None

@@ -104,6 +104,7 @@ def build_training(trial: Trial) -> Training:
     Raises:
         UserError: if the data are missing, or other processes than the trial's share its batches.
     """
+    trial.require_versions()
     world = Ranks.current().world
     if world != trial.ranks:
         raise UserError(

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+)
 
 from gapbench.documents import read_document
 from gapbench.errors import UserError
-from gapbench.experiments.models import Proxy, layers_of_trial, proxy
-from gapbench.experiments.schema import Sparsity
-from gapbench.methods import method
+from gapbench.experiments.models import Proxy, layers_of_trial, proxy, task_options_model
+from gapbench.experiments.schema import Sparsity, epochs_of, is_multiple
+from gapbench.identity import digest, with_neutral, without_neutral
+from gapbench.methods.method import methods
+from gapbench.methods.method import plan as make_plan
 from gapbench.methods.plan import Layers, Plan
-from gapbench.tasks.task import MOST_EPOCHS, Recipe, Task, tasks
+from gapbench.methods.plan_document import document_of, identity_of, plan_of
+from gapbench.tasks.task import Recipe, Task, tasks
 
 if TYPE_CHECKING:
     from gapbench.training.setup import Settings
 
-SCHEMA = 1
-LATER: dict[str, object] = {"ranks": None, "portable": False}  # fields of a recipe, what they were
+SCHEMA = 2
+ENGINE = 1  # raised when the same plan gives other numbers
+SPELLING = ("method", "options", "budget")
+
+
+def _plan(value: object) -> Plan:
+    return value if isinstance(value, Plan) else plan_of(value)
 
 
 class Trial(BaseModel):
-    """Everything that the numbers of one run depend on, defaults and versions included.
+    """Everything that the numbers of one run depend on, and how people asked for it.
 
     Attributes:
-        epochs: machine-epochs handed to the method, which may multiply them (RigL).
+        plan: what the method does, resolved for the layers of the task's model.
         first_layer: whether the task's input layer stays dense, and outside of the budget.
+        engine: version of what executes the plan.
+        method, options, budget: how the plan was asked for; the key does not depend on them.
+        budget: the epochs as a file gives them, "5x" or "160".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -40,21 +57,24 @@ class Trial(BaseModel):
     task_version: int
     task_options: dict[str, Any]
     recipe: Recipe
-    method: str
-    method_version: int
-    options: dict[str, Any]
+    plan: Annotated[InstanceOf[Plan], BeforeValidator(_plan), PlainSerializer(document_of)]
     distribution: str
     first_layer: Literal["dense", "sparse"]
     sparsity: Sparsity
-    epochs: int = Field(ge=1, le=MOST_EPOCHS)
     seed: int = Field(ge=0, lt=2**32)
+    engine: int = ENGINE
+    method: str
+    options: dict[str, Any]
+    budget: str = ""
 
     @cached_property
     def key(self) -> str:
-        """The first 16 hex digits of the sha256 of the whole configuration."""
-        whole = self.configuration()
-        text = json.dumps(whole, sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """The first 16 hex digits of the sha256 of all that the numbers depend on."""
+        whole = without_neutral(type(self), self.model_dump(mode="json", exclude=set(SPELLING)))
+        whole["task_options"] = without_neutral(task_options_model(self.task), self.task_options)
+        whole["recipe"] = without_neutral(type(self.recipe), whole["recipe"])
+        whole["plan"] = identity_of(self.plan)
+        return digest(whole)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
         """Return a copy; one with other values has another key."""
@@ -65,9 +85,9 @@ class Trial(BaseModel):
     @property
     def name(self) -> str:
         """What the method is called in tables: "C-GaP", "RigL 5x"."""
-        multiplier = self.options.get("multiplier", 1)
-        label = method.methods[self.method].label
-        return label if multiplier == 1 else f"{label} {multiplier}x"
+        label = methods[self.method].label
+        longer = is_multiple(self.budget) and epochs_of(self.budget, 1) != 1
+        return f"{label} {self.budget}" if longer else label
 
     @property
     def label(self) -> str:
@@ -87,7 +107,7 @@ class Trial(BaseModel):
             "distribution": self.distribution,
             "first_layer": self.first_layer,
             "sparsity": self.sparsity,
-            "epochs": self.epochs,
+            "epochs": self.plan.epochs,
             "seed": self.seed,
             **self.options,
             **{f"task_options.{key}": value for key, value in self.task_options.items()},
@@ -96,18 +116,7 @@ class Trial(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Return what trial.json holds."""
-        return {"key": self.key, "schema": SCHEMA, **self.configuration()}
-
-    def configuration(self) -> dict[str, Any]:
-        """Return all that the numbers depend on, ready for JSON.
-
-        What came later than the first trials is left out where it has the value that they had.
-        """
-        whole = self.model_dump(mode="json")
-        for name, neutral in LATER.items():
-            if whole["recipe"][name] is neutral:
-                del whole["recipe"][name]
-        return whole
+        return {"key": self.key, "schema": SCHEMA, **self.model_dump(mode="json")}
 
     @classmethod
     def read(cls, path: Path) -> Trial:
@@ -117,18 +126,38 @@ class Trial(BaseModel):
             UserError: if it is missing, damaged, or not what its key was made from.
         """
         try:
-            whole = read_document(path)
-            key, schema = whole.pop("key"), whole.pop("schema")
-            trial = cls.model_validate(whole)
+            return cls.of_document(read_document(path))
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise UserError(f"{path}: {where}: {error.errors()[0]['msg']}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: this is no trial: delete the folder and run again") from None
-        if (key, schema) != (trial.key, SCHEMA):
-            raise UserError(f"{path}: its key {key} does not fit its content")
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Trial:
+        """Return the trial that a document holds.
+
+        Raises:
+            UserError: if it was written by an earlier version, or is not what its key was made of.
+            ValueError, KeyError, TypeError: if it is no document of a trial.
+        """
+        whole = dict(document)
+        key, schema = whole.pop("key"), whole.pop("schema")
+        if schema != SCHEMA:
+            raise UserError(f"has schema {schema}, not {SCHEMA}: `gapbench runs migrate` renews it")
+        options = task_options_model(whole["task"])
+        whole["task_options"] = with_neutral(options, whole["task_options"])
+        recipe: Any = cls.model_fields["recipe"].annotation
+        whole["recipe"] = with_neutral(recipe, whole["recipe"])
+        try:
+            trial = cls.model_validate(with_neutral(cls, whole))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+        if key != trial.key:
+            raise UserError(f"its key {key} does not fit its content")
         return trial
 
     def make_task(self) -> Task:
@@ -146,12 +175,10 @@ class Trial(BaseModel):
 
         return Settings(
             recipe=self.recipe,
-            method=self.method,
-            options=self.options,
+            plan=self.plan,
             distribution=self.distribution,
             first_layer=self.first_layer,
             sparsity=self.sparsity,
-            epochs=self.epochs,
             seed=self.seed,
         )
 
@@ -165,10 +192,37 @@ class Trial(BaseModel):
         """The layers that are pruned."""
         return layers_of_trial(self.proxy, self.first_layer)
 
-    def plan(self) -> Plan:
-        """Return what the method will do.
+    def require_versions(self) -> None:
+        """Check that this code trains what the trial says.
 
         Raises:
-            UserError: if the options do not fit the model or the epochs.
+            UserError: if the engine or the task has another version here.
         """
-        return method.plan(self.method, self.layers, self.epochs, seed=self.seed, **self.options)
+        own = {
+            "engine": (self.engine, ENGINE),
+            self.task: (self.task_version, tasks[self.task].version),
+        }
+        for name, (asked, here) in own.items():
+            if asked != here:
+                raise UserError(
+                    f"the trial is of version {asked} of {name}, which is at {here} here: run its "
+                    "ablation again for a trial of today's"
+                )
+
+
+def planned(epochs: int, **settings: Any) -> Trial:
+    """Return the trial of a method that has `epochs` machine-epochs, its plan made.
+
+    Args:
+        epochs: the whole budget.
+        settings: the fields of a trial, but for its plan.
+
+    Raises:
+        UserError: if the options do not fit the model or the epochs.
+        ValidationError: if a setting is none.
+    """
+    model = proxy(settings["task"], settings["task_options"])
+    layers = layers_of_trial(model, settings["first_layer"])
+    name, options = settings["method"], settings["options"]
+    plan = make_plan(name, layers, epochs, seed=settings["seed"], **options)
+    return Trial(**{"budget": str(epochs), **settings}, plan=plan)

@@ -6,9 +6,9 @@ becomes one at the boundaries of its phases, where the time limit is shorter tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from gapbench.methods.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,30 @@ class Branches:
 Leg = Train | Branches
 
 
-def legs(plan: Mapping[str, Any], pieces: int, done: float = 0) -> tuple[Leg, ...]:
+def legs(plan: Plan, pieces: int, done: float = 0) -> tuple[Leg, ...]:
     """Return the legs that are left of a trial, one alone if it need not be a chain.
 
     Args:
-        plan: what plan.json holds.
+        plan: of the trial.
         pieces: how many jobs the time limit asks for.
         done: machine-epochs that the trial has done.
     """
-    ends = {segment["part"]: segment["stop"] for segment in plan["segments"]}
-    rounds = [segment for segment in plan["segments"] if segment["branch"] == 0]
+    ends = {segment.part: segment.stop for segment in plan.segments}
+    rounds = [segment for segment in plan.segments if segment.branch == 0]
     if not rounds:
         left = [until for until in _boundaries(plan, pieces) if until > done]
         return tuple(Train(until) for until in [*left, None])
     found: list[Leg] = []
     for segment in rounds:
-        if ends[segment["part"]] <= done:
+        if ends[segment.part] <= done:
             continue
-        found.append(Train(segment["start"], apart=True))
-        found.append(Branches(segment["part"], segment["branches"]))
+        found.append(Train(segment.start, apart=True))
+        found.append(Branches(segment.part, segment.branches))
     return (*found, Train(None, apart=True))
 
 
-def _boundaries(plan: Mapping[str, Any], pieces: int) -> list[int]:
+def _boundaries(plan: Plan, pieces: int) -> list[int]:
     """Return the ends of phases that come nearest to `pieces` equal shares of the epochs."""
-    ends = [segment["stop"] for segment in plan["segments"][:-1]]
-    shares = [plan["epochs"] * number / pieces for number in range(1, pieces)]
+    ends = [segment.stop for segment in plan.segments[:-1]]
+    shares = [plan.epochs * number / pieces for number in range(1, pieces)]
     return sorted({min(ends, key=lambda end: abs(end - share)) for share in shares}) if ends else []

@@ -16,6 +16,7 @@ from gapbench.tasks.task import Resources
 
 if TYPE_CHECKING:
     from gapbench.experiments.trial_run import Execution
+    from gapbench.methods.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Job:
         branches: processes for the branches of a P-GaP round.
         ranks: processes that share each batch.
         portable: whether it takes the CPU kernels that all processors have.
+        plan: what it does, by which it may be cut into several jobs.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class Job:
     branches: int = 1
     ranks: int = 1
     portable: bool = False
+    plan: Plan | None = None
 
 
 class Attempt:

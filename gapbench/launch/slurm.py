@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from gapbench.children import started_safely
-from gapbench.documents import read_json
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder
 from gapbench.launch import profile, queue
@@ -140,12 +139,10 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
 
 
 def _legs(job: Job, shape: Shape, chosen: Profile) -> tuple[Leg, ...]:
-    folder = RunFolder(job.folder)
-    plan = read_json(folder.plan)
-    if not chosen.chain or not plan:
+    if not chosen.chain or job.plan is None:
         return ()
-    done = folder.read_status().get("epoch") or 0
-    return legs(plan, math.ceil(job.resources.hours / shape.resources.hours), done)
+    done = RunFolder(job.folder).read_status().get("epoch") or 0
+    return legs(job.plan, math.ceil(job.resources.hours / shape.resources.hours), done)
 
 
 def _submit_array(jobs: Sequence[Job], shape: Shape, chosen: Profile, asked: Queue) -> list[str]:

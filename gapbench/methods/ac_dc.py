@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import Layers, Phase, Plan, names_of
 
 
-@method("ac_dc", version=1, label="AC/DC")
+@method("ac_dc", label="AC/DC")
 def ac_dc(
     layers: Layers,
     epochs: int,

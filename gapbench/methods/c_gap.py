@@ -14,7 +14,7 @@ from gapbench.methods.plan import Layers, Phase, Plan, names_of
 from gapbench.sparsity.partitions import Rule, partition
 
 
-@method("c_gap", version=2, label="C-GaP")
+@method("c_gap", label="C-GaP")
 def c_gap(
     layers: Layers,
     epochs: int,
@@ -81,7 +81,7 @@ def c_gap(
     return Plan((*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random")
 
 
-@method("dsd", version=2, label="DSD (1 partition)")
+@method("dsd", label="DSD (1 partition)")
 def dsd(
     layers: Layers,
     epochs: int,

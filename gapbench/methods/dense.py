@@ -8,7 +8,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import Layers, Phase, Plan, names_of
 
 
-@method("dense", version=1, label="Dense")
+@method("dense", label="Dense")
 def dense(layers: Layers, epochs: int, rng: random.Random) -> Plan:
     """Train every layer densely and prune nothing."""
     return Plan((Phase(epochs, grow=names_of(layers), label="dense"),))

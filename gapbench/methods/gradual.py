@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import Gradual, Layers, Phase, Plan, names_of
 
 
-@method("gradual", version=1, label="Gradual pruning")
+@method("gradual", label="Gradual pruning")
 def gradual(
     layers: Layers,
     epochs: int,

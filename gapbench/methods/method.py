@@ -30,7 +30,6 @@ class Method:
     """A registered method: `build(layers, epochs, rng, **options)` returns its plan."""
 
     name: str
-    version: int
     label: str
     build: Build
 
@@ -43,15 +42,15 @@ class Method:
 methods: Registry[Method] = Registry("method", "gapbench.methods")
 
 
-def method(name: str, *, version: int, label: str) -> Callable[[Build], Build]:
-    """Register a function as a method; raise `version` when its plans or numbers change.
+def method(name: str, *, label: str) -> Callable[[Build], Build]:
+    """Register a function as a method.
 
     The function takes (layers, epochs, rng) and its options as keyword-only arguments with types
     and defaults. `rng` is the trial's partition stream.
     """
 
     def add(build: Build) -> Build:
-        methods.register(name)(Method(name, version, label, build))
+        methods.register(name)(Method(name, label, build))
         return build
 
     return add
@@ -90,7 +89,12 @@ def plan(name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: An
         raise UserError(_first_line(name, model, error)) from None
     values = {key: getattr(checked, key) for key in model.model_fields}
     rng: random.Random = stream(seed, "partition")
-    return methods[name].build(layers, epochs, rng, **values)
+    built = methods[name].build(layers, epochs, rng, **values)
+    if built.epochs != epochs:
+        raise UserError(
+            f"method {name}: its plan has {built.epochs} machine-epochs, its budget is {epochs}"
+        )
+    return built
 
 
 def _first_line(name: str, model: type[BaseModel], error: ValidationError) -> str:

@@ -11,7 +11,7 @@ from gapbench.methods.plan import Layers, Parallel, Phase, Plan
 from gapbench.sparsity.partitions import Rule, partition
 
 
-@method("p_gap", version=1, label="P-GaP")
+@method("p_gap", label="P-GaP")
 def p_gap(
     layers: Layers,
     epochs: int,

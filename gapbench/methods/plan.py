@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
 
 from gapbench.errors import UserError
 
@@ -28,6 +30,10 @@ class Layer:
 
 
 Layers = tuple[Layer, ...]
+
+
+# of plans that are read from files
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,9 @@ class DropGrow:
     until: float = 0.75
     alpha: float = 0.3
     replaces_step: bool = True
+    kind: Literal["drop_grow"] = "drop_grow"
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def due(self, step: int, steps: int) -> bool:
         """Say whether step `step` of a phase of `steps` steps is an update."""
@@ -74,6 +83,9 @@ class Gradual:
     every: int = 100
     start: float = 0.3125
     stop: float = 0.78125
+    kind: Literal["gradual"] = "gradual"
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def due(self, step: int, steps: int) -> bool:
         """Say whether step `step` of a phase of `steps` steps prunes; t1 always does."""
@@ -123,12 +135,16 @@ class Phase:
     lr: Literal["recipe", "constant"] = "recipe"
     label: str = "train"
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
 
 @dataclass(frozen=True)
 class Parallel:
     """One P-GaP round: every branch starts from one state and hands back the layers it grew."""
 
     branches: tuple[Phase, ...]
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
 
 @dataclass(frozen=True)
@@ -168,7 +184,11 @@ class Plan:
     initial: Literal["dense", "random"] = "dense"
     segments: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
 
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
     def __post_init__(self) -> None:
+        if not self.parts:
+            raise UserError("a plan has no phase: at least one is needed")
         object.__setattr__(self, "segments", tuple(self._lay_out()))
 
     def _lay_out(self) -> Iterator[Segment]:
@@ -211,26 +231,6 @@ class Plan:
                 yield names
             elif phase.grow and phase.update is None and segment is not self.segments[-1]:
                 yield phase.grow
-
-    def describe(self) -> dict[str, Any]:
-        """Return the plan as plain values, for people and figures."""
-        return {
-            "initial": self.initial,
-            "epochs": self.epochs,
-            "wall_epochs": self.wall_epochs,
-            "segments": [
-                {
-                    "label": segment.phase.label,
-                    "start": segment.start,
-                    "stop": segment.stop,
-                    "grow": sorted(segment.phase.grow),
-                    "part": segment.part,
-                    "branch": segment.branch,
-                    "branches": segment.branches,
-                }
-                for segment in self.segments
-            ],
-        }
 
 
 def _checked(phase: Phase) -> Phase:

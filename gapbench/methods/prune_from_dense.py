@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import Layers, Phase, Plan, names_of
 
 
-@method("prune_from_dense", version=1, label="Prune from dense")
+@method("prune_from_dense", label="Prune from dense")
 def prune_from_dense(
     layers: Layers,
     epochs: int,

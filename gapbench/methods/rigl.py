@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import DropGrow, Layers, Phase, Plan
 
 
-@method("rigl", version=1, label="RigL")
+@method("rigl", label="RigL")
 def rigl(
     layers: Layers,
     epochs: int,
@@ -18,18 +18,16 @@ def rigl(
     every: int = 100,
     alpha: float = 0.3,
     until: float = 0.75,
-    multiplier: int = 1,
 ) -> Plan:
     """Drop the smallest weights and grow where the dense gradient is largest (RigL, section 3).
 
-    `multiplier` M is the M-fold run: it multiplies the steps, the learning-rate anchors and
-    T_end; peak rate, warm-up and the interval stay.
+    A run of M times the epochs is the paper's M-fold run: T_end and the learning-rate anchors are
+    fractions of the run; peak rate, warm-up and the interval stay.
     """
-    update = DropGrow("gradient", every, until, alpha)
-    return _moving(update, epochs * multiplier)
+    return _moving(DropGrow("gradient", every, until, alpha), epochs)
 
 
-@method("set", version=1, label="SET")
+@method("set", label="SET")
 def set_(
     layers: Layers,
     epochs: int,

@@ -8,7 +8,7 @@ from gapbench.methods.method import method
 from gapbench.methods.plan import Layers, Phase, Plan
 
 
-@method("static", version=1, label="Static")
+@method("static", label="Static")
 def static(layers: Layers, epochs: int, rng: random.Random) -> Plan:
     """Train inside a random mask that never changes."""
     return Plan((Phase(epochs, label="sparse"),), initial="random")

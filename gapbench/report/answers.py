@@ -14,7 +14,7 @@ from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import RUNS, read_runs
 from gapbench.report.comparisons import Comparison, of_claim, unfinished
 from gapbench.report.notes import points
-from gapbench.report.records import NOTHING, machine_epochs, text_of
+from gapbench.report.records import NOTHING, text_of
 from gapbench.report.render import markdown
 from gapbench.report.stats import Difference
 from gapbench.report.tables import (
@@ -105,7 +105,7 @@ class Answer:
         at = f" at {self.results.column} {text_of(comparison.column)}"
         at = at if len(self.results.columns) > 1 else ""
         rows = f"{comparison.row.name} against {comparison.reference.name}"
-        spent = [machine_epochs(row.settings) for row in (comparison.row, comparison.reference)]
+        spent = [row.settings["epochs"] for row in (comparison.row, comparison.reference)]
         unlike = spent[0] != spent[1]
         epochs = f" ({spent[0]:g} against {spent[1]:g} machine-epochs)" if unlike else ""
         diverged = [f"{comparison.diverged} {DIVERGED}"] if comparison.diverged else []

@@ -171,8 +171,15 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
 
 
 def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tuple[str, ...], str]:
-    """Return a short name for every row: its first field, and those in which rows differ."""
+    """Return a short name for every row: its first field, and those in which rows differ.
+
+    Epochs are left out where no two rows differ in them alone.
+    """
     differing = [i for i, values in enumerate(zip(*rows, strict=True)) if len(set(values)) > 1]
+    # "RigL 5x" says it shorter
+    without = [i for i in differing if heads[i] != "epochs"]
+    if len({tuple(fields[i] for i in {0, *without}) for fields in rows}) == len(rows):
+        differing = without
     names = {}
     for fields in rows:
         shown = [i for i in sorted({0, *differing}) if fields[i] not in (NOTHING, "dense")]

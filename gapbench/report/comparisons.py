@@ -9,7 +9,7 @@ from typing import Any
 from gapbench.experiments.schema import Claim
 from gapbench.report import stats
 from gapbench.report.cells import Cell, Results, Row
-from gapbench.report.records import NOTHING, machine_epochs, text_of
+from gapbench.report.records import NOTHING, fits, text_of
 from gapbench.report.stats import Difference, Verdict
 
 # training FLOPs this near to each other count as equal: a budget is met in whole epochs
@@ -79,7 +79,7 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
         if _fits(results, row, better) and _fits(results, other, than)
         if row is not other and (claim.better or not _fits(results, row, than))
         if _comparable(results, row, other, {**better, **than})
-        if claim.equal != "epochs" or machine_epochs(row.settings) == machine_epochs(other.settings)
+        if claim.equal != "epochs" or row.settings["epochs"] == other.settings["epochs"]
     ]
     at, like = claim.at.get(results.column), claim.equal == "train_flops"
     return _compared(results, pairs, at, like, claim.margin)
@@ -138,22 +138,15 @@ def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
 
 
 def _setting(row: Row, field: str) -> str:
-    """Return what two rows must have alike; epochs count as often as RigL multiplies them."""
-    return text_of(machine_epochs(row.settings) if field == "epochs" else row.settings[field])
+    """Return what two rows must have alike."""
+    return text_of(row.settings[field])
 
 
 def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
     """Say whether a row has the wanted settings; the field of the columns is no row's setting."""
     return all(
-        name in row.settings and text_of(row.settings[name]) in map(text_of, alternatives(value))
-        for name, value in wanted.items()
-        if name != results.column
+        fits(row.settings, name, value) for name, value in wanted.items() if name != results.column
     )
-
-
-def alternatives(value: object) -> list[object]:
-    """Return the values that a setting of a claim or a baseline allows."""
-    return value if isinstance(value, list) else [value]
 
 
 def _compared(

@@ -8,7 +8,6 @@ from gapbench.experiments.schema import Claim
 from gapbench.report import stats
 from gapbench.report.cells import Results
 from gapbench.report.comparisons import LIKE_FLOPS, Comparison
-from gapbench.report.records import machine_epochs
 
 COST = (
     "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "
@@ -49,9 +48,6 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
     if any(cell.diverged for cell in cells):
         yield "Diverged: the value is not finite; such seeds are in no mean."
     yield "Training FLOPs are multiples of the task's dense recipe."
-    settings = [row.settings for row in results.rows if "epochs" in results.fields]
-    if any(machine_epochs(trial) != trial["epochs"] for trial in settings):
-        yield "Epochs given are those before RigL's multiplier; the last table has machine-epochs."
     yield "The value is that of the finished model: no epoch is chosen by its test score."
     if results.repeated:
         words = (

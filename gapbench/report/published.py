@@ -11,7 +11,7 @@ from typing import Any
 
 from gapbench.experiments.schema import Claim
 from gapbench.methods.method import methods, options_model
-from gapbench.report.records import is_given, machine_epochs
+from gapbench.report.records import alternatives, is_given
 
 # settings that a published line states; in any other, a trial must be at its method's default
 STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")
@@ -77,7 +77,7 @@ def published_for(
     """Return the published value that a trial repeats, on its task or at a smaller scale.
 
     On the paper's own task the epochs must be equal where they are stated. A smaller task is a
-    proxy: there, epochs count only if the table compares them.
+    proxy: there, epochs count only if the table compares them, and multiples of the task's own do.
 
     Args:
         trial: settings, as a row of runs.csv.
@@ -97,11 +97,13 @@ def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> 
         return False
     if abs(line.sparsity - known["sparsity"]) > 1e-9:
         return False
-    for name in ("partitions", "strategy", "multiplier"):
+    for name in ("partitions", "strategy"):
         stated, own = getattr(line, name), known.get(name)
         if stated is not None and is_given(own) and stated != own:
             return False
-    counted = line.task == trial["task"] or "epochs" in varying
+    if line.multiplier is not None and known["epochs"] != line.multiplier * known["recipe.epochs"]:
+        return False
+    counted = line.task == trial["task"] or ("epochs" in varying and line.multiplier is None)
     if counted and line.epochs and not _same_epochs(line.epochs, known):
         return False
     others = (name for name in varying if name not in (*STATED, *FOLLOWING))
@@ -109,7 +111,7 @@ def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> 
 
 
 def _same_epochs(stated: str, trial: Mapping[str, Any]) -> bool:
-    return str(int(machine_epochs(trial))) in stated.split("/")
+    return str(int(trial["epochs"])) in stated.split("/")
 
 
 def _at_default(trial: Mapping[str, Any], name: str) -> bool:
@@ -131,7 +133,7 @@ def published_pairs(claim: Claim) -> list[tuple[Published, Published]]:
     dense training shares only the task.
     """
     better, than = {**claim.at, **claim.better}, {**claim.at, **claim.than}
-    named = {*better, *than}
+    named = {"multiplier" if name == "epochs" else name for name in {*better, *than}}
     return [
         (one, other)
         for one in published()
@@ -147,8 +149,9 @@ SHARED = {"method", "distribution", "sparsity", "partitions", "strategy", "multi
 
 def _states(line: Published, fields: Mapping[str, Any]) -> bool:
     for name, value in fields.items():
-        wanted = value if isinstance(value, list) else [value]
-        if name in SHARED and getattr(line, name) not in wanted:
+        if name == "epochs" and f"{line.multiplier}x" not in alternatives(value):
+            return False
+        if name in SHARED and getattr(line, name) not in alternatives(value):
             return False
     return True
 

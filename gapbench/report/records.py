@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gapbench.experiments.grid import Entry
+from gapbench.experiments.select import in_epochs
 from gapbench.methods.method import methods, options_model
 
 COMPLETED = "completed"
@@ -56,10 +57,17 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def machine_epochs(trial: Mapping[str, Any]) -> float:
-    """Return a trial's machine-epochs; RigL's are its epochs as often as it multiplies them."""
-    multiplier = trial.get("multiplier")
-    return float(trial["epochs"] * (multiplier if is_given(multiplier) else 1))
+def alternatives(value: object) -> list[object]:
+    """Return the values that a setting of a claim or a baseline allows."""
+    return value if isinstance(value, list) else [value]
+
+
+def fits(settings: Record, name: str, wanted: object) -> bool:
+    """Say whether a setting is, or is one of, what a claim or a baseline wants."""
+    if name not in settings:
+        return False
+    values = (in_epochs(name, value, settings) for value in alternatives(wanted))
+    return text_of(settings[name]) in map(text_of, values)
 
 
 def text_of(value: object) -> str:

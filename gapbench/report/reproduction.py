@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gapbench.documents import is_plain, require_real
 from gapbench.errors import UserError, choose
 from gapbench.experiments.store import RunFolder, one_key
-from gapbench.experiments.trials import Trial
+from gapbench.experiments.trials import Trial, planned
 from gapbench.methods.method import methods, options_model
 from gapbench.report.collect import (
     RUNS,
@@ -221,28 +221,27 @@ def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
 def trial_of(row: Mapping[str, Any], path: Path) -> Trial:
     """Return the trial of a row of runs.csv.
 
-    The row names no versions: the key, a hash of all, says whether those of today are meant.
+    The row names no versions and no plan: the key, a hash of all, says whether those of today are
+    meant.
     """
     key, method, task = (str(row[name]) for name in ("key", "method", "task"))
     if method not in methods or task not in tasks:
         unknown = ("method", method, methods) if method not in methods else ("task", task, tasks)
         raise UserError(f"{path}: trial {key}: {choose(*unknown)}")
-    names = ("distribution", "first_layer", "sparsity", "epochs", "seed")
+    names = ("distribution", "first_layer", "sparsity", "seed")
     settings = {name: _setting(row.get(name)) for name in names}
     options = [name for name in options_model(method).model_fields if name in row]
     given = {name: value for name, value in _below(row, "task_options.") if is_given(value)}
     try:
-        trial = Trial.model_validate(
-            {
-                "task": task,
-                "task_version": tasks[task].version,
-                "task_options": given,
-                "recipe": dict(_below(row, "recipe.")),
-                "method": method,
-                "method_version": methods[method].version,
-                "options": {name: _setting(row[name]) for name in options},
-                **settings,
-            }
+        trial = planned(
+            int(row["epochs"]),
+            task=task,
+            task_version=tasks[task].version,
+            task_options=given,
+            recipe=dict(_below(row, "recipe.")),
+            method=method,
+            options={name: _setting(row[name]) for name in options},
+            **settings,
         )
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"])

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
-from gapbench.report.comparisons import Comparison, alternatives, of_claim, to_baseline
+from gapbench.report.comparisons import Comparison, of_claim, to_baseline
 from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes, tested
 from gapbench.report.published import Published
-from gapbench.report.records import NOTHING, text_of
+from gapbench.report.records import NOTHING, alternatives, text_of
 from gapbench.report.stats import Summary, Verdict
 
 NOT_RUN, DIVERGED = "not run", "diverged"

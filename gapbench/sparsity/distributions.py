@@ -101,6 +101,23 @@ def check_reachable(
             )
 
 
+@distribution("dense")
+def dense(shapes: Shapes, sparsity: float) -> dict[str, float]:
+    """Keep every weight of every layer: the distribution of dense training.
+
+    Args:
+        shapes: shape of every layer by name.
+        sparsity: 0.
+
+    Raises:
+        UserError: if the sparsity is not 0.
+    """
+    _check(sparsity)
+    if sparsity != 0:
+        raise UserError(f"sparsity: {sparsity} is not possible under dense: give 0")
+    return dict.fromkeys(shapes, 1.0)
+
+
 @distribution("uniform")
 def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
     """Give every layer the density 1 - sparsity.

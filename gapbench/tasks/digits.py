@@ -20,7 +20,7 @@ class Digits(InMemoryImages):
     """ResNet-8 of width 8 on 1152 images: 10 prunable layers."""
 
     recipe = Recipe(
-        epochs=8,
+        epochs=6,
         batch_size=64,
         lr=0.1,
         momentum=0.9,

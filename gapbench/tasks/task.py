@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from gapbench.identity import Neutral
 from gapbench.registry import Registry
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Recipe(BaseModel):
     bf16: bool = False
     channels_last: bool = False
     cpu_threads: int = Field(default=1, ge=1, le=1024)
-    ranks: int | None = Field(default=None, ge=1, le=65536)
-    portable: bool = False
+    ranks: Annotated[int | None, Neutral(None)] = Field(default=None, ge=1, le=65536)
+    portable: Annotated[bool, Neutral(False)] = False
 
     @field_validator("nesterov")
     @classmethod

@@ -11,6 +11,7 @@ from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
+from gapbench.methods.plan import Plan
 from gapbench.sparsity.cost import ForwardCost, forward_macs
 from gapbench.streams import stream_seed
 from gapbench.tasks.task import Recipe, Task
@@ -26,12 +27,10 @@ class Settings:
     """
 
     recipe: Recipe
-    method: str
-    options: Mapping[str, Any]
+    plan: Plan
     distribution: str
     first_layer: str
     sparsity: float
-    epochs: int
     seed: int
 
 
@@ -107,15 +106,13 @@ def build(task: Task, settings: Settings, device: torch.device) -> Training:
     sparsifier = Sparsifier(
         model,
         optimizer,
-        settings.method,
+        settings.plan,
         sparsity=settings.sparsity,
-        epochs=settings.epochs,
         steps_per_epoch=task.steps_per_epoch(recipe.batch_size, ranks.world),
-        distribution="uniform" if settings.distribution == "dense" else settings.distribution,
+        distribution=settings.distribution,
         layers=prunable_layers(task, model, settings.first_layer),
         seed=settings.seed,
         manual_phases=True,
-        **settings.options,
     )
     return Training(
         task=task,

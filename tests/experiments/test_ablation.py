@@ -192,7 +192,7 @@ def test_included_rows_come_first_and_take_the_scales_of_the_file_that_includes(
     written(tmp_path, inner, "rows/dense.yaml")
     outer = HEAD + "include: [../rows/dense.yaml]\n" + ROW % "partitions: 2"
     entries = expand(read(written(tmp_path, outer, "ablations/x.yaml")), "smoke")
-    assert [(e.trial.method, e.trial.epochs) for e in entries] == [("dense", 8), ("c_gap", 8)]
+    assert [(e.trial.method, e.trial.plan.epochs) for e in entries] == [("dense", 8), ("c_gap", 8)]
 
 
 def test_a_mistake_in_an_included_file_names_that_file(tmp_path):
@@ -209,18 +209,18 @@ def test_includes_go_one_level_deep(tmp_path):
 
 
 def test_an_include_may_pick_some_rows(tmp_path):
-    rows = "trials: [{method: rigl, sparsity: 0.9, multiplier: [1, 5, 12]}]\n"
+    rows = "trials: [{method: rigl, sparsity: 0.9, epochs: [1x, 5x, 12x]}]\n"
     written(tmp_path, HEAD + rows, "rigl.yaml")
-    outer = HEAD + "include: [{file: rigl.yaml, only: ['multiplier=1,12']}]\n"
+    outer = HEAD + "include: [{file: rigl.yaml, only: ['epochs=1x,12x']}]\n"
     entries = expand(read(written(tmp_path, outer)), "smoke")
-    assert [entry.trial.options["multiplier"] for entry in entries] == [1, 12]
+    assert [entry.name for entry in entries] == ["RigL", "RigL 12x"]
 
 
 def test_an_include_that_picks_by_an_unknown_setting_is_refused(tmp_path):
     written(tmp_path, HEAD + "trials: [{method: rigl, sparsity: 0.9}]\n", "rigl.yaml")
-    outer = HEAD + "include: [{file: rigl.yaml, only: [multiplyer=5]}]\n"
+    outer = HEAD + "include: [{file: rigl.yaml, only: [epoch=5]}]\n"
     error = error_of(tmp_path, outer)
-    assert "include: only: unknown setting 'multiplyer': did you mean 'multiplier'?" in error
+    assert "include: only: unknown setting 'epoch': did you mean 'epochs'?" in error
 
 
 def test_a_base_gives_scales_and_the_file_goes_before_it(tmp_path):
@@ -233,4 +233,4 @@ def test_a_base_gives_scales_and_the_file_goes_before_it(tmp_path):
     some = read(written(tmp_path, f"{head}scales: {{smoke: {{sparsity: 0.9}}}}\n{rows}"))
     assert list(some.scales) == ["smoke"]
     trial = expand(some, "smoke")[0].trial
-    assert (trial.sparsity, trial.epochs) == (0.9, 8)
+    assert (trial.sparsity, trial.plan.epochs) == (0.9, 8)

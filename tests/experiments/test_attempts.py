@@ -88,7 +88,7 @@ def test_branches_in_two_processes_give_the_same_bits_as_one_after_another(tmp_p
     assert_equal(serial, parallel)
     assert not parallel.rounds.exists()
     sent = read_json(parallel.exchange)["branches"]
-    plan = chosen.trial.plan()
+    plan = chosen.trial.plan
     assert len(sent) == sum(1 for segment in plan.segments if segment.branch is not None)
     layers = read_json(parallel.result)["density"]["layers"].values()
     assert sum(e["dense"] for e in sent) == 4 * sum(layer["numel"] for layer in layers)

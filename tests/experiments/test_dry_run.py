@@ -32,20 +32,20 @@ def one(outlooks, **wanted):
 
 def test_the_papers_budgets_come_out_of_the_plans(paper):
     epochs = {
-        (o.method, o.options.get("multiplier", 1)): (o.epochs, o.wall_epochs)
+        (o.method, o.epochs, o.wall_epochs)
         for o in paper
         if o.method not in ("prune_from_dense", "gradual")
     }
     assert epochs == {
-        ("dense", 1): (250, 250),
-        ("c_gap", 1): (990, 990),
-        ("p_gap", 1): (1110, 390),
-        ("rigl", 1): (100, 100),
-        ("rigl", 5): (500, 500),
-        ("rigl", 12): (1200, 1200),
-        ("static", 1): (100, 100),
-        ("set", 1): (100, 100),
-        ("ac_dc", 1): (100, 100),
+        ("dense", 250, 250),
+        ("c_gap", 990, 990),
+        ("p_gap", 1110, 390),
+        ("rigl", 100, 100),
+        ("rigl", 500, 500),
+        ("rigl", 1200, 1200),
+        ("static", 100, 100),
+        ("set", 100, 100),
+        ("ac_dc", 100, 100),
     }
 
 
@@ -53,31 +53,31 @@ def test_c_gap_is_28_steps_of_30_and_a_fine_tune_of_150():
     entries = expand(
         read(ROOT / "ablations/main.yaml"), "paper", only=["image", "c_gap"], seeds=(0,)
     )
-    phases = [segment.phase.epochs for segment in entries[0].trial.plan().segments]
+    phases = [segment.phase.epochs for segment in entries[0].trial.plan.segments]
     assert phases == [30] * 28 + [150]
 
 
 @pytest.mark.parametrize(
-    ("method", "distribution", "sparsity", "multiplier", "train", "inference"),
+    ("method", "distribution", "sparsity", "epochs", "train", "inference"),
     [
         # reference-values.md, "cost, as a fraction of dense"; published factors agree to 0.01
-        ("rigl", "erk", 0.8, 1, 0.4165, 0.4138),
-        ("rigl", "erk", 0.9, 1, 0.2454, 0.2418),
-        ("rigl", "erk", 0.8, 5, 2.083, 0.4138),
-        ("rigl", "erk", 0.9, 5, 1.227, 0.2418),
-        ("rigl", "uniform", 0.8, 1, 0.23, 0.2241),
-        ("rigl", "uniform", 0.9, 1, 0.13, 0.1272),
+        ("rigl", "erk", 0.8, 100, 0.4165, 0.4138),
+        ("rigl", "erk", 0.9, 100, 0.2454, 0.2418),
+        ("rigl", "erk", 0.8, 500, 2.083, 0.4138),
+        ("rigl", "erk", 0.9, 500, 1.227, 0.2418),
+        ("rigl", "uniform", 0.8, 100, 0.23, 0.2241),
+        ("rigl", "uniform", 0.9, 100, 0.13, 0.1272),
     ],
 )
 def test_rigl_costs_what_its_paper_says(
-    paper, method, distribution, sparsity, multiplier, train, inference
+    paper, method, distribution, sparsity, epochs, train, inference
 ):
     found = one(
         paper,
         method=method,
         distribution=distribution,
         sparsity=sparsity,
-        multiplier=multiplier,
+        epochs=epochs,
     )
     assert found.train_flops_ratio == pytest.approx(train, abs=0.01)
     assert found.inference_flops_ratio == pytest.approx(inference, abs=0.005)
@@ -106,7 +106,7 @@ def test_both_densities_are_given(paper):
     kept = uniform.prunable_density * uniform.prunable_parameters
     dense = uniform.parameters - uniform.prunable_parameters
     assert uniform.model_density == pytest.approx((dense + kept) / uniform.parameters)
-    erk = one(paper, method="rigl", distribution="erk", sparsity=0.8, multiplier=1)
+    erk = one(paper, method="rigl", distribution="erk", sparsity=0.8, epochs=100)
     assert round(erk.prunable_density * erk.prunable_parameters) == 5_100_630
 
 

@@ -82,7 +82,7 @@ def test_set_leaves_dense_training_and_other_methods_options_alone(tmp_path):
     ("words", "expected"),
     [
         ("partions=3", "--set: unknown key 'partions': did you mean 'partitions'? valid: "),
-        ("multiplier=3", "--set: unknown key 'multiplier'"),
+        ("multiple=3", "--set: unknown key 'multiple'"),
         ("recipe.lrr=3", "--set: unknown key 'recipe.lrr': did you mean 'recipe.lr'?"),
         ("sparsity=1.2", "--set: sparsity: 1.2 is not possible: give a number in [0, 1)"),
         ("epochs=true", "--set: epochs: True is not possible: give a whole number"),
@@ -130,7 +130,7 @@ def test_epochs_are_the_tasks_own_where_nobody_gives_them(tmp_path):
         "name: x\nquestion: q\nscales: {smoke: {task: digits}}\ntrials: [{method: dense}]"
     )
     trial = expand(read(file), "smoke")[0].trial
-    assert trial.epochs == trial.recipe.epochs
+    assert trial.plan.epochs == trial.recipe.epochs
     assert trial.seed == 0
 
 
@@ -141,7 +141,7 @@ def test_an_option_that_takes_lists_is_one_value(tmp_path):
     )
     found = grid(tmp_path, row)
     assert values(found, "patterns") == [((("layer1*", "layer2*"), ("layer3*", "fc*")),)]
-    groups = {segment.phase.grow for segment in found[0].trial.plan().segments[:4]}
+    groups = {segment.phase.grow for segment in found[0].trial.plan.segments[:4]}
     assert len(groups) == 2
 
 
@@ -167,7 +167,7 @@ def test_the_tasks_own_partitions_stand_in_the_trial(tmp_path):
 def test_only_picks_by_method_name_or_setting(tmp_path, pattern, expected):
     rows = (
         "{method: static}",
-        "{method: rigl, multiplier: 5, sparsity: 0.5}",
+        "{method: rigl, epochs: 5x, sparsity: 0.5}",
         "{method: c_gap, partitions: 4}",
     )
     assert {e.trial.method for e in grid(tmp_path, *rows, only=[pattern])} == expected
@@ -201,7 +201,7 @@ def test_seeds_of_the_command_replace_those_of_the_file(tmp_path):
 def test_labels_tell_all_trials_apart(tmp_path):
     rows = (
         "{method: c_gap, partitions: [1, 2], restart: [true, false], sparsity: [0.5, 0.9]}",
-        "{method: rigl, multiplier: [1, 5], task: [digits, fashion_mnist]}",
+        "{method: rigl, epochs: [1x, 5x], task: [digits, fashion_mnist]}",
         "{method: dense, label: Reference}",
     )
     labels = [entry.label for entry in grid(tmp_path, *rows)]
@@ -214,7 +214,7 @@ def test_labels_tell_all_trials_apart(tmp_path):
 def test_equal_flops_are_resolved_to_the_nearest_epochs(tmp_path):
     for method in ("dense", "static", "rigl", "prune_from_dense", "gradual"):
         row = f"{{method: {method}, task: fashion_mnist, seeds: 1, %s}}"
-        epochs = grid(tmp_path, row % "train_flops: 0.5")[0].trial.epochs
+        epochs = grid(tmp_path, row % "train_flops: 0.5")[0].trial.plan.epochs
         around = grid(tmp_path, row % f"epochs: [{epochs - 1}, {epochs}, {epochs + 1}]")
         before, here, after = (o.train_flops_ratio - 0.5 for o in dry_run(around))
         assert before < 0 < after

@@ -121,7 +121,7 @@ def test_a_dry_run_of_a_file_with_mistakes_ends_well(place, capsys):
         ("epochs: 100001", "give 100000 or less"),
         ("sparsity: " + str([n / 20000 for n in range(10001)]), "10,001 combinations"),
         ("recipe: {nesterov: true, momentum: 0.0}", "needs a momentum above 0"),
-        ("multiplier: 1000001", "give at most 1,000,000"),
+        ("every: 1000001", "give at most 1,000,000"),
         ('label: "a\\rb"', "cannot be printed"),
         ('label: "a\\nb"', "give one line"),
         ("label: " + "x" * 201, "give at most 200 characters"),

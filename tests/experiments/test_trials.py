@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from pydantic import ValidationError
 
 from gapbench.errors import UserError
-from gapbench.experiments.trials import Trial
+from gapbench.experiments.trials import Trial, planned
+from gapbench.methods.plan import DropGrow, Gradual, Parallel, Phase, Plan
 from gapbench.tasks.task import Recipe
 
 WHOLE = {
@@ -16,38 +18,61 @@ WHOLE = {
     "task_version": 1,
     "task_options": {},
     "recipe": Recipe(epochs=8, batch_size=64, lr=0.1),
-    "method": "rigl",
-    "method_version": 1,
-    "options": {"every": 100, "alpha": 0.3, "until": 0.75, "multiplier": 1},
+    "plan": Plan((Phase(8, update=DropGrow("gradient")),), "random"),
     "distribution": "uniform",
     "first_layer": "dense",
     "sparsity": 0.9,
-    "epochs": 8,
     "seed": 0,
+    "engine": 1,
+    "method": "rigl",
+    "options": {"every": 100, "alpha": 0.3, "until": 0.75},
+    "budget": "8",
 }
+PLANLESS = {name: value for name, value in WHOLE.items() if name != "plan"}
 CHANGES = {
-    "task": "fashion_mnist",
+    "task": "wmt14_en_de",
     "task_version": 2,
-    "task_options": {"size": 14},
     "recipe": Recipe(epochs=8, batch_size=64, lr=0.2),
-    "method": "set",
-    "method_version": 2,
-    "options": {"every": 10, "alpha": 0.3, "until": 0.75, "multiplier": 1},
+    "plan": Plan((Phase(9, update=DropGrow("gradient")),), "random"),
     "distribution": "erk",
     "first_layer": "sparse",
     "sparsity": 0.8,
-    "epochs": 9,
     "seed": 1,
+    "engine": 2,
 }
+SPELLINGS = {"method": "set", "options": {"every": 10}, "budget": "1x"}
 
 
 def test_equal_configurations_have_equal_keys():
     assert Trial(**WHOLE).key == Trial(**dict(reversed(WHOLE.items()))).key
 
 
-@pytest.mark.parametrize("field", Trial.model_fields)
-def test_every_field_changes_the_key(field):
-    assert Trial(**{**WHOLE, field: CHANGES[field]}).key != Trial(**WHOLE).key
+def test_the_key_depends_on_what_numbers_depend_on_and_on_nothing_else():
+    assert {*CHANGES, *SPELLINGS, "task_options"} == set(Trial.model_fields)
+    key = Trial(**WHOLE).key
+    assert all(Trial(**{**WHOLE, name: value}).key != key for name, value in CHANGES.items())
+    assert all(Trial(**{**WHOLE, name: value}).key == key for name, value in SPELLINGS.items())
+    sized = [{**WHOLE, "task": "fashion_mnist", "task_options": {"size": n}} for n in (14, 28)]
+    assert len({Trial(**whole).key for whole in sized}) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 9}, {"grow": frozenset({"fc.weight"})}, {"restart": False}, {"lr": "constant"},
+        {"update": None}, {"update": DropGrow("random")}, {"update": Gradual()},
+        {"update": DropGrow("gradient", every=99)}, {"update": DropGrow("gradient", until=0.5)},
+        {"update": DropGrow("gradient", alpha=0.2)},
+        {"update": DropGrow("gradient", replaces_step=False)},
+    ],
+)  # fmt: skip
+def test_every_part_of_the_plan_changes_the_key(change):
+    (phase,) = WHOLE["plan"].parts
+    plan = Plan((replace(phase, **change),), "random")
+    assert Trial(**{**WHOLE, "plan": plan}).key != Trial(**WHOLE).key
+    dense = Trial(**{**WHOLE, "plan": Plan((phase,), "dense")})
+    parallel = Trial(**{**WHOLE, "plan": Plan((Parallel((phase,)),), "random")})
+    assert len({dense.key, parallel.key, Trial(**WHOLE).key}) == 3
 
 
 @pytest.mark.parametrize("field", [f for f in Recipe.model_fields if f != "lr"])
@@ -85,7 +110,7 @@ def test_the_key_is_the_same_in_every_process():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("sparsity", 1.0), ("sparsity", True), ("epochs", 0), ("epochs", 1.5), ("seed", -1)],
+    [("sparsity", 1.0), ("sparsity", True), ("plan", {}), ("engine", 1.5), ("seed", -1)],
 )
 def test_a_trial_that_is_not_possible_cannot_be_made(field, value):
     with pytest.raises(ValidationError, match=field):
@@ -94,12 +119,12 @@ def test_a_trial_that_is_not_possible_cannot_be_made(field, value):
 
 def test_a_trial_survives_its_file(tmp_path):
     options = {"partitions": 1, "patterns": (("conv*", "fc*"),), "step_epochs": None}
-    trial = Trial(**{**WHOLE, "method": "c_gap", "options": options})
+    trial = planned(8, **{**PLANLESS, "method": "c_gap", "options": options})
     file = tmp_path / "trial.json"
     file.write_text(json.dumps(trial.document()))
     again = Trial.read(file)
     assert again.key == trial.key
-    assert again.recipe == trial.recipe
+    assert (again.recipe, again.plan, again.budget) == (trial.recipe, trial.plan, trial.budget)
 
 
 def test_a_file_whose_content_was_changed_is_refused(tmp_path):
@@ -117,12 +142,27 @@ def test_a_damaged_file_is_refused_in_one_line(tmp_path, text):
         Trial.read(file)
 
 
-def test_a_multiplied_run_says_so_in_its_name():
-    assert Trial(**WHOLE).name == "RigL"
-    options = {**WHOLE["options"], "multiplier": 5}
-    trial = Trial(**{**WHOLE, "options": options})
-    assert trial.label == "RigL 5x uniform 0.9 seed 0"
-    assert trial.plan().epochs == 5 * trial.epochs
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [("", "RigL"), ("8", "RigL"), ("1x", "RigL"), ("1.0x", "RigL"), ("5x", "RigL 5x")],
+)
+def test_a_multiple_of_the_tasks_epochs_is_in_the_name(budget, name):
+    trial = Trial(**{**WHOLE, "budget": budget})
+    assert trial.label == f"{name} uniform 0.9 seed 0"
+
+
+@pytest.mark.parametrize(("field", "word"), [("engine", "engine"), ("task_version", "digits")])
+def test_a_trial_of_another_version_is_not_trained(field, word):
+    Trial(**WHOLE).require_versions()
+    with pytest.raises(UserError, match=f"version 9 of {word}, which is at 1 here"):
+        Trial(**{**WHOLE, field: 9}).require_versions()
+
+
+def test_a_trial_of_the_first_schema_is_told_how_it_is_renewed(tmp_path):
+    file = tmp_path / "trial.json"
+    file.write_text('{"key": "x", "schema": 1, "task": "digits"}')
+    with pytest.raises(UserError, match="has schema 1, not 2: `gapbench runs migrate` renews it"):
+        Trial.read(file)
 
 
 def test_a_dense_input_layer_is_no_layer_of_the_trial():

@@ -11,13 +11,9 @@ from gapbench.methods.plan import Layer
 LAYERS = tuple(Layer(f"{number}.weight", (10, 10)) for number in range(8))
 
 
-def described(method, epochs, **options):
-    return plan(method, LAYERS, epochs, **options).describe()
-
-
 def test_p_gap_is_cut_at_its_rounds():
-    described_plan = described("p_gap", 14, partitions=3, rounds=2, step_epochs=2)
-    assert legs(described_plan, 1) == (
+    rounds = plan("p_gap", LAYERS, 14, partitions=3, rounds=2, step_epochs=2)
+    assert legs(rounds, 1) == (
         Train(0, apart=True),
         Branches(0, 3),
         Train(6, apart=True),
@@ -31,21 +27,21 @@ def test_p_gap_is_cut_at_its_rounds():
     [(1, [None]), (2, [6, None]), (3, [4, 8, None]), (99, [2, 4, 6, 8, None])],
 )
 def test_c_gap_is_cut_where_its_steps_end(pieces, untils):
-    steps = described("c_gap", 12, partitions=2, steps=4, step_epochs=2)
+    steps = plan("c_gap", LAYERS, 12, partitions=2, steps=4, step_epochs=2)
     assert legs(steps, pieces) == tuple(Train(until) for until in untils)
 
 
 def test_a_run_of_one_phase_is_left_in_one_piece():
-    assert legs(described("dense", 10), 4) == (Train(None),)
+    assert legs(plan("dense", LAYERS, 10), 4) == (Train(None),)
 
 
 def test_what_is_done_is_not_submitted_again():
-    rounds = described("p_gap", 14, partitions=3, rounds=2, step_epochs=2)
+    rounds = plan("p_gap", LAYERS, 14, partitions=3, rounds=2, step_epochs=2)
     assert legs(rounds, 1, done=6) == (
         Train(6, apart=True),
         Branches(1, 3),
         Train(None, apart=True),
     )
     assert legs(rounds, 1, done=12.5) == (Train(None, apart=True),)
-    steps = described("c_gap", 12, partitions=2, steps=4, step_epochs=2)
+    steps = plan("c_gap", LAYERS, 12, partitions=2, steps=4, step_epochs=2)
     assert legs(steps, 3, done=5.5) == (Train(8), Train(None))

@@ -8,8 +8,8 @@ from typing import Any
 
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.schema import AblationSpec
-from gapbench.experiments.trials import Trial
-from gapbench.methods.method import methods, options_model
+from gapbench.experiments.trials import Trial, planned
+from gapbench.methods.method import options_model
 from gapbench.tasks.task import Recipe
 from gapbench.training.history import History
 
@@ -21,19 +21,22 @@ def trial_of(method: str = "c_gap", seed: int = 0, **changes: Any) -> Trial:
     settings: dict[str, Any] = {
         "task": "fashion_mnist",
         "task_version": 1,
-        "task_options": {"size": 14},
+        "task_options": {"size": 14}
+        if changes.get("task", "fashion_mnist") == "fashion_mnist"
+        else {},
         "recipe": Recipe(epochs=60, batch_size=128, lr=0.1),
         "method": method,
-        "method_version": methods[method].version,
         "distribution": "dense" if method == "dense" else "uniform",
         "first_layer": "sparse",
         "sparsity": 0.0 if method == "dense" else 0.9,
-        "epochs": 60,
         "seed": seed,
     }
+    times = changes.pop("times", 1)
+    epochs = times * changes.pop("epochs", 60)
+    settings["budget"] = f"{times}x" if times > 1 else str(epochs)
     fields = {name: changes.pop(name) for name in list(changes) if name in settings}
     options = options_model(method)(**changes).model_dump()
-    return Trial(**{**settings, **fields}, options=options)
+    return planned(epochs, **{**settings, **fields}, options=options)
 
 
 def entry_of(trial: Trial, name: str | None = None) -> Entry:
@@ -67,8 +70,8 @@ def result_of(trial: Trial, value: float) -> dict[str, Any]:
         "cost": {"train_flops": 3e12, "train_flops_ratio": 0.375, "inference_flops": 1e6,
                  "inference_flops_ratio": 0.125, "peak_density": 0.4, "mean_density": 0.325},
         "exploration": {"coverage": 0.995, "coverage_layers": dict.fromkeys(LAYERS, 0.995)},
-        "epochs": trial.epochs,
-        "wall_epochs": trial.epochs,
+        "epochs": trial.plan.epochs,
+        "wall_epochs": trial.plan.epochs,
         "seconds": 130.5,
         "attempts": 1,
         "command": None,

@@ -41,14 +41,14 @@ def pairs(found: Results, **claim: object) -> list[tuple[str, str]]:
 
 
 def test_rows_of_other_methods_need_not_share_their_epochs(tmp_path: Path) -> None:
-    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {"epochs": 12, "multiplier": 5}, []))
+    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {"epochs": 12, "times": 5}, []))
     claim = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
     assert pairs(found, **claim) == [("c_gap", "rigl")]
     assert pairs(found, **claim, equal="epochs") == [("c_gap", "rigl")]  # 60 = 12 x 5
 
 
 def test_at_equal_epochs_only_rows_of_equal_epochs_are_compared(tmp_path: Path) -> None:
-    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {}, []), ("rigl", {"multiplier": 5}, []))
+    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {}, []), ("rigl", {"times": 5}, []))
     claim = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}, "equal": "epochs"}
     (compared,) = answer(found, **claim).comparisons
     assert compared.reference.name == "RigL"
@@ -158,7 +158,7 @@ def test_a_question_about_any_row_is_open_until_all_have_run(tmp_path: Path) -> 
 
 
 def test_unlike_epochs_stand_beside_the_difference(tmp_path: Path) -> None:
-    found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {"multiplier": 5}, [70.0]))
+    found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {"times": 5}, [70.0]))
     words = answer(found, better={"method": "c_gap"}, than={"method": "rigl"}).differences
     assert words.startswith("C-GaP against RigL 5x (60 against 300 machine-epochs): +10.00")
 
@@ -217,15 +217,15 @@ def test_a_difference_is_told_with_its_interval_and_what_could_have_been_seen(
     tmp_path: Path,
 ) -> None:
     """1.0, 1.3 and 1.1 points: 1.133 ± 4.303 x 0.1528 / sqrt(3)."""
-    long = {"epochs": 12, "multiplier": 5}
+    long = {"epochs": 12, "times": 5}
     found = results(tmp_path, ("c_gap", {}, [90.0, 90.5, 91.0]), ("rigl", long, [89.0, 89.2, 89.9]))
     asked = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
-    told = "C-GaP, 60 epochs against RigL 5x, 12 epochs: +1.13 ± 0.38 points (n = 3, "
+    told = "C-GaP against RigL 5x: +1.13 ± 0.38 points (n = 3, "
     assert answer(found, **asked).differences == f"{told}detectable 0.50)"
     assert answer(found, **asked, margin=0.5).differences == f"{told}margin 0.5)"
     assert answer(found, **asked).verdict == "supported"
     asked = {"better": asked["than"], "than": asked["better"]}
     assert answer(found, **asked).differences.startswith(
-        "RigL 5x, 12 epochs against C-GaP, 60 epochs: -1.13 ± 0.38 points"
+        "RigL 5x against C-GaP: -1.13 ± 0.38 points"
     )
     assert answer(found, **asked).verdict == "contradicted"

@@ -13,10 +13,13 @@ from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.comparisons import of_claim, to_baseline
+from gapbench.tasks.task import Recipe
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 FOUR = [88.5, 88.1, 87.8]
 ONE = [87.9, 87.9, 87.1]
+
+RECIPE = Recipe(epochs=100, batch_size=256, lr=0.1)
 
 
 def results(tmp_path: Path, entries: list[Entry], spec: AblationSpec) -> list[Results]:
@@ -120,11 +123,11 @@ def test_with_several_baseline_rows_the_one_with_equal_fields_is_taken(tmp_path:
 
 
 def test_epochs_of_a_baseline_are_machine_epochs(tmp_path: Path) -> None:
-    trials = [trial_of(epochs=60), trial_of(epochs=300), trial_of("rigl", multiplier=5)]
+    trials = [trial_of(epochs=60), trial_of(epochs=300), trial_of("rigl", times=5)]
     spec = spec_of(rows=["label", "epochs"], baseline={"method": "c_gap"})
     (found,) = results(tmp_path, [entry_of(trial) for trial in trials], spec)
     pairs = [(c.row.name, c.reference.name) for c in to_baseline(found, spec.report.baseline)]
-    assert pairs == [("RigL 5x, 60 epochs", "C-GaP, 300 epochs")]
+    assert pairs == [("RigL 5x, 300 epochs", "C-GaP, 300 epochs")]
 
 
 def test_dense_rows_are_repeated_in_every_sparsity_column_and_can_be_the_baseline(
@@ -188,8 +191,7 @@ def test_a_variant_that_no_paper_ran_has_no_published_value(tmp_path: Path) -> N
 
 def test_on_the_papers_own_task_epochs_must_be_those_of_the_paper(tmp_path: Path) -> None:
     trials = [
-        trial_of("rigl", task="imagenet", task_options={}, epochs=100, multiplier=m)
-        for m in (1, 5, 12)
+        trial_of("rigl", task="imagenet", recipe=RECIPE, epochs=100, times=m) for m in (1, 5, 12)
     ]
     trials.append(trial_of("c_gap", task="imagenet", task_options={}, epochs=990))
     trials.append(trial_of("dense", task="imagenet", task_options={}, epochs=90))
@@ -199,7 +201,7 @@ def test_on_the_papers_own_task_epochs_must_be_those_of_the_paper(tmp_path: Path
 
 
 def test_a_published_value_goes_with_every_recipe_of_its_row(tmp_path: Path) -> None:
-    given = {"task": "imagenet", "task_options": {}, "epochs": 100}
+    given = {"task": "imagenet", "recipe": RECIPE, "epochs": 100}
     usual = trial_of("rigl", **given)
     own = usual.model_copy(update={"recipe": usual.recipe.model_copy(update={"lr": 1.6})})
     entries = [entry_of(usual), entry_of(own)]

@@ -115,7 +115,7 @@ def test_a_trial_on_two_nodes_with_two_ranks_each(cluster, tmp_path):
     profile.write_text("nodes: 2\ntasks_per_node: 2\n")
     (job,) = work(
         tmp_path,
-        ["rigl", "distribution=erk", "multiplier=1"],
+        ["rigl", "distribution=erk", "epochs=1x"],
         ["epochs=6", "every=5", "recipe.ranks=4"],
     )
     started = launch("slurm", [job], None, profile=profile)

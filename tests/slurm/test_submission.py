@@ -74,7 +74,7 @@ def test_an_ablation_on_slurm_gives_the_bits_of_this_process(cluster, tmp_path, 
         assert folder.completed()
         assert read_json(folder.status)["slurm_job"] == only_job(folder)
         there = RunFolder(tmp_path / "here" / "runs" / folder.path.name)
-        there.prepare(read_json(folder.trial), read_json(folder.plan))
+        there.prepare(read_json(folder.trial))
         assert Attempt(Job(there.path, "partitions", "", Resources()))() == "completed"
         assert_equal(folder, there)
     assert run(tmp_path, "--only", "partitions=1,2", "--seeds", "1") == 0

@@ -63,7 +63,7 @@ def test_reference_rigl_erk_training_1x_and_5x(resnet50, sparsity, once, five_ti
     [(0.8, 1, 0.42), (0.9, 1, 0.25), (0.8, 5, 2.09), (0.9, 5, 1.23)],
 )
 def test_reference_rigl_training_planned_step_by_step(resnet50, sparsity, multiplier, published):
-    rigl = plan("rigl", resnet50.layers, 100, multiplier=multiplier)
+    rigl = plan("rigl", resnet50.layers, 100 * multiplier)
     cost = plan_cost(rigl, resnet50.layers, erk_of(resnet50, sparsity), resnet50.cost, 320)
     assert cost.dense_epochs / 100 == pytest.approx(published, abs=0.01 * multiplier)
 

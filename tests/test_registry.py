@@ -14,12 +14,13 @@ from gapbench.registry import Registry
 
 PLUGIN = """
 from gapbench.methods.method import method
-from gapbench.methods.plan import Phase, Plan
+from gapbench.methods.plan import DropGrow, Phase, Plan
 
 
 @method("mine", label="Mine")
 def mine(layers, epochs, rng, *, share: float = 0.5):
-    return Plan((Phase(epochs, label="sparse"),), initial="random")
+    update = DropGrow("random", alpha=share)
+    return Plan((Phase(epochs, update=update, label="sparse"),), initial="random")
 """
 
 

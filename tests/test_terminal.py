@@ -44,7 +44,7 @@ def test_no_command_passes_on_what_others_have_written(tmp_path, capsys, text):
               "metric": {f"val/{text}": 1.0}, "epochs": 2, "epoch": 1.0}  # fmt: skip
     write_json(folder.status, status)
     other = RunFolder(tmp_path / "runs" / f"{folder.path.name[:4]}{text.replace(chr(0), '')}x")
-    other.prepare({"task": text, "method": f"{text}m", "options": {text: text}}, {"a": text})
+    other.prepare({"task": text, "method": f"{text}m", "options": {text: text}})
     for words in (["status"], ["show", folder.path.name], ["show", folder.path.name[:4]],
                   ["logs", folder.path.name], ["cancel"], ["report", RUN[1]]):  # fmt: skip
         main([*words, "--results", str(tmp_path)])

@@ -22,7 +22,7 @@ HOST = socket.gethostname()
 @pytest.fixture
 def folder(tmp_path):
     made = RunFolder(tmp_path / "0123456789abcdef")
-    made.prepare({"key": "0123456789abcdef"}, {"segments": []})
+    made.prepare({"key": "0123456789abcdef"})
     return made
 
 
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        RunFolder(blocked / "runs" / "a").prepare({}, {})
+        RunFolder(blocked / "runs" / "a").prepare({})
 
 
 def test_forgetting_deletes_everything_unless_somebody_is_running_it(folder):
@@ -201,7 +201,7 @@ def test_a_damaged_heartbeat_counts_as_absent(folder, damage):
 def test_what_was_to_be_forgotten_comes_back_if_nothing_could_take_its_place(folder):
     before = snapshot(folder)
     with pytest.raises(UserError, match="refused"), folder.forgotten():
-        folder.prepare({"key": "new"}, {})
+        folder.prepare({"key": "new"})
         raise UserError("refused")
     assert snapshot(folder) == before
     assert [path.name for path in folder.path.parent.iterdir()] == [folder.path.name]

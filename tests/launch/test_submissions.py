@@ -34,7 +34,7 @@ class Answers:
 def folders(tmp_path):
     made = [RunFolder(tmp_path / "runs" / f"{number:016x}") for number in range(3)]
     for folder in made:
-        folder.prepare({"key": folder.path.name}, {})
+        folder.prepare({"key": folder.path.name})
     return made
 
 
@@ -181,7 +181,7 @@ def test_a_completed_trial_is_completed_whatever_slurm_says(folders, submitted):
 @pytest.mark.parametrize("text", ['{"submission": 3}', "[]", '{"submission": "x"}', "{"])
 def test_a_damaged_claim_is_none(tmp_path, text):
     folder = RunFolder(tmp_path / "runs" / "0123456789abcdef")
-    folder.prepare({}, {})
+    folder.prepare({})
     folder.submitted.write_text(text)
     (seen,) = look([folder], Queue())
     assert seen.job is None

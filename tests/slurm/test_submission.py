@@ -48,7 +48,7 @@ def empty_jobs(results, count):
     made = []
     for number in range(count):
         folder = RunFolder(results / "runs" / f"{number:016x}")
-        folder.prepare({"key": folder.path.name}, {})
+        folder.prepare({"key": folder.path.name})
         made.append(Job(folder.path, "many", f"trial {number}", Resources(memory_gb=0.1)))
     return made
 

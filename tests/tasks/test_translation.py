@@ -7,7 +7,9 @@ import torch
 
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
+from gapbench.methods.method import plan
 from gapbench.sparsity.cost import forward_macs
+from gapbench.sparsity.layers import layers_of
 from gapbench.tasks.docs_en_de import DocsEnDe
 from gapbench.tasks.wmt14_en_de import Wmt14EnDe
 from gapbench.training.setup import Settings, build
@@ -227,7 +229,9 @@ def test_a_dictionary_that_does_not_fit_the_model_is_told():
 
 
 def test_a_checkpoint_is_not_continued_with_other_data(docs):
-    settings = Settings(docs.recipe, "dense", {}, "dense", "sparse", 0.0, 2, 0)
+    model = docs.build_model()
+    dense = plan("dense", layers_of(model, docs.prunable(model)), 2)
+    settings = Settings(docs.recipe, dense, "dense", "sparse", 0.0, 0)
     training = build(docs, settings, torch.device("cpu"))
     state = training.state_dict()
     training.load_state_dict(state)

@@ -76,7 +76,7 @@ def test_each_step_grows_consecutive_blocks_of_equal_number(trials, partitions):
 def test_an_interrupted_trial_goes_on_to_the_same_bits(trials, tmp_path):
     whole = trials[3]
     folder = RunFolder(tmp_path / "runs" / whole.path.name)
-    folder.prepare(json.loads(whole.trial.read_text()), json.loads(whole.plan.read_text()))
+    folder.prepare(json.loads(whole.trial.read_text()))
     asked = itertools.count()
     state = run_attempt(folder.path, "tests", Execution(), stop=lambda: next(asked) > 10)
     assert state == "interrupted"

@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from gapbench.methods.method import plan
+from gapbench.sparsity.layers import layers_of
 from gapbench.tasks.digits import Digits
 from gapbench.training.loop import train_step
 from gapbench.training.setup import Settings, build
@@ -57,14 +59,13 @@ def trained(method: str, **options):
     task = Digits()
     task.load(torch.device("cpu"))
     recipe = Digits.recipe.model_copy(update={**PLAIN, **options})
+    model = task.build_model()
     settings = Settings(
         recipe=recipe,
-        method=method,
-        options={},
+        plan=plan(method, layers_of(model, task.prunable(model)), recipe.epochs, seed=SEED),
         distribution="dense" if method == "dense" else "uniform",
         first_layer="sparse",
         sparsity=0.0 if method == "dense" else 0.8,
-        epochs=recipe.epochs,
         seed=SEED,
     )
     training = build(task, settings, torch.device("cpu"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gapbench.methods.method import plan
+from gapbench.sparsity.layers import layers_of
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.images.memory import Labelled
 from gapbench.training.loop import evaluate, finish, train
@@ -42,14 +44,14 @@ class OneClassASplit(Digits):
 def training():
     task = OneClassASplit()
     task.load(torch.device("cpu"))
+    model = task.build_model()
+    layers = layers_of(model, task.prunable(model))
     settings = Settings(
         recipe=Digits.recipe,
-        method="c_gap",
-        options={"partitions": 2, "steps": 2, "step_epochs": 1},
+        plan=plan("c_gap", layers, 4, partitions=2, steps=2, step_epochs=1),
         distribution="uniform",
         first_layer="sparse",
         sparsity=0.5,
-        epochs=4,
         seed=0,
     )
     return build(task, settings, torch.device("cpu"))

@@ -283,11 +283,12 @@ def _from_mirrors(dataset: DataSet, folder: Path) -> Path:
     """Download the files from the first mirror that answers."""
     known = getattr(load_torchvision("torchvision.datasets"), dataset.torchvision)
     failures = []
+    opener = urllib.request.build_opener()  # with the proxies that are set now: urlopen keeps its own
     for mirror in known.mirrors:
         try:
             for file in dataset.files.values():
                 name = f"{file.name}.gz"
-                with urllib.request.urlopen(mirror + name, timeout=TIMEOUT) as answer:
+                with opener.open(mirror + name, timeout=TIMEOUT) as answer:
                     (folder / name).write_bytes(answer.read())
             return folder
         except OSError as error:

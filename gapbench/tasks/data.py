@@ -283,7 +283,7 @@ def _from_mirrors(dataset: DataSet, folder: Path) -> Path:
     """Download the files from the first mirror that answers."""
     known = getattr(load_torchvision("torchvision.datasets"), dataset.torchvision)
     failures = []
-    opener = urllib.request.build_opener()  # with the proxies that are set now: urlopen keeps its own
+    opener = urllib.request.build_opener()  # `urlopen` would keep the proxies of its first call
     for mirror in known.mirrors:
         try:
             for file in dataset.files.values():

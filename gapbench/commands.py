@@ -21,12 +21,13 @@ from gapbench.options import (
     SeedsOption,
     SetOption,
 )
-from gapbench.selection import expanded, is_selection, tell_left_out
+from gapbench.selection import expanded, tell_left_out
 from gapbench.status import find, require_folder
 
 if TYPE_CHECKING:
     from gapbench.experiments.ablation import Ablation
-    from gapbench.report.build import ReportResult
+    from gapbench.experiments.grid import Entry
+    from gapbench.experiments.schema import Scale
     from gapbench.report.collect import Scan
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
@@ -34,7 +35,7 @@ KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (report, claims, export, prepare, doctor, schema):
+    for command in (report, publish, claims, export, prepare, doctor, schema):
         app.command()(command)
     app.command("list")(list_names)
     folders = typer.Typer(help="What is done to run folders.", no_args_is_help=True)
@@ -54,86 +55,106 @@ def report(
     results: ResultsOption = RESULTS,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Write nothing; compare the tables with their runs.csv."),
+        typer.Option("--check", help="Write nothing; compare what is published with its trials."),
     ] = False,
 ) -> int:
-    """Make tables, figures and a page from the run folders that are there; nothing is trained."""
-    from gapbench.report.answers import write_answers
-    from gapbench.report.build import completed
-    from gapbench.report.collect import scan
+    """Make tables, figures and a page of what has run here or is published; nothing is trained."""
+    from gapbench.report.build import REPORTS, completed
+    from gapbench.report.build import report as build
     from gapbench.report.page import PAGE, write_page
 
-    given = files or sorted(Path("ablations").glob("*.yaml"))
-    if not given:
-        raise UserError("ablations/*.yaml: there is no ablation here: name the file of one")
+    given = files or shipped()
     if check:
         if set_ or only or seeds is not None:
             raise UserError("--check: compares whole reports: leave --set, --only and --seeds out")
         return _check(given, scale, results, every=bool(files))
-    ablations = _ablations(given)
+    _ablations(given)
     if results != RESULTS:
         require_folder(results)
-    console, found = terminal.console(), scan(results)
-    if found.damaged:
-        first = found.damaged[0]
-        told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"
-        print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
+    console, found = terminal.console(), _scan(results)
     made = []
-    for file in given:
-        try:
-            one = _report_one(file, (scale, set_ or (), only or (), seeds), results, found)
-        except NotInstalled as error:
-            print(f"{file} is left out: {error}", file=sys.stderr)
-            continue
-        except NothingFound as error:
-            if files:
-                raise
-            print(f"left out: {error}", file=sys.stderr)
-            continue
+    picked = (scale, set_ or (), only or (), seeds)
+    for ablation, chosen, entries in _expanded(given, picked, named=bool(files)):
+        tell_left_out(ablation, chosen, only or ())
+        one = build(ablation, chosen, entries, results, found)
         made.append(one)
         if files or completed(one.frame):
             console.print(one.renderable())
         else:
             console.print(f"{one.spec.name}: no trial of it has completed at scale {scale}")
-        console.print(one.place, soft_wrap=True)
-    whole = not files and len(made) == len(given) and all(one.whole for one in made)
-    for shown in [made] if whole else [[one] for one in made]:
-        folder = results / scale if whole else shown[0].folder
-        title = f"gapbench, scale {scale}" if whole else f"{shown[0].spec.name}, scale {scale}"
+        console.print(f"report: {one.folder}", soft_wrap=True)
+    for shown in [[one] for one in made] if files else [made] if made else []:
+        folder = shown[0].folder if files else results / REPORTS / scale
+        title = f"{shown[0].spec.name if files else 'gapbench'}, scale {scale}"
         page = write_page(shown, title, found, folder / PAGE)
         console.print(f"page: {page}", soft_wrap=True)
-    if made and not (files or set_ or only) and seeds is None:
-        path = write_answers(results, scale, [ablation.spec for ablation in ablations])
-        console.print(f"answers: {path}", soft_wrap=True)
     return 0 if made else 2
 
 
-def _report_one(
-    file: Path,
-    picked: tuple[str, Sequence[str], Sequence[str], str | None],
-    results: Path,
-    found: Scan,
-) -> ReportResult:
-    """Write the report of one ablation.
+def publish(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Ablations; all of ablations/ if none is given.")
+    ] = None,
+    scale: ScaleOption = "mini",
+    results: ResultsOption = RESULTS,
+) -> int:
+    """Make of completed trials the evidence that git keeps: trials, table, figures, answers."""
+    from gapbench.report.answers import write_answers
+    from gapbench.report.publish import publish as write
+
+    given = files or shipped()
+    _ablations(given)
+    require_folder(results)
+    found = _scan(results)
+    for ablation, chosen, entries in _expanded(given, (scale, (), (), None), named=bool(files)):
+        if files or any(entry.trial.key in found.runs for entry in entries):
+            for path in write(ablation, chosen, entries, results, found):
+                print(path)
+    every = {one.name: one.spec for one in _ablations(list(dict.fromkeys([*shipped(), *given])))}
+    print(write_answers(results, scale, list(every.values())))
+    return 0
+
+
+def shipped() -> list[Path]:
+    """Return the ablations of this folder.
 
     Raises:
-        NotInstalled: if a package that all its rows need is missing.
-        NothingFound: if `picked` fits no trial, or all that is reported of it ran elsewhere.
-        UserError: about whatever does not fit.
+        UserError: if there is none.
     """
-    from gapbench.report.build import report as build
-    from gapbench.report.collect import RUNS, completed_keys
+    files = sorted(Path("ablations").glob("*.yaml"))
+    if not files:
+        raise UserError("ablations/*.yaml: there is no ablation here: name the file of one")
+    return files
 
-    ablation, scale, entries = expanded(file, *picked)
-    folder = results / scale / ablation.name
-    reported = completed_keys(folder / RUNS)
-    if reported and not any(entry.trial.key in found.runs for entry in entries):
-        reason = f"no run folder of its trials is in {results}; {folder} stays as it is"
-        raise NothingFound(f"{file}: {reason}")
-    _, set_, only, seeds = picked
-    tell_left_out(ablation, scale, only)
-    selection = is_selection(ablation, scale, set_, only, seeds)
-    return build(ablation, scale, entries, results, found, selection=selection)
+
+def _scan(results: Path) -> Scan:
+    """Read the run folders and what is published, and tell of folders that cannot be used."""
+    from gapbench.report.collect import scan
+    from gapbench.report.trials import published_runs
+
+    found = scan(results)
+    if found.damaged:
+        first = found.damaged[0]
+        told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"
+        print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
+    return found.beside(published_runs(results))
+
+
+def _expanded(
+    files: Sequence[Path],
+    picked: tuple[str, Sequence[str], Sequence[str], str | None],
+    named: bool,
+) -> Iterator[tuple[Ablation, Scale, list[Entry]]]:
+    """Yield ablations with their trials; those without any are told, or refused if `named`."""
+    for file in files:
+        try:
+            yield expanded(file, *picked)
+        except NotInstalled as error:
+            print(f"{file} is left out: {error}", file=sys.stderr)
+        except NothingFound as error:
+            if named:
+                raise
+            print(f"left out: {error}", file=sys.stderr)
 
 
 def _ablations(files: Sequence[Path]) -> list[Ablation]:
@@ -172,38 +193,35 @@ def migrate(results: ResultsOption = RESULTS) -> int:
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
-    """Compare whole reports with their runs.csv; unless `every` has to be there, those that are.
+    """Compare what is published of ablations, which has to be there if `every`, with its trials.
 
-    The answers of the scale are compared too, unless single reports are asked for.
+    The answers of the scale are compared too, unless single ablations are asked for.
     """
-    from gapbench.documents import require_real
-    from gapbench.experiments.grid import scale_of
     from gapbench.report.answers import check_answers
-    from gapbench.report.build import check
-    from gapbench.report.collect import RUNS
+    from gapbench.report.publish import check
+    from gapbench.report.trials import TRIALS, path_of
 
     checked = failed = 0
-    ablations = _ablations(files)
-    for ablation in ablations:
-        folder = results / scale_of(ablation, scale) / ablation.name
-        if (folder / RUNS).exists():
-            require_real(folder / RUNS, results)
-            wrong = check(ablation.spec, folder)
-            checked += 1
-            failed += bool(wrong)
-            told = f"not what {RUNS} gives: {', '.join(wrong)}" if wrong else "as from runs.csv"
-            print(f"{folder}: {told}")
-        elif every:
-            raise UserError(f"{folder}: there is no report to check; `gapbench report` makes it")
-        else:
-            print(f"{folder}: there is no report")
+    specs = [ablation.spec for ablation in _ablations(files)]
+    for spec in specs:
+        folder = path_of(results, scale, spec.name).parent
+        wrong = check(results, scale, spec)
+        if wrong is None and every:
+            raise UserError(f"{folder}: nothing is published there; `gapbench publish` does it")
+        if wrong is None:
+            print(f"{folder}: nothing is published")
+            continue
+        checked += 1
+        failed += bool(wrong)
+        told = f"not what {TRIALS} gives: {', '.join(wrong)}" if wrong else f"as from {TRIALS}"
+        print(f"{folder}: {told}")
     if not checked:
-        raise UserError(f"{results / scale}: there is no report; `gapbench report` makes one")
+        raise UserError(f"{results / scale}: nothing is published; `gapbench publish` does it")
     if not every:
-        path, fits = check_answers(results, scale, [ablation.spec for ablation in ablations])
+        path, fits = check_answers(results, scale, specs)
         failed += not fits
-        told = f"not what {RUNS} gives" if path.is_file() else "missing: `gapbench report` makes it"
-        print(f"{path}: {f'as from {RUNS}' if fits else told}")
+        told = f"not what {TRIALS} gives" if path.is_file() else "missing: `gapbench publish`"
+        print(f"{path}: {f'as from {TRIALS}' if fits else told}")
     return 1 if failed else 0
 
 
@@ -211,9 +229,7 @@ def claims(results: ResultsOption = RESULTS) -> int:
     """Print what the papers claim, what tests it, and what was measured at which scale."""
     from gapbench.report.claims import claims_text
 
-    files = sorted(Path("ablations").glob("*.yaml"))
-    if not files:
-        raise UserError("ablations/*.yaml: there is no ablation here")
+    files = shipped()
     specs = {file: one.spec for file, one in zip(files, _ablations(files), strict=True)}
     print(claims_text(results, specs), end="")
     return 0

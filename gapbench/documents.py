@@ -152,10 +152,28 @@ def write_json(path: Path, value: Mapping[str, Any], durable: bool = True) -> No
         value: its content.
         durable: whether to wait until it would survive a loss of power.
     """
-    content = {name: inner for name, inner in value.items() if name != CHECKSUM}
-    content[CHECKSUM] = _checksum(content)
     with replacing(path, durable) as file:
-        file.write(json.dumps(content, indent=1).encode() + b"\n")
+        file.write(json.dumps(sealed(value), indent=1).encode() + b"\n")
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with its checksum."""
+    content = {name: inner for name, inner in value.items() if name != CHECKSUM}
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def opened(value: object) -> dict[str, Any]:
+    """Return a document without its checksum; those of earlier versions have none.
+
+    Raises:
+        ValueError: if it is no object, or its checksum does not fit.
+    """
+    if not isinstance(value, dict):
+        raise ValueError("it is no object")
+    content = {name: inner for name, inner in value.items() if name != CHECKSUM}
+    if value.get(CHECKSUM) not in (None, _checksum(content)):
+        raise ValueError("its checksum does not fit its content")
+    return content
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -169,20 +187,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_document(path: Path) -> dict[str, Any]:
     """Return the document in `path`, without its checksum.
 
-    Documents of earlier versions have none.
-
     Raises:
         OSError: as `open_plain`.
         ValueError: if it is damaged, no object, or holds what JSON files of ours never do.
     """
     with open_plain(path, DOCUMENT_BYTES) as file:
-        value = parse(file.read())
-    if not isinstance(value, dict):
-        raise ValueError("it is no object")
-    checksum = value.pop(CHECKSUM, None)
-    if checksum is not None and checksum != _checksum(value):
-        raise ValueError("its checksum does not fit its content")
-    return value
+        return opened(parse(file.read()))
 
 
 def parse(text: bytes | str) -> Any:

@@ -26,7 +26,7 @@ from gapbench.options import (
     SeedsOption,
     SetOption,
 )
-from gapbench.selection import expanded, is_selection, tell_left_out
+from gapbench.selection import expanded, tell_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,19 +98,17 @@ def run(
         return 0
     if started is not None and not _follow(console, results, todo, started):
         return 130
-    selection = is_selection(ablation, chosen, set_, only, seeds)
-    reported = Reported(ablation, chosen, entries, selection)
+    reported = Reported(ablation, chosen, entries)
     return _conclude(console, reported, [*todo.entries, *todo.elsewhere], results, as_json)
 
 
 @dataclass(frozen=True)
 class Reported:
-    """What is reported at the end: trials of an ablation, those of its file or a selection."""
+    """What is reported at the end: trials of an ablation."""
 
     ablation: Ablation
     scale: Scale
     entries: list[Entry]
-    selection: bool
 
 
 @dataclass(frozen=True)
@@ -318,18 +316,12 @@ def _conclude(
     from gapbench.report.build import report
     from gapbench.status import last_words
 
-    made = report(
-        reported.ablation,
-        reported.scale,
-        reported.entries,
-        results,
-        selection=reported.selection,
-    )
+    made = report(reported.ablation, reported.scale, reported.entries, results)
     if as_json:
         print(json.dumps(made.as_dict(), indent=1))
     else:
         console.print(made.renderable())
-        console.print(made.place, soft_wrap=True)
+        console.print(f"report: {made.folder}", soft_wrap=True)
     told: dict[tuple[str, str], list[Entry]] = {}
     damaged = {left.place: left.reason for left in made.left_out if not left.unfinished}
     for entry in reported.entries:

@@ -48,22 +48,6 @@ def expanded(
     return ablation, found, entries
 
 
-def is_selection(
-    ablation: Ablation,
-    scale: Scale,
-    set_: Sequence[str] | None,
-    only: Sequence[str] | None,
-    seeds: str | None,
-) -> bool:
-    """Say whether trials are others than those of the file, by options or for want of packages.
-
-    A report of such trials has a folder of its own.
-    """
-    from gapbench.experiments.grid import left_out
-
-    return bool(set_ or only or seeds is not None or left_out(ablation, scale))
-
-
 def tell_left_out(ablation: Ablation, scale: Scale, only: Sequence[str]) -> None:
     """Say on the error stream which groups of rows are left out, and why."""
     from gapbench.experiments.grid import left_out

@@ -10,8 +10,7 @@ from pathlib import Path
 from gapbench.documents import is_plain, require_real
 from gapbench.errors import UserError
 from gapbench.experiments.schema import AblationSpec, Claim
-from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import RUNS, read_runs
+from gapbench.report.cells import Results
 from gapbench.report.comparisons import Comparison, of_claim, unfinished
 from gapbench.report.notes import points
 from gapbench.report.records import NOTHING, text_of
@@ -27,6 +26,7 @@ from gapbench.report.tables import (
     decimals,
     interval,
 )
+from gapbench.report.trials import results_at
 
 ANSWERS = "answers.md"
 NO_ROWS = "no such rows"
@@ -133,16 +133,8 @@ def answers_of(spec: AblationSpec, all_results: Sequence[Results]) -> list[Answe
 
 
 def answers_at(results: Path, scale: str, specs: Sequence[AblationSpec]) -> list[Answer]:
-    """Return the answers of the reports that are there, from their runs.csv alone."""
-    folders = [(spec, results / scale / spec.name / RUNS) for spec in specs]
-    for _, path in folders:
-        require_real(path, results)
-    return [
-        answer
-        for spec, path in folders
-        if path.is_file()
-        for answer in answers_of(spec, results_of(read_runs(path), spec))
-    ]
+    """Return the answers of ablations at a scale, from what is published of them alone."""
+    return [a for spec in specs for a in answers_of(spec, results_at(results, scale, spec))]
 
 
 def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
@@ -161,13 +153,13 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
 def answers_text(answers: Sequence[Answer], scale: str) -> str:
     """Return what answers.md holds."""
     grid = answer_grid(answers, f"What the results of scale {scale} say")
-    made = f"Made from the runs.csv of each ablation by: gapbench report --scale {scale}"
+    made = f"Made from the trials.jsonl of each ablation by: gapbench publish --scale {scale}"
     table = Table(f"Answers, scale {scale}", made, "", (grid,))
     return markdown([table])
 
 
 def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> Path:
-    """Write the answers of a scale from the runs.csv that are there.
+    """Write the answers of a scale from what is published of it.
 
     Raises:
         UserError: if a link is on the way, or the file cannot be written.
@@ -182,7 +174,7 @@ def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> P
 
 
 def check_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> tuple[Path, bool]:
-    """Say whether the answers of a scale are what the runs.csv give; so is no file of no report."""
+    """Say whether answers.md is what the published trials give, or both are missing."""
     path, answers = results / scale / ANSWERS, answers_at(results, scale, specs)
     if not is_plain(path):
         return path, not answers

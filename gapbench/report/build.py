@@ -1,4 +1,4 @@
-"""Everything that a report writes: results/<scale>/<ablation>/ from run folders."""
+"""Everything that a report writes: results/reports/<scale>/<ablation>/, from what has run."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gapbench.documents import is_plain, require_real
+from gapbench.documents import require_real
 from gapbench.errors import UserError
 from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
@@ -25,7 +25,6 @@ from gapbench.report.collect import (
     LeftOut,
     Run,
     Scan,
-    completed_keys,
     read_runs,
     runs_frame,
     scan,
@@ -40,7 +39,7 @@ from gapbench.report.tables import Table, table_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-SELECTION = "selection"
+REPORTS = "reports"  # in the results folder; git keeps none of them
 STAMP = "made_from.json"
 
 
@@ -50,15 +49,12 @@ class ReportResult:
 
     Attributes:
         spec: the ablation.
-        folder: results/<scale>/<ablation>, or `SELECTION` in it.
+        folder: results/reports/<scale>/<ablation>.
         frame: runs.csv.
         results: one a task.
         paths: every file of the report.
         tables: one a task.
         left_out: run folders, histories and figures that are not in it, and why.
-        kept: completed trials of the ablation's whole report that are not completed here, as in a
-            clone: that report stays, and this one is in `SELECTION`.
-        whole: whether it is that of the whole ablation.
     """
 
     spec: AblationSpec
@@ -68,15 +64,6 @@ class ReportResult:
     paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
-    kept: int = 0
-    whole: bool = True
-
-    @property
-    def place(self) -> str:
-        """Where it is, in words."""
-        words = f"report: {self.folder}"
-        stays = f"{self.folder.parent} stays: {self.kept} of its trials are not among those here"
-        return f"{words} ({stays})" if self.kept else words
 
     def renderable(self) -> RenderableType:
         """Return what the terminal shows."""
@@ -111,10 +98,8 @@ def report(
     entries: Sequence[Entry],
     results: Path,
     found: Scan | None = None,
-    *,
-    selection: bool = False,
 ) -> ReportResult:
-    """Write runs.csv, tables and figures of an ablation from the run folders that are there.
+    """Write runs.csv, tables and figures of trials of an ablation, as far as they have run.
 
     Args:
         ablation: its report section says what the tables and figures are.
@@ -122,21 +107,15 @@ def report(
         entries: the trials, run or not.
         results: the results folder.
         found: what `scan` returned, if it is known already.
-        selection: whether `entries` are not just those of the file: such a report has a folder of
-            its own, and leaves that of the whole ablation as it is.
 
     Raises:
         UserError: if the report section does not fit the trials, or a file cannot be written.
     """
     found = scan(results) if found is None else found
-    frame, folder = runs_frame(entries, found), results / scale / ablation.name
+    frame, folder = runs_frame(entries, found), results / REPORTS / scale / ablation.name
     try:
-        require_real(folder / RUNS, results)
-        kept = 0 if selection else len(completed_keys(folder / RUNS) - set(completed(frame)))
-        whole = not (selection or kept)
-        folder = folder if whole else folder / SELECTION
         _make(results, folder / "figures")
-        return replace(_write(ablation.spec, folder, frame, found), kept=kept, whole=whole)
+        return _write(ablation.spec, folder, frame, found)
     except OSError as error:
         place = error.filename or folder  # a full disk is told without a name
         raise UserError(f"{place}: cannot be written: {error.strerror}") from None
@@ -180,24 +159,6 @@ def table_texts(
         "table.tex": render.latex(tables),
         "table.html": render.html_tables(tables),
     }
-
-
-def check(spec: AblationSpec, folder: Path) -> list[str]:
-    """Recompute the tables in `folder` from its runs.csv; return the names of those that differ.
-
-    Raises:
-        UserError: if runs.csv is missing or does not fit the ablation.
-    """
-    all_results = results_of(read_runs(folder / RUNS), spec)
-    tables = tuple(table_of(results, spec) for results in all_results)
-    differing = []
-    for name, text in table_texts(all_results, tables, spec).items():
-        path = folder / name
-        if not is_plain(path):
-            differing.append(f"{name} (missing)")
-        elif path.read_bytes() != text.encode():
-            differing.append(name)
-    return differing
 
 
 def _make(results: Path, folder: Path) -> None:
@@ -298,7 +259,9 @@ def _made_from(spec: AblationSpec, folder: Path, runs: Sequence[Run]) -> str:
     whole = hashlib.sha256((folder / RUNS).read_bytes())
     whole.update(spec.model_dump_json().encode())
     for run in runs:
-        whole.update(repr([_state(run.folder.result), _state(run.folder.history)]).encode())
+        if run.folder is not None:
+            files = (run.folder.result, run.folder.history)
+            whole.update(repr([_state(path) for path in files]).encode())
     package = resources.files("gapbench.report")
     with resources.as_file(package) as root:
         for path in sorted(root.rglob("*")):

@@ -22,10 +22,10 @@ OURS = "nobody: our question"
 
 
 def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
-    """Return the document, from the claims of ablation files and the reports that are there.
+    """Return the document, from the claims of ablation files and what is published.
 
     Raises:
-        UserError: if a runs.csv is damaged, or does not fit its ablation.
+        UserError: if a trials.jsonl is damaged, or does not fit its ablation.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gapbench.report", ""),

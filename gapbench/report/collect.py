@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,18 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Run:
-    """One completed trial: its folder, configuration and the content of result.json."""
+    """One completed trial.
 
-    folder: RunFolder
+    Attributes:
+        result: the content of result.json.
+        place: the run folder, or the trials.jsonl that it is known from.
+        folder: its run folder, or None.
+    """
+
     trial: Trial
     result: Mapping[str, Any]
+    place: Path
+    folder: RunFolder | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,12 @@ class Scan:
     runs: Mapping[str, Run]
     states: Mapping[str, str]
     left_out: tuple[LeftOut, ...]
+
+    def beside(self, published: Iterable[Run]) -> Scan:
+        """Return this with published runs of trials that have no folder here."""
+        here = {*self.runs, *self.states}
+        others = {run.trial.key: run for run in published if run.trial.key not in here}
+        return replace(self, runs={**self.runs, **others})
 
     @property
     def damaged(self) -> list[LeftOut]:
@@ -123,11 +136,7 @@ def read_run(folder: RunFolder) -> Run | None:
     trial, result = _trial(folder), _result(folder)
     if result is None:
         return None
-    ranks = result.get("ranks", trial.recipe.ranks)
-    if ranks != trial.recipe.ranks and ranks != trial.ranks:
-        words = "its numbers are those of another trial"
-        raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
-    return Run(folder, trial, result)
+    return Run(trial, checked_result(result, trial), folder.path, folder)
 
 
 def folders_of(results: Path) -> list[RunFolder]:
@@ -169,8 +178,21 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
         raise UserError(f"result.json: {error.strerror}") from None
     except ValueError:
         raise UserError("result.json is damaged or half-written") from None
-    if result.get("key") != folder.path.name:
+    return result
+
+
+def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
+    """Return a trial's result, without what does not leave the machine.
+
+    Raises:
+        UserError: with the reason why it is not believed.
+    """
+    if result.get("key") != trial.key:
         raise UserError("result.json belongs to another trial")
+    ranks = result.get("ranks", trial.recipe.ranks)
+    if ranks != trial.recipe.ranks and ranks != trial.ranks:
+        words = "its numbers are those of another trial"
+        raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
     metrics = result.get("metrics")
     if not isinstance(metrics, dict) or not all(map(is_number, metrics.values())):
         raise UserError("result.json has no metrics")
@@ -281,17 +303,6 @@ def read_runs(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: this is no runs.csv: {what}")
     columns = {name: _column(name, [line[i] for line in body]) for i, name in enumerate(head)}
     return pd.DataFrame(columns, dtype=object)
-
-
-def completed_keys(path: Path) -> set[str]:
-    """Return the keys of the completed trials in a runs.csv; one that is damaged has none."""
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            head, *body = csv.reader(file)
-        key, state = head.index("key"), head.index("state")
-        return {line[key] for line in body if line[state] == COMPLETED}
-    except (OSError, ValueError, IndexError, csv.Error):
-        return set()
 
 
 def _column(name: str, texts: Sequence[str]) -> list[object]:

@@ -55,7 +55,7 @@ def read_histories(
     layers: Columns = {name: [] for name in ("key", "layer", "density", "numel")}
     left_out = []
     for run in runs:
-        key = run.folder.path.name
+        key = run.trial.key
         _add_layers(layers, key, run.result)
         lines, broken = read_lines(run, kinds) if kinds else ([], None)
         if broken:
@@ -87,6 +87,8 @@ def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str,
 
     Lines that begin as ours of other kinds do are not parsed, which is most of the work.
     """
+    if run.folder is None:
+        return [], None  # evidence has none
     try:
         with open_plain(run.folder.history, TEXT_BYTES) as file:
             content = file.read()

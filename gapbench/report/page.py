@@ -157,7 +157,7 @@ def _trial(label: str, run: Run) -> dict[str, Any]:
         "curves": list(_curves(run)),
         "provenance": list(_provenance(run)),
         "configuration": json.dumps(run.trial.document(), indent=1, ensure_ascii=False),
-        "log": log_tail(run.folder.log),
+        "log": "" if run.folder is None else log_tail(run.folder.log),
     }
 
 

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from gapbench.documents import is_plain, require_real
-from gapbench.errors import UserError, choose
+from gapbench.documents import is_plain
+from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder, one_key
-from gapbench.experiments.trials import Trial, planned
-from gapbench.methods.method import methods, options_model
+from gapbench.experiments.trials import Trial
 from gapbench.report.collect import (
-    RUNS,
     Run,
     folders_of,
     measured,
     read_run,
-    read_runs,
 )
-from gapbench.report.records import COMPLETED, is_given, settings_of
+from gapbench.report.records import is_given
+from gapbench.report.trials import published_runs
 from gapbench.tasks.task import tasks
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# what has to be equal, by the names of runs.csv's columns; times and places may differ
+# what has to be equal, by its name in `measured`; times and places may differ
 PARTS = ("test/", "val/", "sparsity/", "density/", "parameters/", "cost/", "exploration/",
          "signatures/", "digest/", "run/data_sha256", "run/epochs", "run/wall_epochs")  # fmt: skip
 # what may be why it is not, most likely first
@@ -47,9 +43,9 @@ class Original:
     """A completed trial as it is known.
 
     Attributes:
-        place: the run folder or the runs.csv that it is known from.
-        values: what was measured, by the names of runs.csv's columns.
-        folder: its run folder, or None where only runs.csv has it.
+        place: the run folder or the trials.jsonl that it is known from.
+        values: what was measured, by names such as "cost/train_flops".
+        folder: its run folder, or None where it is only published.
         seeds: what trials that differ in their seeds alone have measured, this one among them.
     """
 
@@ -173,41 +169,34 @@ class Reproduction:
 
 
 def find_original(results: Path, key: str) -> Original:
-    """Return the completed trial whose key begins with `key`.
-
-    It is taken from its run folder, or from a report's runs.csv, whose columns hold its whole
-    configuration.
+    """Return the completed trial whose key begins with `key`, from its folder or as published.
 
     Raises:
-        UserError: if there is none or more than one, or it cannot be built again from its row.
+        UserError: if there is none or more than one, or the published trials are damaged.
     """
     folders = {folder.path.name: folder for folder in folders_of(results)}
-    rows: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for path in sorted(results.glob(f"*/*/{RUNS}")):
-        require_real(path, results)
-        for row in read_runs(path).to_dict("records"):
-            if row["state"] == COMPLETED:
-                rows.setdefault(str(row["key"]), (path, {str(n): v for n, v in row.items()}))
-    name = one_key(results, key, sorted({*folders, *rows}))
+    published = {run.trial.key: run for run in published_runs(results)}
+    name = one_key(results, key, sorted({*folders, *published}))
     run, reason = _run_in(folders[name]) if name in folders else (None, "")
-    if run is not None:
-        values = dict(measured(run.result))
-        return Original(run.trial, run.folder.path, values, run.folder, _seeds(run.trial, rows))
-    if name in rows:
-        path, row = rows[name]
-        trial = trial_of(row, path)
-        return Original(trial, path, row, None, _seeds(trial, rows))
-    raise UserError(f"trial {name}: there is no result to compare with: {reason}")
+    run = run or published.get(name)
+    if run is None:
+        raise UserError(f"trial {name}: there is no result to compare with: {reason}")
+    values = dict(measured(run.result))
+    return Original(run.trial, run.place, values, run.folder, _seeds(run.trial, published.values()))
 
 
-def _seeds(trial: Trial, rows: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> tuple[float, ...]:
-    """Return what the rows that differ from a trial in the seed alone have measured."""
-    if trial.key not in rows:
-        return ()
-    wanted = settings_of(rows[trial.key][1])
+def _seeds(trial: Trial, published: Iterable[Run]) -> tuple[float, ...]:
+    """Return what published trials that differ from a trial in the seed alone have measured."""
     metric = f"test/{tasks[trial.task].metric.name}"
-    alike = [row for _, row in rows.values() if settings_of(row) == wanted]
-    return tuple(float(row[metric]) for row in alike if is_given(row.get(metric)))
+    alike = [run for run in published if _but_seed(run.trial) == _but_seed(trial)]
+    if not any(run.trial.key == trial.key for run in alike):
+        return ()
+    return tuple(float(run.result["metrics"][metric]) for run in alike)
+
+
+def _but_seed(trial: Trial) -> dict[str, Any]:
+    """Return what the trials of a row share; a plan may follow from the seed."""
+    return trial.model_dump(exclude={"seed", "plan", "budget"}) | {"epochs": trial.plan.epochs}
 
 
 def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
@@ -218,66 +207,12 @@ def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
         return None, str(error)
 
 
-def trial_of(row: Mapping[str, Any], path: Path) -> Trial:
-    """Return the trial of a row of runs.csv.
-
-    The row names no versions and no plan: the key, a hash of all, says whether those of today are
-    meant.
-    """
-    key, method, task = (str(row[name]) for name in ("key", "method", "task"))
-    if method not in methods or task not in tasks:
-        unknown = ("method", method, methods) if method not in methods else ("task", task, tasks)
-        raise UserError(f"{path}: trial {key}: {choose(*unknown)}")
-    names = ("distribution", "first_layer", "sparsity", "seed")
-    settings = {name: _setting(row.get(name)) for name in names}
-    options = [name for name in options_model(method).model_fields if name in row]
-    given = {name: value for name, value in _below(row, "task_options.") if is_given(value)}
-    try:
-        trial = planned(
-            int(row["epochs"]),
-            task=task,
-            task_version=tasks[task].version,
-            task_options=given,
-            recipe=dict(_below(row, "recipe.")),
-            method=method,
-            options={name: _setting(row[name]) for name in options},
-            **settings,
-        )
-    except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UserError(f"{path}: trial {key}: {where}: {error.errors()[0]['msg']}") from None
-    if trial.key != key:
-        commit = row.get("environment/git_commit")
-        raise UserError(
-            f"{path}: trial {key}: its settings give the key {trial.key} here: {method}, {task} or "
-            f"their defaults have another version now; it ran at commit {commit or 'unknown'}"
-        )
-    return trial
-
-
-def _below(row: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in row.items():
-        if name.startswith(prefix):
-            yield name.removeprefix(prefix), _setting(value)
-
-
-def _setting(value: object) -> object:
-    """Return a setting as it was before it became a cell: lists and numbers of mixed columns."""
-    import json
-
-    if not isinstance(value, str):
-        return value
-    try:
-        return {"True": True, "False": False}[value] if value[:1] in "TF" else json.loads(value)
-    except (KeyError, ValueError):
-        return value
-
-
 # -- the comparison ------------------------------------------------------------------------------
 
 
 def compared(original: Original, again: Run) -> Reproduction:
-    """Compare a second run with the original, bit by bit."""
+    """Compare a second run, which has a folder, with the original, bit by bit."""
+    folder = RunFolder(again.place)
     here = dict(measured(again.result))
     findings, missing = [_values(original.values, here)], []
     if original.folder is None:
@@ -289,9 +224,9 @@ def compared(original: Original, again: Run) -> Reproduction:
     elif not is_plain(original.folder.history):
         missing.append("history: the original has none any more")
     else:
-        findings.append(_history(original.folder, again.folder))
+        findings.append(_history(original.folder, folder))
     if original.folder is not None and is_plain(original.folder.model):
-        findings.append(_tensors(original.folder, again.folder))
+        findings.append(_tensors(original.folder, folder))
     elif original.folder is not None:
         missing.append("weights and masks: the original's are not there any more")
     spread = None

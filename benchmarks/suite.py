@@ -49,10 +49,10 @@ scales:
     methods:
       c_gap: {{step_epochs: 2, steps: 8, step_lr: constant}}
 trials:
-  - {{method: c_gap, partitions: [3, 4, 6, 8], strategy: [cyclic, random]}}
+  - {{method: c_gap, partitions: [3, 4, 6, 8], restart: [true, false]}}
   - {{method: [rigl, static]}}
 report:
-  rows: [label, partitions, strategy, distribution]
+  rows: [label, partitions, restart, distribution]
   columns: sparsity
   value: test/accuracy
   baseline: {{method: rigl, distribution: uniform}}

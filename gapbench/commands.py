@@ -107,12 +107,21 @@ def publish(
     require_folder(results)
     found = _scan(results)
     for ablation, chosen, entries in _expanded(given, (scale, (), (), None), named=bool(files)):
-        if files or any(entry.trial.key in found.runs for entry in entries):
-            for path in write(ablation, chosen, entries, results, found):
-                print(path)
-    every = {one.name: one.spec for one in _ablations(list(dict.fromkeys([*shipped(), *given])))}
-    print(write_answers(results, scale, list(every.values())))
+        done = sum(entry.trial.key in found.runs for entry in entries)
+        if not files and done < len(entries):
+            told = f"{done} of {len(entries)} trials have completed: name it to publish these"
+            print(f"left out: {ablation.document.name}: {told}", file=sys.stderr)
+            continue
+        for path in write(ablation, chosen, entries, results, found):
+            print(path)
+    here = {file.resolve(): file for file in [*_here(), *given]}
+    specs = [ablation.spec for ablation in _ablations(list(here.values()))]
+    print(write_answers(results, scale, specs))
     return 0
+
+
+def _here() -> list[Path]:
+    return sorted(Path("ablations").glob("*.yaml"))
 
 
 def shipped() -> list[Path]:
@@ -121,8 +130,7 @@ def shipped() -> list[Path]:
     Raises:
         UserError: if there is none.
     """
-    files = sorted(Path("ablations").glob("*.yaml"))
-    if not files:
+    if not (files := _here()):
         raise UserError("ablations/*.yaml: there is no ablation here: name the file of one")
     return files
 
@@ -307,7 +315,7 @@ def _names(kind: str) -> Iterator[str]:
 
             yield from figures
         case "ablations":
-            yield from (str(path) for path in sorted(Path("ablations").glob("*.yaml")))
+            yield from map(str, _here())
         case _:
             raise UserError(choose("kind", kind, KINDS))
 

@@ -25,51 +25,80 @@ def workplace(place, monkeypatch, **ablations):
     monkeypatch.chdir(place)
 
 
-def test_a_report_can_be_checked_and_has_a_page(tmp_path, capsys):
+def test_a_report_has_a_page_and_goes_where_git_keeps_nothing(tmp_path, capsys):
     at = ["--scale", "smoke", "--results", str(tmp_path)]
     restart = str(ABLATIONS / "restart.yaml")
     assert main(["report", restart, *at]) == 0
-    folder = tmp_path / "smoke" / "restart"
-    assert f"page: {folder / 'index.html'}" in capsys.readouterr().out
-    assert main(["report", restart, *at, "--check"]) == 0
-    (folder / "table.md").write_text("mended by hand")
-    assert main(["report", restart, *at, "--check"]) == 1
-    assert f"{folder}: not what runs.csv gives: table.md" in capsys.readouterr().out
+    page = tmp_path / "reports" / "smoke" / "restart" / "index.html"
+    assert f"page: {page}" in capsys.readouterr().out
     (tmp_path / "runs" / "notes").mkdir(parents=True)
-    assert main(["report", restart, *at]) == 0
+    assert main(["report", restart, *at, "--seeds", "1"]) == 0
     assert "cannot be used: 1, such as runs/notes: no trial.json" in capsys.readouterr().err
     assert main(["report", restart, "--results", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: there is no such folder" in capsys.readouterr().err
-    assert main(["report", restart, *at, "--check", "--seeds", "1"]) == 2
-    assert "--check: compares whole" in capsys.readouterr().err
+    ignored = (ABLATIONS.parent / ".gitignore").read_text().splitlines()
+    assert {"results/runs/", "results/reports/"} <= set(ignored)
 
 
 def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, monkeypatch):
     workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
     assert main(["report", "--scale", "smoke"]) == 0
-    page = Path("results/smoke/index.html")
+    page = Path("results/reports/smoke/index.html")
     told = capsys.readouterr().out
     assert f"page: {page}" in told
     assert "restart: no trial of it has completed at scale smoke" in told and "━" not in told
-    answers = Path("results/smoke/answers.md")
-    assert "Does non-uniform sparsity beat uniform sparsity?" in answers.read_text()
     assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()
-    before = page.read_bytes()
-    assert main(["report", "--scale", "smoke", "--seeds", "1"]) == 0
-    assert page.read_bytes() == before
-    assert main(["report", "--scale", "smoke", "--check"]) == 0
-    answers.write_text("typed by hand")
-    capsys.readouterr()
-    assert main(["report", "--scale", "smoke", "--check"]) == 1
-    assert f"{answers}: not what runs.csv gives" in capsys.readouterr().out
-    answers.unlink()
-    assert main(["report", "--scale", "smoke", "--check"]) == 1
-    assert f"{answers}: missing: `gapbench report` makes it" in capsys.readouterr().out
-    assert main(["report", "--scale", "smoke", "--check", "--results", "nowhere"]) == 2
-    assert "nowhere/smoke: there is no report" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "results")
-    assert main(["report"]) == 2
-    assert "there is no ablation here" in capsys.readouterr().err
+    for command in ("report", "publish", "claims"):
+        assert main([command]) == 2
+        assert "there is no ablation here" in capsys.readouterr().err
+
+
+def test_what_is_published_is_reported_and_checked_without_run_folders(
+    tmp_path, capsys, monkeypatch
+):
+    """As in a clone."""
+    workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
+    folder = Path("results/mini/restart")
+    shutil.copytree(ABLATIONS.parent / folder, folder)
+    assert main(["publish"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [Path(line).name for line in told] == [
+        "trials.jsonl", "table.md", "accuracy_vs_sparsity.svg", "answers.md"
+    ]  # fmt: skip
+    for path in (folder / "trials.jsonl", folder / "table.md"):
+        assert path.read_bytes() == (ABLATIONS.parent / path).read_bytes()
+    assert main(["report", "--check"]) == 0
+    told = capsys.readouterr().out
+    assert f"{folder}: as from trials.jsonl" in told
+    assert "results/mini/distribution: nothing is published" in told
+    assert main(["report", "ablations/restart.yaml"]) == 0
+    assert "C-GaP" in capsys.readouterr().out
+    report = Path("results/reports/mini/restart")
+    assert (report / "table.md").read_text() == (folder / "table.md").read_text()
+    assert (report / "figures" / "accuracy_vs_sparsity.svg").is_file()
+
+
+@pytest.mark.parametrize("name", ["table.md", "trials.jsonl", "../answers.md"])
+def test_what_is_not_what_its_trials_give_is_found(tmp_path, capsys, monkeypatch, name):
+    workplace(tmp_path, monkeypatch, restart="restart")
+    folder = Path("results/mini/restart")
+    shutil.copytree(ABLATIONS.parent / folder, folder)
+    assert main(["publish"]) == 0
+    path = folder / name
+    text = path.read_text()
+    path.write_text("typed by hand" if path.suffix == ".md" else text[text.index("\n") + 1 :])
+    assert main(["report", "--check"]) == 1
+    told = capsys.readouterr().out
+    assert f"{path.resolve().relative_to(tmp_path.resolve()).parent}" in told
+    assert "not what trials.jsonl gives" in told
+    path.unlink()
+    code = main(["report", "--check"])
+    assert code == (2 if path.suffix == ".jsonl" else 1)
+    assert main(["report", "--check", "--seeds", "1"]) == 2
+    assert "--check: compares whole" in capsys.readouterr().err
+    assert main(["report", "--check", "--results", "nowhere"]) == 2
+    assert "nowhere/mini: nothing is published" in capsys.readouterr().err
 
 
 def test_files_without_what_is_asked_for_are_left_out_unless_they_are_named(
@@ -79,31 +108,16 @@ def test_files_without_what_is_asked_for_are_left_out_unless_they_are_named(
     assert main(["report", "--scale", "smoke", "--only", "rigl"]) == 0
     told = capsys.readouterr()
     assert "left out: ablations/restart.yaml: no trial matches --only rigl" in told.err
-    assert "report: results/smoke/distribution/selection" in told.out
+    assert "report: results/reports/smoke/distribution" in told.out
     assert main(["report", "ablations/restart.yaml", "--scale", "smoke", "--only", "rigl"]) == 2
 
 
 def test_two_ablations_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
     workplace(tmp_path, monkeypatch, mine="restart", restart="restart")
-    for command in (["report"], ["report", "--check"], ["claims"]):
+    for command in (["report"], ["report", "--check"], ["publish"], ["claims"]):
         assert main(command) == 2
         told = "name: 'restart' is that of ablations/mine.yaml too: choose another"
         assert capsys.readouterr().err == f"gapbench: ablations/restart.yaml: {told}\n"
-
-
-def test_a_report_of_what_ran_elsewhere_is_left_alone(tmp_path, capsys, monkeypatch):
-    """As in a clone, which comes with reports and without run folders."""
-    workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
-    shutil.copytree(ABLATIONS.parent / "results/mini/restart", Path("results/mini/restart"))
-    before = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
-    file = "ablations/restart.yaml"
-    assert main(["report", file]) == 2
-    reason = "no run folder of its trials is in results; results/mini/restart stays as it is"
-    assert capsys.readouterr().err == f"gapbench: {file}: {reason}\n"
-    after = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
-    assert after == before
-    assert main(["report"]) == 0  # of the other ablation; the answers are still those of both
-    assert "Does restarting optimiser" in Path("results/mini/answers.md").read_text()
 
 
 def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):
@@ -130,9 +144,7 @@ def test_data_are_prepared_for_all_options_of_a_task(tmp_path, capsys, monkeypat
     assert "train_examples=600" in told[1] and told[1].endswith(": the data are there")
 
 
-def test_a_report_that_lacks_rows_for_want_of_a_package_is_one_of_a_selection(
-    tmp_path, capsys, monkeypatch
-):
+def test_a_report_that_lacks_rows_for_want_of_a_package_says_so(tmp_path, capsys, monkeypatch):
     def missing():
         raise NotInstalled("fairseq is not installed")
 
@@ -151,7 +163,7 @@ def test_a_report_that_lacks_rows_for_want_of_a_package_is_one_of_a_selection(
         == 0
     )
     told = capsys.readouterr()
-    assert f"report: {tmp_path / 'smoke' / 'partitions' / 'selection'}\n" in told.out
+    assert f"report: {tmp_path / 'reports' / 'smoke' / 'partitions'}\n" in told.out
     assert "rows of the group translation are left out: fairseq" in told.err
 
 

@@ -140,7 +140,7 @@ def test_a_report_is_made_of_what_is_whole(whole, outside, tmp_path, capsys):
         captured = capsys.readouterr()
         told_well(code, captured, allowed=(0,))
     assert good.completed()
-    runs = (results / "smoke" / "partitions" / "runs.csv").read_text()
+    runs = (results / "reports" / "smoke" / "partitions" / "runs.csv").read_text()
     assert f"\n{good.path.name},completed," in runs
 
 

@@ -143,5 +143,5 @@ def test_a_full_disk_is_named_with_the_file_that_it_stopped(tmp_path):
     )  # fmt: skip
     assert told.returncode == 2
     (line,) = told.stderr.splitlines()
-    assert line.startswith(f"gapbench: {place}/smoke/partitions")
+    assert line.startswith(f"gapbench: {place}/reports/smoke/partitions")
     assert line.endswith(": cannot be written: No space left on device")

@@ -78,28 +78,24 @@ def test_what_was_changed_is_found_with_its_likely_cause(done, tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_without_its_folder_a_trial_is_built_from_runs_csv(done, tmp_path, capsys):
+def test_without_its_folder_a_trial_is_that_of_its_published_line(done, tmp_path, capsys):
     folder = copied(done, tmp_path)
-    chosen = ["main", "--scale", "smoke", "--only", "image"]
-    chosen[0] = str(Path(__file__).parent.parent / "ablations" / "main.yaml")
-    assert main(["report", *chosen, "--results", str(tmp_path)]) == 0
-    selection = tmp_path / "smoke" / "main" / "selection"
-    for path in selection.glob("*.csv"):
-        path.rename(selection.parent / path.name)
+    main_file = str(Path(__file__).parent.parent / "ablations" / "main.yaml")
+    at = ["--scale", "smoke", "--results", str(tmp_path)]
+    assert main(["publish", main_file, *at]) == 0
+    published = tmp_path / "smoke" / "main" / "trials.jsonl"
     shutil.rmtree(folder.path)
     capsys.readouterr()
     code, told = reproduced(capsys, tmp_path, folder.path.name)
     assert code == 0, told
-    assert "runs.csv" in told and "by their digests" in told
-    runs = selection.parent / "runs.csv"
-    key = folder.path.name
-    broken = [
-        line.replace(",0.9,", ",0.8,") if line.startswith(key) else line
-        for line in runs.read_text().splitlines()
-    ]
-    runs.write_text("\n".join(broken) + "\n")
-    code, told = reproduced(capsys, tmp_path, key)
-    assert code == 2 and "its settings give the key" in told and told.count("\n") == 1
+    assert "trials.jsonl" in told and "by their digests" in told
+    line = published.read_text()
+    seed, metric = line.replace('"seed":0', '"seed":1'), line.replace('"test/', '"toast/')
+    for changed in (seed, metric, "{}\n"):
+        published.write_text(changed)
+        code, told = reproduced(capsys, tmp_path, folder.path.name)
+        assert code == 2 and told.count("\n") == 1
+        assert f"{published}:1: this is no published trial: " in told
 
 
 def test_what_cannot_be_run_again_is_refused_in_one_line(done, tmp_path, capsys):

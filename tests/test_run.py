@@ -54,7 +54,7 @@ def test_a_run_trains_compares_and_reports(done):
     results, output = done
     assert "2 trials, 0 done, 2 to run" in output
     assert "C-GaP" in output
-    made = results / "smoke" / "partitions" / "selection"
+    made = results / "reports" / "smoke" / "partitions"
     assert f"report: {made}" in output
     for name in ("runs.csv", "table.md", "table.csv", "table.tex"):
         assert (made / name).stat().st_size > 0, name

@@ -25,7 +25,6 @@ from gapbench.report.collect import (
     LeftOut,
     Run,
     Scan,
-    read_runs,
     runs_frame,
     scan,
     write_runs,
@@ -126,10 +125,8 @@ def completed(frame: pd.DataFrame) -> list[str]:
     return list(frame["key"][frame["state"] == COMPLETED])
 
 
-def _write(spec: AblationSpec, folder: Path, runs: pd.DataFrame, found: Scan) -> ReportResult:
-    write_runs(runs, folder / RUNS)
-    # from the file, as `check` does: what can be recomputed later is what is written now
-    frame = read_runs(folder / RUNS)
+def _write(spec: AblationSpec, folder: Path, frame: pd.DataFrame, found: Scan) -> ReportResult:
+    write_runs(frame, folder / RUNS)
     all_results = results_of(frame, spec)
     tables = tuple(table_of(results, spec) for results in all_results)
     paths = [folder / RUNS]

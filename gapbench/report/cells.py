@@ -1,4 +1,4 @@
-"""From runs.csv and a report section to results: every row and column with its statistics."""
+"""From a frame of runs and a report section to results: rows and columns with their statistics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORMS = {
     "restart": "restart {}",
     "step_lr": "step lr {}",
 }
-# what a trial costs and is, averaged over the seeds of a cell: column of runs.csv, words
+# what a trial costs and is, averaged over the seeds of a cell: column of the frame, words
 COSTS = {
     "run/epochs": "machine-epochs",
     "run/wall_epochs": "wall-clock epochs",
@@ -130,7 +130,7 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
     """Return the results of every task in `frame`; tasks are never compared with each other.
 
     Args:
-        frame: what `read_runs` returns: one row a trial, run or not.
+        frame: what `runs_frame` returns: one row a trial, run or not.
         spec: the ablation; its report section says what the rows and columns are.
 
     Raises:

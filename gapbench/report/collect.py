@@ -34,13 +34,6 @@ NUMBERS = ("sparsity", "density", "parameters", "cost", "exploration")  # parts 
 PROVENANCE = (
     "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command", "data_sha256", "finished",
 )  # fmt: skip
-# columns that hold text even where every value looks like a number ("1234567890123456")
-TEXT = ("key", "state", "label", "task", "method", "distribution", "first_layer", "strategy")
-YES_NO = "environment/git_dirty"
-TEXT_PREFIXES = (
-    "environment/", "signatures/", "digest/", "run/data_sha256", "run/finished", "run/command",
-)  # fmt: skip
-
 WORD_LETTERS = 10_000
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -282,40 +275,3 @@ def write_runs(frame: pd.DataFrame, path: Path) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(frame.columns)
         writer.writerows(frame.itertuples(index=False, name=None))
-
-
-@without_gc()
-def read_runs(path: Path) -> pd.DataFrame:
-    """Read what `write_runs` wrote: the same numbers, and text where text was.
-
-    Raises:
-        UserError: if it is missing or no such table.
-    """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    head, *body = lines or [[]]
-    missing = [name for name in ("key", "state", "task", "seed") if name not in head]
-    if missing or any(len(line) != len(head) for line in body):
-        what = f"it has no column {missing[0]!r}" if missing else "its rows differ in length"
-        raise UserError(f"{path}: this is no runs.csv: {what}")
-    columns = {name: _column(name, [line[i] for line in body]) for i, name in enumerate(head)}
-    return pd.DataFrame(columns, dtype=object)
-
-
-def _column(name: str, texts: Sequence[str]) -> list[object]:
-    if name in TEXT or (name.startswith(TEXT_PREFIXES) and name != YES_NO):
-        return [text or None for text in texts]
-    try:
-        return [_value(text) for text in texts]
-    except ValueError:
-        return [text or None for text in texts]
-
-
-def _value(text: str) -> object:
-    if text in ("", "True", "False"):
-        return {"": None, "True": True, "False": False}[text]
-    number = float(text)
-    return int(text) if text.lstrip("-").isdigit() else number

@@ -58,7 +58,7 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield f"Dense training has no sparsity; its row {words}."
     if results.commits > 1:
         yield (
-            f"These trials ran with the code of {results.commits} commits, which runs.csv names; "
+            f"These trials ran with the code of {results.commits} commits, named in their results; "
             "`gapbench reproduce` says whether today's gives the same bits."
         )
     if papers:

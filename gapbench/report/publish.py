@@ -48,6 +48,8 @@ def publish(
     try:
         require_real(path, results)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for there in path.parent.iterdir():
+            require_real(there, results)
         write_trials(path, entries, runs)
         kept = read_trials(path, results)
         table = path.with_name(TABLE)

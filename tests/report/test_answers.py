@@ -7,10 +7,10 @@ import pytest
 from gapbench.errors import UserError
 from gapbench.experiments.schema import Claim
 from gapbench.report.answers import ANSWERS, Answer, answers_of, check_answers, write_answers
-from gapbench.report.build import report
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.comparisons import of_claim
+from gapbench.report.publish import publish
 from tests.report.folders import entry_of, result_of, spec_of, trial_of, write_run
 from tests.report.test_build import ablation, entries_of
 
@@ -190,11 +190,12 @@ def test_a_question_that_another_task_answers_is_not_put_to_the_first(tmp_path: 
     assert [a.verdict for a in answers] == ["not run", "no such rows"]
 
 
-def test_answers_are_written_from_runs_csv_and_checked(tmp_path: Path) -> None:
+def test_answers_are_written_from_what_is_published_and_checked(tmp_path: Path) -> None:
     whole = ablation()
     claims = [{"asks": "4 | <1>?", "better": {"partitions": 4}, "than": {"partitions": 1}}]
     spec = spec_of(rows=["label", "partitions"], claims=claims)
-    report(whole, "mini", entries_of(tmp_path), tmp_path)
+    entries = entries_of(tmp_path)
+    publish(whole, "mini", entries, tmp_path, scan(tmp_path))
     path = write_answers(tmp_path, "mini", [spec])
     assert path == tmp_path / "mini" / ANSWERS
     assert (

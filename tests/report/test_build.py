@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from gapbench.experiments.ablation import Ablation
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.loading import Document
 from gapbench.report import build
-from gapbench.report.build import ReportResult, check, completed, report
+from gapbench.report.build import REPORTS, ReportResult, report
 from gapbench.report.section import require_section
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -46,7 +45,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_report_is_runs_tables_and_figures_in_the_folder_of_its_ablation(tmp_path: Path) -> None:
     made = make(tmp_path)
-    assert made.folder == tmp_path / "mini" / "partitions"
+    assert made.folder == tmp_path / "reports" / "mini" / "partitions"
     names = {str(path.relative_to(made.folder)) for path in made.paths}
     figure = {f"figures/means.{kind}" for kind in ("png", "svg", "csv")}
     assert names == {"runs.csv", *TABLES, *figure}
@@ -61,25 +60,6 @@ def test_reporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
         path.unlink()
     report(ablation(), "mini", entries, tmp_path)
     assert contents(made.folder) == before
-
-
-def test_a_report_of_trials_that_ran_elsewhere_stays(tmp_path: Path) -> None:
-    """As in a clone, which comes with reports and without run folders."""
-    made = make(tmp_path)
-    before = contents(made.folder)
-    shutil.rmtree(tmp_path / "runs")
-    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
-    write_run(tmp_path, entries[0].trial, 88.0)
-    own = report(ablation(), "mini", entries, tmp_path)
-    assert own.folder == made.folder / "selection" and len(completed(own.frame)) == 1
-    assert own.place.endswith(f"({made.folder} stays: 5 of its trials are not among those here)")
-    shutil.rmtree(own.folder)
-    assert contents(made.folder) == before
-    shutil.rmtree(tmp_path / "runs")
-    assert make(tmp_path).folder == made.folder
-    for damaged in (b"", b"no,table\n", b"key,state\nx\n", b"\xff"):
-        (made.folder / "runs.csv").write_bytes(damaged)
-        assert report(ablation(), "mini", entries, tmp_path).folder == made.folder
 
 
 def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> None:
@@ -153,41 +133,19 @@ def test_json_has_every_grid_by_its_heads(tmp_path: Path) -> None:
     assert plain["left_out"] == []
 
 
-def test_check_recomputes_the_tables_from_runs_csv(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    spec = ablation().spec
-    assert check(spec, made.folder) == []
-    (made.folder / "table.md").write_text("edited by hand")
-    (made.folder / "table.tex").unlink()
-    assert check(spec, made.folder) == ["table.md", "table.tex (missing)"]
-
-
-def test_check_finds_a_number_changed_in_runs_csv(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    runs = made.folder / "runs.csv"
-    assert ",87.4," in runs.read_text()
-    runs.write_text(runs.read_text().replace(",87.4,", ",87.5,", 1))
-    assert "table.csv" in check(ablation().spec, made.folder)
-
-
-def test_check_without_runs_csv_says_so_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"runs\.csv: cannot be read"):
-        check(ablation().spec, tmp_path)
-
-
 def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     results = tmp_path / "results"
-    (results / "mini").mkdir(parents=True)
-    (results / "mini" / "partitions").symlink_to(outside)
+    (results / REPORTS / "mini").mkdir(parents=True)
+    (results / REPORTS / "mini" / "partitions").symlink_to(outside)
     with pytest.raises(UserError, match="is a link"):
         make(results)
     assert list(outside.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["runs.csv", "table.md", "figures", "figures/means.png"])
-def test_no_file_is_written_or_checked_through_a_link(tmp_path: Path, name: str) -> None:
+def test_no_file_is_written_through_a_link(tmp_path: Path, name: str) -> None:
     results = tmp_path / "results"
     entries = entries_of(results)
     made = report(ablation(), "mini", entries, results)
@@ -198,8 +156,6 @@ def test_no_file_is_written_or_checked_through_a_link(tmp_path: Path, name: str)
     with pytest.raises(UserError, match="is a link"):
         report(ablation(), "mini", entries, results)
     assert (contents(outside) if outside.is_dir() else outside.read_bytes()) == before
-    if name == "table.md":
-        assert check(ablation().spec, made.folder) == [f"{name} (missing)"]
 
 
 def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
@@ -216,19 +172,9 @@ def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
 
 def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     entries = entries_of(tmp_path)
-    (tmp_path / "mini").write_text("a file where the folder should be")
-    with pytest.raises(UserError, match=r"mini.*cannot be written"):
+    (tmp_path / REPORTS).write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"reports.*cannot be written"):
         report(ablation(), "mini", entries, tmp_path)
-
-
-def test_the_report_of_a_selection_leaves_the_whole_report_as_it_is(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    before = contents(made.folder)
-    some = [entry_of(trial_of(seed=0, partitions=p)) for p in (4, 1)]
-    selected = report(ablation(), "mini", some, tmp_path, selection=True)
-    assert selected.folder == made.folder / "selection" and len(selected.frame) == 2
-    after = contents(made.folder)
-    assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.parametrize(

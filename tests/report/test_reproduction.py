@@ -4,38 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.experiments.schema import SCALES
-from gapbench.report.collect import Scan, read_runs, runs_frame, write_runs
 from gapbench.report.reproduction import (
     Finding,
     Reproduction,
     Spread,
     find_original,
-    trial_of,
 )
-from gapbench.selection import expanded
-from tests.runs import ABLATIONS
-
-FILES = sorted(ABLATIONS.glob("*.yaml"))
-
-
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_row_of_runs_csv_holds_all_that_builds_its_trial(
-    file: Path, scale: str, tmp_path: Path
-) -> None:
-    only = [] if scale == "paper" else ["image"]
-    if file.stem == "translation":
-        pytest.importorskip("fairseq")
-        only = []
-    entries = expanded(file, scale, (), only, None)[2]
-    path = tmp_path / "runs.csv"
-    write_runs(runs_frame(entries, Scan({}, {}, ())), path)
-    rows = read_runs(path).to_dict("records")
-    built = [trial_of({str(name): value for name, value in row.items()}, path) for row in rows]
-    assert [t.key for t in built] == [entry.trial.key for entry in entries]
-    numbers = [{**t.document(), "budget": ""} for t in built]  # a row has the epochs themselves
-    assert numbers == [{**entry.trial.document(), "budget": ""} for entry in entries]
+from gapbench.report.trials import read_trials
 
 
 @pytest.mark.parametrize(
@@ -62,16 +37,16 @@ def test_a_result_of_another_kind_of_machine_is_judged_by_the_rows_seeds(
 
 
 def test_the_seeds_of_a_row_are_those_that_differ_in_nothing_else():
-    """By a committed row of six seeds, whose values stand in its runs.csv."""
-    results = Path(__file__).parent.parent.parent / "results" / "mini"
-    frame = read_runs(results / "main" / "runs.csv")
-    chosen = frame[(frame["task"] == "fashion_mnist") & (frame["method"] == "static")]
-    row = chosen.iloc[0]
-    alike = chosen[
-        (chosen["sparsity"] == row["sparsity"])
-        & (chosen["distribution"] == row["distribution"])
-        & (chosen["epochs"] == row["epochs"])
+    """By a committed row of six seeds."""
+    results = Path(__file__).parent.parent.parent / "results"
+    published = read_trials(results / "mini" / "main" / "trials.jsonl", results).runs
+    static = [run for run in published if run.trial.method == "static"]
+    first = static[0].trial
+    alike = [
+        run.result["metrics"]["test/accuracy"]
+        for run in static
+        if (run.trial.sparsity, run.trial.distribution) == (first.sparsity, first.distribution)
     ]
-    original = find_original(results.parent, str(row["key"]))
-    assert sorted(original.seeds) == sorted(alike["test/accuracy"])
-    assert len(original.seeds) == 6
+    original = find_original(results, first.key)
+    assert sorted(original.seeds) == sorted(alike)
+    assert len(original.seeds) == 6 and original.trial == first

@@ -65,8 +65,8 @@ def test_training_lowers_the_loss_in_every_row(trials):
 
 @pytest.mark.parametrize("partitions", [1, 3, 6])
 def test_each_step_grows_consecutive_blocks_of_equal_number(trials, partitions):
-    segments = json.loads(trials[partitions].plan.read_text())["segments"]
-    blocks = [{name.rsplit(".layers.")[1][0] + name[0] for name in s["grow"]} for s in segments]
+    segments = Trial.read(trials[partitions].trial).plan.segments
+    blocks = [{name.rsplit(".layers.")[1][0] + name[0] for name in s.phase.grow} for s in segments]
     order = ["0e", "1e", "2e", "0d", "1d", "2d"]
     size = 6 // partitions
     groups = [set(order[start : start + size]) for start in range(0, 6, size)]

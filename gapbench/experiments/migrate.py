@@ -75,7 +75,7 @@ def migrate(results: Path) -> Iterator[Renewed]:
     A folder that cannot be renewed, or whose trial another folder has already, stays as it is.
     """
     for place in sorted((results / "runs").glob("[!.]*")):
-        if place.is_dir() and not place.is_symlink():
+        if place.is_dir():
             folder = RunFolder(place)
             try:
                 document = read_document(folder.trial)

@@ -215,6 +215,17 @@ class Plan:
             for part in self.parts
         )
 
+    def role(self, epoch: float) -> Literal["grow", "tune", ""]:
+        """Return what the plan does in the machine-epoch that ends at `epoch`.
+
+        Layers grow, or the last of several phases tunes what they have left, or neither.
+        """
+        inside = (s for s in self.segments if s.start < epoch <= s.stop)
+        segment = next(inside, self.segments[-1])
+        if segment.phase.grow:
+            return "grow"
+        return "tune" if segment is self.segments[-1] is not self.segments[0] else ""
+
     @property
     def dense_at_end(self) -> frozenset[str]:
         """Names of the layers that the plan never prunes back."""

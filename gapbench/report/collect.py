@@ -96,9 +96,8 @@ def scan(results: Path) -> Scan:
     states: dict[str, str] = {}
     left_out: list[LeftOut] = []
     for entry in _entries(results / "runs"):
-        if not entry.is_dir(follow_symlinks=False):
-            kind = "a link, which is not followed" if entry.is_symlink() else "no folder"
-            left_out.append(LeftOut(f"runs/{entry.name}", kind))
+        if not entry.is_dir():  # one on another disk may be linked in
+            left_out.append(LeftOut(f"runs/{entry.name}", "no folder"))
             continue
         folder = RunFolder(Path(entry.path))
         try:
@@ -133,9 +132,8 @@ def read_run(folder: RunFolder) -> Run | None:
 
 
 def folders_of(results: Path) -> list[RunFolder]:
-    """Return every folder under `results`/runs; links are not followed."""
-    found = _entries(results / "runs")
-    return [RunFolder(Path(e.path)) for e in found if e.is_dir(follow_symlinks=False)]
+    """Return every folder under `results`/runs."""
+    return [RunFolder(Path(e.path)) for e in _entries(results / "runs") if e.is_dir()]
 
 
 def _entries(root: Path) -> list[os.DirEntry[str]]:

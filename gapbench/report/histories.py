@@ -17,7 +17,7 @@ from gapbench.report.workers import without_gc
 KINDS = ("epoch", "change")  # of lines
 WORDS = ("phase", "event")
 MAPPINGS = ("iou", "before", "after")
-CURVE = ("epoch", "phase", "coverage")
+CURVE = ("epoch", "role", "coverage")
 CHANGE = ("epoch", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
 
@@ -27,7 +27,7 @@ class Histories:
     """The histories of some runs; `key` is the trial in each frame.
 
     Attributes:
-        curves: one row an epoch, with metrics as split/name.
+        curves: one row an epoch, with metrics as split/name, and as role what the plan does in it.
         changes: one row a mask change; iou, before and after are mappings or None.
         layers: one row a layer of the finished model: density, numel.
         left_out: lines that could not be read, of the kinds that were.
@@ -62,11 +62,14 @@ def read_histories(
             left_out.append(LeftOut(f"runs/{key}/history.jsonl", broken))
         for into, kind in ((curves, "epoch"), (changes, "change")):
             chosen = [line for line in lines if line["kind"] == kind]
+            if kind == "epoch":
+                role = run.trial.plan.role
+                chosen = [{**line, "role": role(line["epoch"])} for line in chosen]
             into["key"] += [key] * len(chosen)
             for name in list(into)[1:]:
                 into[name] += [line.get(name) for line in chosen]
     return Histories(
-        curves=_numbers(curves, {*CURVE, *metrics} - {"phase"}),
+        curves=_numbers(curves, {*CURVE, *metrics} - {"role"}),
         changes=_numbers(changes, {"epoch", "mask_error"}),
         layers=pd.DataFrame(layers),
         left_out=tuple(left_out),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapbench.errors import UserError
+from gapbench.methods.method import plan
 from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan, names_of
 
 A, B = frozenset({"a"}), frozenset({"b"})
@@ -107,3 +108,24 @@ def test_a_layer_knows_its_size_and_layers_their_names():
 def test_updates_have_the_values_of_their_papers():
     assert DropGrow("random") == DropGrow("random", 100, 0.75, 0.3, True)
     assert Gradual() == Gradual(100, 10_000 / 32_000, 25_000 / 32_000)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "roles"),
+    [
+        ("dense", {}, "gggggggggggg"),
+        ("static", {}, "............"),
+        ("rigl", {}, "............"),
+        ("gradual", {}, "gggggggggggg"),
+        ("prune_from_dense", {"dense_epochs": 4}, "ggggtttttttt"),
+        ("ac_dc", {"warmup_epochs": 2, "phase_epochs": 2, "fine_tune_epochs": 2}, "gg..gg..ggtt"),
+        ("c_gap", {"partitions": 2, "steps": 4, "step_epochs": 2}, "ggggggggtttt"),
+        ("p_gap", {"partitions": 2, "rounds": 2, "step_epochs": 2}, "ggggggggtttt"),
+    ],
+)
+def test_a_plan_says_what_it_does_in_each_epoch(method, options, roles):
+    """g: layers grow, t: the last phase tunes what they have left."""
+    layers = tuple(Layer(f"{n}.weight", (8, 8)) for n in range(4))
+    built = plan(method, layers, 12, **options)
+    found = "".join({"grow": "g", "tune": "t", "": "."}[built.role(e + 1)] for e in range(12))
+    assert found == roles

@@ -106,19 +106,20 @@ def test_a_quantity_that_is_no_number_is_named(
     assert reasons(tmp_path) == {f"runs/{folder.name}": f"result.json: {where} is no number"}
 
 
-def test_links_out_of_the_results_folder_are_not_followed(tmp_path: Path) -> None:
+def test_a_run_folder_may_be_linked_in_and_no_link_below_it_is_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     inside = tmp_path / "results"
-    stolen = write_run(outside, trial_of(seed=0), 99.0)
+    elsewhere = write_run(outside, trial_of(seed=0), 99.0)
     (inside / "runs").mkdir(parents=True)
-    (inside / "runs" / stolen.name).symlink_to(stolen)
+    (inside / "runs" / elsewhere.name).symlink_to(elsewhere)
+    (inside / "runs" / "gone").symlink_to(outside / "gone")
     folder = write_run(inside, trial_of(seed=1), 88.0)
     secret = outside / "secret"
     secret.write_text((folder / "result.json").read_text())
     (folder / "result.json").unlink()
     (folder / "result.json").symlink_to(secret)
-    assert scan(inside).runs == {}
-    assert set(reasons(inside)) == {f"runs/{stolen.name}", f"runs/{folder.name}"}
+    assert set(scan(inside).runs) == {elsewhere.name}
+    assert set(reasons(inside)) == {"runs/gone", f"runs/{folder.name}"}
     waiting = write_trial(inside, trial_of(seed=2))
     (outside / "status").write_text(json.dumps({"state": "failed"}))
     (waiting / "status.json").symlink_to(outside / "status")

@@ -31,7 +31,7 @@ from gapbench.report.figures import (
 )
 from gapbench.report.histories import KINDS, read_histories
 from gapbench.report.plots.performance import pareto
-from gapbench.report.plots.training import _phases
+from gapbench.report.plots.training import _spans
 from gapbench.report.published import published
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -334,14 +334,12 @@ def test_losses_are_of_one_column_which_is_named(tmp_path: Path) -> None:
     assert legend_of(made) == ["Dense", "C-GaP"]
 
 
-def test_the_anytime_curve_knows_the_phases(tmp_path: Path) -> None:
+def test_the_anytime_curve_knows_what_the_plan_does(tmp_path: Path) -> None:
     frame = plotted(tmp_path, "anytime")
     own = frame[(frame["row"] == "C-GaP") & (frame["column"] == 0.9)]
-    assert list(_phases(own)) == [
-        ("grow 1/2", 0.0, 1.0),
-        ("grow 2/2", 1.0, 2.0),
-        ("fine-tune", 2.0, 4.0),
-    ]
+    assert list(_spans(own)) == [("grow", 0.0, 4.0)]  # all that a run of 60 epochs has here
+    roles = pd.DataFrame({"role": ["grow", "grow", "", "tune"], "epoch": [1, 2, 4, 5]})
+    assert list(_spans(roles)) == [("grow", 0.0, 2.0), ("", 2.0, 4.0), ("tune", 4.0, 5.0)]
 
 
 def test_a_method_has_one_colour_in_all_figures_and_its_variants_differ() -> None:

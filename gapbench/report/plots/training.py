@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from operator import itemgetter
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -23,8 +25,7 @@ from gapbench.report.figures import (
 from gapbench.report.records import text_of
 
 MOST_ROWS = 24
-GROWN = "#f3e3c3"
-TUNED = "#dcebf5"
+COLOURS = {"grow": "#f3e3c3", "tune": "#dcebf5"}  # of what a plan does
 # what the shock of a prune is drawn against, side by side
 SHOCK = {"epoch": "machine-epochs", "mask_error": "relative mask error of the prune"}
 
@@ -45,7 +46,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
     if curves.empty:
         return None
     keys = ["row", "column", "epoch"]
-    frame = curves.groupby(keys, sort=False, as_index=False).agg({metric: "mean", "phase": "first"})
+    frame = curves.groupby(keys, sort=False, as_index=False).agg({metric: "mean", "role": "first"})
     known = [row for row in results.rows if row.name in set(frame["row"])]
     made, axes, rows = panels(known, across=4, most=MOST_ROWS)
     look, names = looks(results.rows), legend_names(results)
@@ -74,24 +75,20 @@ def anytime(evidence: Evidence) -> Drawn | None:
 
 
 def _shade(ax: Axes, curve: pd.DataFrame) -> None:
-    phases = list(_phases(curve))
-    for phase, start, stop in phases if len(phases) > 1 else ():
-        colour = GROWN if phase.startswith(("grow", "round", "dense")) else None
-        colour = TUNED if phase.startswith("fine-tune") else colour
-        if colour is not None:
-            ax.axvspan(start, stop, color=colour, linewidth=0, zorder=0)
+    spans = list(_spans(curve))
+    for role, start, stop in spans if len(spans) > 1 else ():
+        if role in COLOURS:
+            ax.axvspan(start, stop, color=COLOURS[role], linewidth=0, zorder=0)
 
 
-def _phases(curve: pd.DataFrame) -> Iterator[tuple[str, float, float]]:
-    """Yield each phase with its first epoch, from 0, and the one after its last."""
-    current, start, last = "", 0.0, 0.0
-    for epoch, phase in zip(curve["epoch"], curve["phase"], strict=True):
-        if phase != current:
-            if last:
-                yield current, start, last
-            current, start = str(phase), last
-        last = float(epoch)
-    yield current, start, last
+def _spans(curve: pd.DataFrame) -> Iterator[tuple[str, float, float]]:
+    """Yield each role with its first epoch, from 0, and the one after its last."""
+    start = 0.0
+    epochs = zip(curve["role"], curve["epoch"], strict=True)
+    for role, own in itertools.groupby(epochs, itemgetter(0)):
+        stop = [float(epoch) for _, epoch in own][-1]
+        yield role, start, stop
+        start = stop
 
 
 def _prunes(evidence: Evidence, row: str) -> list[float]:

@@ -33,10 +33,10 @@ from benchmarks.rows import Row, main, paired
 from gapbench.experiments.grid import Entry
 from gapbench.experiments.keeper import FolderKeeper
 from gapbench.experiments.sacred_run import run_attempt
+from gapbench.experiments.selection import expanded
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import build_training
 from gapbench.experiments.trials import Trial
-from gapbench.selection import expanded
 from gapbench.sparsity.masks import top_mask
 from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gapbench.columns import Column, laid_out, table_text
+from gapbench.cli.columns import Column, laid_out, table_text
 
 COLUMNS = (Column("key"), Column("trial", wraps=True), Column("left", right=True))
 ROWS = [("0a", "C-GaP [bold]uniform 0.95", "12m"), ("0b", "dense", "3h05m")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gapbench.progress import View, table_of
+from gapbench.cli.progress import View, table_of
 
 STATUS = {
     "attempt": 3,

@@ -241,7 +241,7 @@ def _slow_trial(path):
 
 @pytest.mark.slow
 def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
-    from gapbench.selection import expanded
+    from gapbench.experiments.selection import expanded
 
     entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["image", "dense"], "1")[2][0]
     folder = prepared(tmp_path, entry)
@@ -257,7 +257,7 @@ def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
 
 
 def test_a_second_launcher_waits_for_the_trials_of_the_first_and_reports_them(tmp_path, capsys):
-    from gapbench.selection import expanded
+    from gapbench.experiments.selection import expanded
 
     file = tmp_path / "two.yaml"
     rows = "[{method: dense, epochs: 30}, {method: static, epochs: 1, sparsity: 0.9}]"

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from gapbench.__main__ import main
+from gapbench.cli.terminal import clean
 from gapbench.documents import write_json
 from gapbench.experiments.store import RunFolder
-from gapbench.terminal import clean
 from tests.runs import ABLATIONS, entry, prepared
 
 pytestmark = pytest.mark.slow

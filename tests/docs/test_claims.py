@@ -48,7 +48,7 @@ def test_what_was_measured_comes_from_what_is_published(tmp_path, monkeypatch, v
     for path in ROOT.glob("scales*.yaml"):
         shutil.copy(path, tmp_path)
     monkeypatch.chdir(tmp_path)
-    from gapbench.selection import expanded
+    from gapbench.experiments.selection import expanded
 
     file = Path("ablations/restart.yaml")
     for entry in expanded(file, "mini", (), (), "2")[2]:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from gapbench.experiments.sacred_run import run_attempt
+from gapbench.experiments.selection import expanded
 from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
-from gapbench.selection import expanded
 from tests.jpegs import plant, truncate
 from tests.runs import assert_equal, attempt, free_port, in_child, prepared
 

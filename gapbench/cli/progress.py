@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from gapbench.columns import GAP, Column, table_text
+from gapbench.cli.columns import GAP, Column, table_text
 from gapbench.experiments.store import RunFolder, State
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import branches_of, look

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from gapbench import terminal
+from gapbench.cli import terminal
+from gapbench.cli.options import RESULTS, ExecutorOption, KeyArgument, ResultsOption
+from gapbench.cli.run import POLL_SECONDS, executor_for, job_of
 from gapbench.errors import UserError
-from gapbench.options import RESULTS, ExecutorOption, KeyArgument, ResultsOption
-from gapbench.run import POLL_SECONDS, executor_for, job_of
 
 if TYPE_CHECKING:
     from gapbench.experiments.store import RunFolder
@@ -88,7 +88,7 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
 
 def _follow(started: Launch, folder: RunFolder, label: str) -> None:
     """Show the run to its end; leave with it where the user interrupts."""
-    from gapbench.progress import Progress, View
+    from gapbench.cli.progress import Progress, View
 
     try:
         with Progress(terminal.console(), 1) as progress:

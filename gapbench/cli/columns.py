@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from gapbench.terminal import clean
+from gapbench.cli.terminal import clean
 
 GAP = 2
 LEAST = 10  # characters that a wrapped column has even where nothing is left for it

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gapbench import terminal
-from gapbench.errors import UserError
-from gapbench.options import (
+from gapbench.cli import terminal
+from gapbench.cli.options import (
     RESULTS,
     JsonOption,
     KeyArgument,
@@ -26,11 +25,12 @@ from gapbench.options import (
     SeedsOption,
     SetOption,
 )
-from gapbench.selection import expanded
+from gapbench.errors import UserError
+from gapbench.experiments.selection import expanded
 
 if TYPE_CHECKING:
+    from gapbench.cli.progress import View
     from gapbench.experiments.store import RunFolder
-    from gapbench.progress import View
 
 WATCH_SECONDS = 2.0
 LOG_SECONDS = 0.5
@@ -63,8 +63,8 @@ def status(
     """Show the state of trials: running with progress and time left, failed with the error."""
     from rich.live import Live
 
+    from gapbench.cli.progress import View, table_of
     from gapbench.launch.queue import Queue
-    from gapbench.progress import View, table_of
 
     pick = Pick(scale, set_ or (), only or (), seeds)
     labels, queue = _labels(file, pick, results), Queue(SLURM_SECONDS)

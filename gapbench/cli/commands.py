@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gapbench import terminal
-from gapbench.errors import NothingFound, NotInstalled, UserError, choose
-from gapbench.options import (
+from gapbench.cli import terminal
+from gapbench.cli.options import (
     RESULTS,
     KeyArgument,
     OnlyOption,
@@ -21,8 +20,9 @@ from gapbench.options import (
     SeedsOption,
     SetOption,
 )
-from gapbench.selection import expanded, tell_left_out
-from gapbench.status import find, require_folder
+from gapbench.cli.status import find, require_folder
+from gapbench.errors import NothingFound, NotInstalled, UserError, choose
+from gapbench.experiments.selection import expanded, tell_left_out
 
 if TYPE_CHECKING:
     from gapbench.experiments.ablation import Ablation
@@ -322,7 +322,7 @@ def _names(kind: str) -> Iterator[str]:
 
 def doctor(results: ResultsOption = RESULTS) -> int:
     """Check what a run needs on this machine, and say what is missing."""
-    from gapbench.doctor import checks
+    from gapbench.cli.doctor import checks
 
     failed = 0
     for check in checks(results):

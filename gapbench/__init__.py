@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gapbench.engine.sparsifier import Sparsifier
+    from gapbench.study import Study, run
 
-__all__ = ["Sparsifier", "__version__"]
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Sparsifier": "gapbench.engine.sparsifier",
+    "Study": "gapbench.study",
+    "run": "gapbench.study",
+}
+__all__ = ["Sparsifier", "Study", "__version__", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Sparsifier":
-        return import_module("gapbench.engine.sparsifier").Sparsifier
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,6 @@ import typer
 
 from gapbench.cli import terminal
 from gapbench.cli.options import RESULTS, ExecutorOption, KeyArgument, ResultsOption
-from gapbench.cli.run import POLL_SECONDS, executor_for, job_of
 from gapbench.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ def reproduce(
     """
     from gapbench.report.collect import read_run
     from gapbench.report.reproduction import compared, find_original
+    from gapbench.study import executor_for
 
     original = find_original(results, key)
     name, reason = executor_for(executor)
@@ -69,6 +68,7 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
     from gapbench.experiments.grid import Entry
     from gapbench.experiments.store import RunFolder
     from gapbench.launch.jobs import launch
+    from gapbench.study import job_of
 
     try:
         (results / "runs").mkdir(parents=True, exist_ok=True)
@@ -89,18 +89,14 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
 def _follow(started: Launch, folder: RunFolder, label: str) -> None:
     """Show the run to its end; leave with it where the user interrupts."""
     from gapbench.cli.progress import Progress, View
+    from gapbench.study import follow
 
-    try:
-        with Progress(terminal.console(), 1) as progress:
-            going = True
-            while going:
-                going = started.poll()
-                progress.show([View.of(folder, label)])
-                if going:
-                    time.sleep(POLL_SECONDS)
-    except KeyboardInterrupt:
-        started.stop()
-        raise
+    with Progress(terminal.console(), 1) as progress:
+        try:
+            follow(started, lambda: False, lambda: progress.show([View.of(folder, label)]))
+        except KeyboardInterrupt:
+            started.stop()
+            raise
 
 
 def _place_of(folder: RunFolder) -> Path:

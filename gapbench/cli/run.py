@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,19 +23,14 @@ from gapbench.cli.options import (
     SetOption,
 )
 from gapbench.errors import UserError
-from gapbench.experiments.selection import expanded, tell_left_out
+from gapbench.experiments.selection import tell_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gapbench.experiments.ablation import Ablation
     from gapbench.experiments.grid import Entry
-    from gapbench.experiments.schema import Scale
-    from gapbench.experiments.store import RunFolder
-    from gapbench.launch.jobs import Job, Launch
-    from gapbench.launch.queue import Queue
-
-POLL_SECONDS = 0.25
+    from gapbench.launch.jobs import Launch
+    from gapbench.study import Study, ToDo
 
 
 def add_to(app: typer.Typer) -> None:
@@ -79,51 +70,27 @@ def run(
     ] = False,
 ) -> int:
     """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
-    from gapbench.report.section import require_section
+    from gapbench.study import Study, executor_for
 
-    ablation, chosen, entries = expanded(file, scale, set_ or [], only or [], seeds)
-    tell_left_out(ablation, chosen, only or [])
-    require_section(ablation, entries)
+    study = Study.read(
+        file, scale=scale, only=only or (), seeds=seeds, settings=set_ or (), results=results
+    )
+    tell_left_out(study.ablation, study.scale, only or ())
     if dry_run:
-        return show_plan(entries, as_json)
+        return show_plan(study.entries, as_json)
     console = _console(as_json)
     name, reason = executor_for(executor)
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
-    todo = _to_do(results, entries, force, retry_failed, attach=name == "slurm")
-    _header(console, ablation, scale, entries, todo, f"{name} ({reason})")
-    options = {"profile": profile} if name == "slurm" else {}
-    started = _start(results, ablation, todo, name, jobs, branches, options)
+    todo = study.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
+    _header(console, study, todo, f"{name} ({reason})")
+    started = study.start(todo, name, jobs=jobs, branches=branches, profile=profile)
     if started is not None and detach:
         console.print("submitted; follow with `gapbench status --watch`")
         return 0
-    if started is not None and not _follow(console, results, todo, started):
+    if started is not None and not _follow(console, study, todo, started):
         return 130
-    reported = Reported(ablation, chosen, entries)
-    return _conclude(console, reported, [*todo.entries, *todo.elsewhere], results, as_json)
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What is reported at the end: trials of an ablation."""
-
-    ablation: Ablation
-    scale: Scale
-    entries: list[Entry]
-
-
-@dataclass(frozen=True)
-class ToDo:
-    """What is left of an ablation: trials to run, those done, and those others run now.
-
-    Attributes:
-        forget: folders of those to run whose earlier attempts are to be forgotten.
-    """
-
-    entries: list[Entry]
-    done: int
-    elsewhere: list[Entry]
-    forget: list[RunFolder]
+    return _conclude(console, study, [*todo.entries, *todo.elsewhere], as_json)
 
 
 def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
@@ -169,133 +136,36 @@ def _console(as_json: bool) -> Console:
     return terminal.console(stderr=as_json)
 
 
-def executor_for(name: str) -> tuple[str, str]:
-    """Return the executor to use for what was asked, and why."""
-    if name != "auto":
-        return name, "as asked"
-    if "SLURM_JOB_ID" in os.environ:
-        return "local", "inside a SLURM job"
-    from gapbench.launch.queue import usable
-
-    cluster, why = usable()
-    return ("slurm" if cluster else "local"), why
-
-
-def _to_do(
-    results: Path, entries: Sequence[Entry], force: bool, only_failed: bool, attach: bool
-) -> ToDo:
-    """Sort trials into those to run, those completed, and those that others run.
-
-    With `only_failed` only those that have failed are to run or to wait for.
-    With `attach` those that SLURM has already are to run too, which then means to follow them.
-    """
-    from gapbench.experiments.store import RunFolder
-    from gapbench.launch.queue import Queue
-    from gapbench.launch.submissions import look
-
-    todo: list[Entry] = []
-    elsewhere: list[Entry] = []
-    forget: list[RunFolder] = []
-    done = 0
-    folders = [RunFolder(results / "runs" / entry.trial.key) for entry in entries]
-    for entry, folder, sight in zip(entries, folders, look(folders, Queue()), strict=True):
-        if sight.state == "completed" and (only_failed or not force):
-            done += 1
-        elif only_failed and sight.state != "failed":
-            continue
-        elif sight.state in ("running", "queued"):
-            # one that waits without a job is just being submitted by another launcher
-            follow = attach and (sight.job or sight.state == "queued")
-            (todo if follow else elsewhere).append(entry)
-        else:
-            todo.append(entry)
-            if force:
-                forget.append(folder)
-    if elsewhere and not todo:
-        raise UserError(
-            f"{results}: all {len(elsewhere)} trials that are left are being run by another "
-            f"process: {elsewhere[0].label}; follow them with `gapbench status --watch`"
-        )
-    return ToDo(todo, done, elsewhere, forget)
-
-
-def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
-    """Write a trial's folder and return what launches it."""
-    from gapbench.experiments.store import RunFolder
-    from gapbench.launch.jobs import Job
-
-    folder = RunFolder(results / "runs" / entry.trial.key)
-    folder.prepare(entry.trial.document())
-    task = entry.trial.proxy.task
-    recipe = entry.trial.recipe
-    return Job(
-        folder=folder.path.resolve(),
-        ablation=ablation,
-        label=entry.label,
-        resources=task.resources,
-        threads=recipe.cpu_threads,
-        branches=branches,
-        ranks=entry.trial.ranks,
-        portable=recipe.portable,
-        plan=entry.trial.plan,
-    )
-
-
-def _header(
-    console: Console, ablation: Ablation, scale: str, entries: Sequence[Entry], todo: ToDo, by: str
-) -> None:
+def _header(console: Console, study: Study, todo: ToDo, by: str) -> None:
     machine_epochs = sum(entry.trial.plan.epochs for entry in todo.entries)
     console.print(
-        f"{ablation.name} at scale {scale}: {len(entries)} trials, {todo.done} done, "
-        f"{len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {by}",
+        f"{study.ablation.name} at scale {study.scale}: {len(study.entries)} trials, {todo.done} "
+        f"done, {len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {by}",
         soft_wrap=True,
     )
     for entry in todo.elsewhere:
         console.print(f"left to the process or job that has it: {entry.label}", soft_wrap=True)
 
 
-def _start(
-    results: Path,
-    ablation: Ablation,
-    todo: ToDo,
-    executor: str,
-    parallel: int | None,
-    branches: int,
-    options: dict[str, Path | None],
-) -> Launch | None:
-    """Launch what is to do; what is forgotten comes back where the launcher refuses."""
-    from gapbench.launch.jobs import launch
-
-    if not todo.entries:
-        return None
-    with ExitStack() as stack:
-        for folder in todo.forget:
-            stack.enter_context(folder.forgotten())
-        work = [job_of(results, ablation.name, entry, branches) for entry in todo.entries]
-        return launch(executor, work, parallel, **options)
-
-
-def _follow(console: Console, results: Path, todo: ToDo, started: Launch) -> bool:
+def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool:
     """Follow trials to their end, those of others too; return False if the user interrupts."""
     from gapbench.cli.progress import Progress, View
-    from gapbench.experiments.store import RunFolder
     from gapbench.launch.queue import Queue
+    from gapbench.study import follow
 
     own, others = (
-        {RunFolder(results / "runs" / entry.trial.key): entry.label for entry in entries}
+        {study.folder(entry): entry.label for entry in entries}
         for entries in (todo.entries, todo.elsewhere)
     )
     queue = Queue()
     with Progress(console, len(own) + len(others)) as progress:
+
+        def show() -> None:
+            views = [View.of(folder, label) for folder, label in own.items()]
+            progress.show([*views, *View.all_of(others, queue)])
+
         try:
-            going = True
-            while going:
-                # another launcher may have been quicker with one of ours: it is waited for as well
-                going = started.poll() or _any_going([*own, *others], queue)
-                views = [View.of(folder, label) for folder, label in own.items()]
-                progress.show([*views, *View.all_of(others, queue)])
-                if going:
-                    time.sleep(POLL_SECONDS)
+            follow(started, lambda: study.going(todo, queue), show)
         except KeyboardInterrupt:
             console.print("interrupted ...")
             console.print(started.stop())
@@ -303,21 +173,11 @@ def _follow(console: Console, results: Path, todo: ToDo, started: Launch) -> boo
     return True
 
 
-def _any_going(folders: Sequence[RunFolder], queue: Queue) -> bool:
-    from gapbench.launch.submissions import look
-
-    return any(sight.state in ("running", "queued") for sight in look(folders, queue))
-
-
-def _conclude(
-    console: Console, reported: Reported, asked: Sequence[Entry], results: Path, as_json: bool
-) -> int:
+def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: bool) -> int:
     """Report, say what was asked for and has not completed, and return the exit code."""
     from gapbench.cli.status import last_words
-    from gapbench.experiments.store import RunFolder
-    from gapbench.report.build import report
 
-    made = report(reported.ablation, reported.scale, reported.entries, results)
+    made = study.report()
     if as_json:
         print(json.dumps(made.as_dict(), indent=1))
     else:
@@ -325,17 +185,17 @@ def _conclude(
         console.print(f"report: {made.folder}", soft_wrap=True)
     told: dict[tuple[str, str], list[Entry]] = {}
     damaged = {left.place: left.reason for left in made.left_out if not left.unfinished}
-    for entry in reported.entries:
+    for entry in study.entries:
         if (reason := damaged.get(f"runs/{entry.trial.key}")) is not None:
-            folder = RunFolder(results / "runs" / entry.trial.key)
-            told["unusable", f"{reason}: delete {folder.path} and run again"] = [entry]
+            place = study.folder(entry).path
+            told["unusable", f"{reason}: delete {place} and run again"] = [entry]
     for entry in asked:
-        folder = RunFolder(results / "runs" / entry.trial.key)
+        folder = study.folder(entry)
         state = folder.state()
         if state != "completed":
             error = folder.read_status().get("error") or last_words(folder)
             told.setdefault((state, error), []).append(entry)
-    where = "" if results == RESULTS else f" --results {shlex.quote(str(results))}"
+    where = "" if study.results == RESULTS else f" --results {shlex.quote(str(study.results))}"
     for (how, error), (first, *others) in told.items():
         words = f"{how}: {first.label}: {error} (gapbench logs {first.trial.key}{where})"
         console.print(words, soft_wrap=True)

@@ -18,7 +18,7 @@ def expanded(
     scale: str,
     set_: Sequence[str],
     only: Sequence[str],
-    seeds: str | None,
+    seeds: str | Sequence[int] | None,
 ) -> tuple[Ablation, Scale, list[Entry]]:
     """Read an ablation and return it with its scale and trials, as `grid.expand` does.
 
@@ -27,7 +27,7 @@ def expanded(
         scale: its name.
         set_: `KEY=VALUE`, as for `--set`.
         only: as for `--only`.
-        seeds: as for `--seeds`.
+        seeds: as for `--seeds`, or the seeds themselves.
 
     Raises:
         UserError: about whatever does not fit.
@@ -43,7 +43,7 @@ def expanded(
         found,
         overrides=read_set(set_) if set_ else None,
         only=only,
-        seeds=None if seeds is None else read_seeds(seeds),
+        seeds=read_seeds(seeds) if isinstance(seeds, str) else seeds,
     )
     return ablation, found, entries
 

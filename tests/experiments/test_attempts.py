@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from gapbench.cli.run import job_of
 from gapbench.documents import read_json
 from gapbench.errors import UserError
 from gapbench.experiments.branches import branch_folder
@@ -23,6 +22,7 @@ from gapbench.experiments.store import RunFolder
 from gapbench.experiments.trial_run import Execution, run_trial
 from gapbench.experiments.trials import Trial
 from gapbench.launch.jobs import Attempt
+from gapbench.study import job_of
 from tests.runs import assert_equal, attempt, entry, free_port, in_child, prepared
 from tests.slurm.cluster import wait_until
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.cli.run import job_of
 from gapbench.documents import read_json
 from gapbench.experiments.selection import expanded
 from gapbench.experiments.store import RunFolder
 from gapbench.launch import local
 from gapbench.launch.jobs import Attempt, launch
+from gapbench.study import job_of
 from tests.runs import ABLATIONS, assert_equal
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,6 @@ import signal
 
 import pytest
 
-from gapbench.cli.run import job_of
 from gapbench.documents import read_json
 from gapbench.experiments.branches import RESULT, branch_folder
 from gapbench.experiments.selection import expanded
@@ -15,6 +14,7 @@ from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
+from gapbench.study import job_of
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 

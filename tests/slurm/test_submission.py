@@ -10,7 +10,6 @@ import time
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.cli.run import job_of
 from gapbench.documents import read_json
 from gapbench.errors import UserError
 from gapbench.experiments.selection import expanded
@@ -19,6 +18,7 @@ from gapbench.launch import queue
 from gapbench.launch.jobs import Attempt, Job, launch
 from gapbench.launch.queue import Queue, most_in_array
 from gapbench.launch.submissions import jobs_of, look
+from gapbench.study import job_of
 from gapbench.tasks.task import Resources
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until

@@ -1,0 +1,324 @@
+"""The Python face of the suite: what `gapbench run` and `gapbench report` do, for programs.
+
+study = gapbench.run("ablations/partitions.yaml", scale="smoke")
+study.table  # a pandas DataFrame, one line a cell of the report's table
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gapbench.errors import UserError
+from gapbench.experiments.grid import Entry
+from gapbench.experiments.selection import expanded
+from gapbench.experiments.store import RunFolder
+from gapbench.launch.jobs import Job, Launch, launch
+from gapbench.launch.queue import Queue, usable
+from gapbench.launch.submissions import look
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from gapbench.experiments.ablation import Ablation
+    from gapbench.experiments.schema import Scale
+    from gapbench.report.build import ReportResult
+
+RESULTS = Path("results")
+POLL_SECONDS = 0.25
+
+GOING = ("running", "queued")
+
+
+@dataclass(frozen=True)
+class ToDo:
+    """What is left of a study: trials to run, those done, and those others run now.
+
+    Attributes:
+        forget: folders of those to run whose earlier attempts are to be forgotten.
+    """
+
+    entries: list[Entry]
+    done: int
+    elsewhere: list[Entry]
+    forget: list[RunFolder]
+
+
+@dataclass(frozen=True)
+class Study:
+    """Trials of an ablation at one scale, and the results folder that they are kept in.
+
+    Attributes:
+        ablation: the file with its includes.
+        scale: one that the ablation has.
+        entries: the trials, in the order of the file.
+        results: the results folder; it need not exist.
+    """
+
+    ablation: Ablation
+    scale: Scale
+    entries: tuple[Entry, ...]
+    results: Path
+
+    @classmethod
+    def read(
+        cls,
+        file: str | Path,
+        *,
+        scale: str = "mini",
+        only: Sequence[str] = (),
+        seeds: int | Sequence[int] | str | None = None,
+        settings: Sequence[str] = (),
+        results: str | Path = RESULTS,
+    ) -> Study:
+        """Read an ablation, and check all of it that can be checked before it is run.
+
+        Args:
+            file: of the ablation.
+            scale: its name.
+            only: patterns that trials must match, as for `--only`.
+            seeds: that many, or these, in place of the file's.
+            settings: `KEY=VALUE` that go before everything in the file, as for `--set`.
+            results: where run folders and reports are kept.
+
+        Raises:
+            UserError: naming file, key and the valid choices.
+        """
+        from gapbench.report.section import require_section
+
+        chosen = range(seeds) if isinstance(seeds, int) else seeds
+        ablation, found, entries = expanded(Path(file), scale, settings, only, chosen)
+        require_section(ablation, entries)
+        return cls(ablation, found, tuple(entries), Path(results))
+
+    def folder(self, entry: Entry) -> RunFolder:
+        """Return a trial's run folder; it need not exist."""
+        return RunFolder(self.results / "runs" / entry.trial.key)
+
+    def dry_run(self) -> pd.DataFrame:
+        """Return what the trials will do and cost, a row a trial; nothing is trained."""
+        import pandas as pd
+
+        from gapbench.experiments.dry_run import dry_run
+
+        return pd.DataFrame([outlook.as_dict() for outlook in dry_run(self.entries)])
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def run(
+        self,
+        executor: str = "auto",
+        *,
+        jobs: int | None = None,
+        branches: int = 1,
+        profile: str | Path | None = None,
+        force: bool = False,
+        retry_failed: bool = False,
+    ) -> Study:
+        """Run what is missing, wait for it, and return this study; interrupted trials go on.
+
+        Args:
+            executor: auto, local, slurm or debug; auto is slurm on a cluster.
+            jobs: trials side by side; as many as fit by default.
+            branches: processes for the branches of one P-GaP round.
+            profile: of the cluster, for SLURM.
+            force: forget what the trials have done, and start over.
+            retry_failed: run only those that have failed before.
+
+        Raises:
+            UserError: if nothing can be launched; trials that fail are told by `states`.
+        """
+        name, _ = executor_for(executor)
+        todo = self.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
+        place = None if profile is None else Path(profile)
+        started = self.start(todo, name, jobs=jobs, branches=branches, profile=place)
+        if started is not None:
+            try:
+                follow(started, lambda: self.going(todo))
+            except KeyboardInterrupt:
+                started.stop()
+                raise
+        return self
+
+    def todo(
+        self, *, force: bool = False, retry_failed: bool = False, attach: bool = False
+    ) -> ToDo:
+        """Sort the trials into those to run, those completed, and those that others run.
+
+        With `retry_failed` only those that have failed are to run or to wait for. With `attach`
+        those that SLURM has already are to run too, which then means to follow them.
+
+        Raises:
+            UserError: if all that is left is being run by others.
+        """
+        todo: list[Entry] = []
+        elsewhere: list[Entry] = []
+        forget: list[RunFolder] = []
+        done = 0
+        folders = [self.folder(entry) for entry in self.entries]
+        for entry, folder, sight in zip(self.entries, folders, look(folders, Queue()), strict=True):
+            if sight.state == "completed" and (retry_failed or not force):
+                done += 1
+            elif retry_failed and sight.state != "failed":
+                continue
+            elif sight.state in GOING:
+                # one that waits without a job is just being submitted by another launcher
+                attached = attach and (sight.job or sight.state == "queued")
+                (todo if attached else elsewhere).append(entry)
+            else:
+                todo.append(entry)
+                if force:
+                    forget.append(folder)
+        if elsewhere and not todo:
+            raise UserError(
+                f"{self.results}: all {len(elsewhere)} trials that are left are being run by "
+                f"another process: {elsewhere[0].label}; follow them with `gapbench status --watch`"
+            )
+        return ToDo(todo, done, elsewhere, forget)
+
+    def start(
+        self,
+        todo: ToDo,
+        executor: str,
+        *,
+        jobs: int | None = None,
+        branches: int = 1,
+        profile: Path | None = None,
+    ) -> Launch | None:
+        """Launch what is to do; what is forgotten comes back where the launcher refuses."""
+        if not todo.entries:
+            return None
+        options = {"profile": profile} if executor == "slurm" else {}
+        with ExitStack() as stack:
+            for folder in todo.forget:
+                stack.enter_context(folder.forgotten())
+            name = self.ablation.name
+            work = [job_of(self.results, name, entry, branches) for entry in todo.entries]
+            return launch(executor, work, jobs, **options)
+
+    def going(self, todo: ToDo, queue: Queue | None = None) -> bool:
+        """Say whether any of these trials runs or waits, for this launcher or for another."""
+        folders = [self.folder(entry) for entry in (*todo.entries, *todo.elsewhere)]
+        return any(sight.state in GOING for sight in look(folders, queue or Queue()))
+
+    # -- results -----------------------------------------------------------------------------------
+
+    def states(self) -> pd.DataFrame:
+        """Return key, label, state and last error of every trial."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        folders = [self.folder(entry) for entry in self.entries]
+        for entry, folder, sight in zip(self.entries, folders, look(folders, Queue()), strict=True):
+            error = folder.read_status().get("error") if sight.state == "failed" else None
+            told = {"key": entry.trial.key, "label": entry.label}
+            rows.append({**told, "state": sight.state, "error": error})
+        return pd.DataFrame(rows)
+
+    def report(self) -> ReportResult:
+        """Write the report of what has run, and return it with its tables and paths."""
+        from gapbench.report.build import report
+
+        return report(self.ablation, self.scale, self.entries, self.results)
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row a trial: its settings, and what was measured if it has completed."""
+        from gapbench.report.collect import runs_frame, scan
+
+        return runs_frame(self.entries, scan(self.results))
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a cell of the report's table: mean, interval, n, costs, published value."""
+        import io
+
+        import pandas as pd
+
+        from gapbench.report.cells import results_of
+        from gapbench.report.full_numbers import cells_csv
+
+        text = cells_csv(results_of(self.runs, self.ablation.spec), self.ablation.spec)
+        return pd.read_csv(io.StringIO(text))
+
+
+def run(
+    file: str | Path,
+    *,
+    scale: str = "mini",
+    only: Sequence[str] = (),
+    seeds: int | Sequence[int] | str | None = None,
+    settings: Sequence[str] = (),
+    results: str | Path = RESULTS,
+    **how: Any,
+) -> Study:
+    """Read an ablation, run what is missing of it, and return the study.
+
+    Args:
+        file: of the ablation.
+        scale: its name.
+        only: patterns that trials must match.
+        seeds: that many, or these, in place of the file's.
+        settings: `KEY=VALUE` that go before everything in the file.
+        results: where run folders and reports are kept.
+        how: as for `Study.run`.
+
+    Raises:
+        UserError: about whatever does not fit.
+    """
+    study = Study.read(
+        file, scale=scale, only=only, seeds=seeds, settings=settings, results=results
+    )
+    return study.run(**how)
+
+
+def executor_for(name: str) -> tuple[str, str]:
+    """Return the executor to use for what was asked, and why."""
+    if name != "auto":
+        return name, "as asked"
+    if "SLURM_JOB_ID" in os.environ:
+        return "local", "inside a SLURM job"
+    cluster, why = usable()
+    return ("slurm" if cluster else "local"), why
+
+
+def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
+    """Write a trial's folder and return what launches it."""
+    folder = RunFolder(results / "runs" / entry.trial.key)
+    folder.prepare(entry.trial.document())
+    recipe = entry.trial.recipe
+    return Job(
+        folder=folder.path.resolve(),
+        ablation=ablation,
+        label=entry.label,
+        resources=entry.trial.proxy.task.resources,
+        threads=recipe.cpu_threads,
+        branches=branches,
+        ranks=entry.trial.ranks,
+        portable=recipe.portable,
+        plan=entry.trial.plan,
+    )
+
+
+def follow(
+    started: Launch, others: Callable[[], bool], show: Callable[[], None] = lambda: None
+) -> None:
+    """Wait until what was started, and what `others` tells of, has ended.
+
+    Args:
+        started: what `Study.start` returned.
+        others: says whether something else is still to be waited for.
+        show: called at each look.
+    """
+    going = True
+    while going:
+        # another launcher may have been quicker with one of ours: it is waited for as well
+        going = started.poll() or others()
+        show()
+        if going:
+            time.sleep(POLL_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def test_the_three_line_example_trains_to_its_sparsity():
     zeros = sum(int((model[index].weight == 0).sum()) for index in (0, 2, 4))
     assert zeros >= 0.9 * (20 * 64 + 64 * 64 + 64 * 2) - 3
     assert loss.item() < 0.6  # better than guessing between two classes
+
+
+def test_the_study_example_gives_a_table(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "ablations", tmp_path / "ablations")
+    shutil.copytree(ROOT / "baselines", tmp_path / "baselines")
+    for path in ROOT.glob("scales*.yaml"):
+        shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gapbench.study.executor_for", lambda name: ("debug", "quick"))
+    names: dict = {}
+    exec(block_after("study").replace("study.table  #", "table = study.table  #"), names)
+    assert list(names["table"]["label"]).count("C-GaP") == 4
+    assert names["table"]["mean"].notna().all()
 
 
 def test_the_method_example_registers_a_method_that_works():

@@ -40,7 +40,7 @@ def test_the_study_example_gives_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr("gapbench.study.executor_for", lambda name: ("debug", "quick"))
     names: dict = {}
     exec(block_after("study").replace("study.table  #", "table = study.table  #"), names)
-    assert list(names["table"]["label"]).count("C-GaP") == 4
+    assert list(names["table"]["label"]).count("C-GaP") == 3
     assert names["table"]["mean"].notna().all()
 
 

@@ -1,4 +1,4 @@
-"""One attempt of one trial, as a Sacred run. The only module that imports sacred.
+"""One attempt of one trial, as a Sacred run. The only module that uses sacred.
 
 What reaches this module is a path: the run folder holds everything that the attempt needs. Sacred
 records the attempt for people; whether the trial is complete is decided by the run folder's files.
@@ -18,10 +18,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from sacred import SETTINGS, Experiment
-from sacred.observers import FileStorageObserver
-from sacred.utils import SacredInterrupt
-
+from gapbench.compat.sacred_import import (
+    SETTINGS,
+    Experiment,
+    FileStorageObserver,
+    SacredInterrupt,
+)
 from gapbench.documents import append_plain, write_text
 from gapbench.errors import UserError
 from gapbench.experiments.store import RunFolder, TakenOver

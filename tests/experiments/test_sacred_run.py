@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from sacred import Experiment
 
 import gapbench
+from gapbench.compat.sacred_import import Experiment
 from gapbench.experiments.environment import git_state
 from gapbench.experiments.sacred_run import config_of, own_sources
 from tests.runs import ABLATIONS, attempt, entry, prepared

@@ -40,20 +40,20 @@ bench: $(VENV)/installed-bench
 translation: $(VENV)/installed-translation
 
 $(VENV)/installed-translation: $(VENV)/installed
-	$(INSTALL) --editable '.[translation]'
+	$(INSTALL) --editable '.[suite,translation]'
 	PIP_CONSTRAINT=constraints.txt $(INSTALL) --no-deps $(FAIRSEQ)
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --editable '.[suite,dev]'
 	touch $@
 
 $(VENV)/installed-bench: $(VENV)/installed
-	$(INSTALL) --editable '.[bench]'
+	$(INSTALL) --editable '.[suite,bench]'
 	touch $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[suite]'
 	touch $@
 
 $(BIN)/python:

@@ -24,5 +24,9 @@ __all__ = ["Sparsifier", "Study", "__version__", "run"]
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        return getattr(import_module(_PLACES[name]), name)
+        try:
+            return getattr(import_module(_PLACES[name]), name)
+        except ModuleNotFoundError as error:
+            suite = "pip install 'gapbench[suite]'"
+            raise ImportError(f"gapbench.{name} needs {error.name}: {suite}") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import typer
+try:
+    import typer
 
-from gapbench.cli import commands, reproduce, run, status
-from gapbench.cli.guard import guarded
+    from gapbench.cli import commands, reproduce, run, status
+    from gapbench.cli.guard import guarded
+except ModuleNotFoundError as missing:
+    words = f"the commands need {missing.name}: pip install 'gapbench[suite]'"
+    print(f"gapbench: {words}", file=sys.stderr)
+    sys.exit(2)
 
 app = typer.Typer(
     help="Grow-and-prune sparse training beside RigL and the other baselines, reproducibly.",

@@ -56,3 +56,51 @@ def test_every_requirement_allows_the_version_it_was_tested_with():
 def test_the_pinned_torch_and_torchvision_belong_together():
     torch, torchvision = (_pinned()[name].split(".") for name in ("torch", "torchvision"))
     assert int(torchvision[1]) == int(torch[1]) + 15
+
+
+# what the core has to do without
+SUITE = [Requirement(text).name for text in PROJECT["optional-dependencies"]["suite"]]
+MODULES = {"scikit-learn": "sklearn", "ruamel.yaml": "ruamel"}
+# as where they are not installed
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({names}))\n"
+
+
+def without_suite(program: str) -> subprocess.CompletedProcess[str]:
+    names = [MODULES.get(name, name) for name in SUITE]
+    code = WITHOUT.format(names=names) + program
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("method", ["c_gap", "rigl", "gradual"])
+def test_the_sparsifier_needs_torch_numpy_and_pydantic_alone(method):
+    example = (ROOT / "README.md").read_text().split("<!-- example -->")[1]
+    example = example.split("```python\n")[1].split("```")[0]
+    if method != "c_gap":
+        example = example.replace('method="c_gap"', f'method="{method}"')
+        example = example.replace("    partitions=3,\n", "")
+    done = without_suite(example + "\nprint(sparsifier.done)")
+    assert done.stdout == "True\n", done.stderr
+    assert {Requirement(text).name for text in PROJECT["dependencies"]} == {
+        "numpy", "pydantic", "torch"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["run", "Study"])
+def test_without_the_suite_it_is_named(name):
+    done = without_suite(f"import gapbench; gapbench.{name}")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"ImportError: gapbench.{name} needs ")
+    assert line.endswith(": pip install 'gapbench[suite]'")
+
+
+def test_the_command_without_the_suite_is_one_line():
+    done = without_suite("from gapbench.__main__ import main")
+    told = "gapbench: the commands need typer: pip install 'gapbench[suite]'\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+def test_the_licences_of_all_that_is_shipped_are_named():
+    assert PROJECT["license"] == "Apache-2.0 AND MPL-2.0"
+    for name in PROJECT["license-files"]:
+        assert (ROOT / name).is_file()
+    assert "Mozilla Public License" in (ROOT / PROJECT["license-files"][1]).read_text()

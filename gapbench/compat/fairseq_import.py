@@ -32,7 +32,7 @@ from typing import Any
 from gapbench.errors import NotInstalled
 
 INSTALL = (
-    "make translation, or pip install -c constraints.txt -e '.[translation]' "
+    "make translation, or pip install -c constraints.txt -e '.[suite,translation]' "
     "&& pip install --no-deps fairseq==0.12.2"
 )
 

@@ -1,8 +1,9 @@
-"""Folders of the user's: what `~` means, and where it means nothing."""
+"""Folders: what `~` means, and where it means nothing; where the ablations are that come along."""
 
 from __future__ import annotations
 
 import os
+import sysconfig
 from pathlib import Path
 
 from gapbench.errors import UserError
@@ -27,3 +28,26 @@ def below_home(variable: str, usual: str) -> Path:
         UserError: as `expanded`.
     """
     return expanded(Path(os.environ.get(variable) or usual)) / "gapbench"
+
+
+def shipped() -> Path:
+    """Return the folder that has the ablations/ and baselines/ which come with this package.
+
+    Installed, they are data of the distribution; in a checkout they lie beside the package.
+    """
+    beside = Path(__file__).parent.parent
+    installed = Path(sysconfig.get_path("data")) / "share" / "gapbench"
+    return beside if (beside / "ablations").is_dir() else installed
+
+
+def ablation_file(given: Path) -> Path:
+    """Return the file of an ablation: a path as it is, a bare name from here or from the package.
+
+    A name such as `partitions` is that of ablations/partitions.yaml in this folder, else in
+    `shipped`. What is nowhere is returned as it is.
+    """
+    if given.suffix or len(given.parts) != 1 or given.exists():
+        return given
+    places = (Path("ablations"), shipped() / "ablations")
+    files = (place / f"{given}.yaml" for place in places)
+    return next((file for file in files if file.is_file()), given)

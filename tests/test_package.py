@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -104,3 +106,34 @@ def test_the_licences_of_all_that_is_shipped_are_named():
     for name in PROJECT["license-files"]:
         assert (ROOT / name).is_file()
     assert "Mozilla Public License" in (ROOT / PROJECT["license-files"][1]).read_text()
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_ablations_and_works_in_an_empty_folder(tmp_path):
+    """The wheel is built and unpacked as pip does it, beside what is installed here."""
+    source = tmp_path / "source"  # a build leaves its folders there
+    left = shutil.ignore_patterns(".*", "build", "*.egg-info", "results", "tests", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=left)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("gapbench-*.whl")
+    home, empty = tmp_path / "home", tmp_path / "empty"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    install.append("--ignore-installed")
+    subprocess.run([*install, "--prefix", home, wheel], check=True, capture_output=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    empty.mkdir()
+    program = (
+        "import sys, sysconfig, gapbench; assert gapbench.__file__.startswith(sys.argv[1]); "
+        "own = sysconfig.get_path; sysconfig.get_path = "
+        "lambda name: sys.argv[1] if name == 'data' else own(name); "
+        "from gapbench.__main__ import main; sys.exit(main(sys.argv[2:]))"
+    )
+    line = ["run", "partitions", "--scale", "smoke", "--only", "image", "--seeds", "1", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(home), *line],
+        cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "5 trials" in done.stdout and list(empty.iterdir()) == []
+    assert not (home / "ablations").exists()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gapbench import places
 from gapbench.cli import terminal
 from gapbench.cli.options import (
     RESULTS,
@@ -315,7 +316,7 @@ def _names(kind: str) -> Iterator[str]:
 
             yield from figures
         case "ablations":
-            yield from map(str, _here())
+            yield from map(str, _here() or sorted((places.shipped() / "ablations").glob("*.yaml")))
         case _:
             raise UserError(choose("kind", kind, KINDS))
 

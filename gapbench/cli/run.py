@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The ablation, such as ablations/partitions.yaml.")],
+    file: Annotated[Path, typer.Argument(help="The ablation: a file, or a name: partitions.")],
     scale: ScaleOption = "mini",
     executor: ExecutorOption = "auto",
     jobs: Annotated[

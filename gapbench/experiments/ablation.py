@@ -26,6 +26,7 @@ from gapbench.experiments.schema import (
     validated,
 )
 from gapbench.methods.method import methods, options_model
+from gapbench.places import ablation_file
 
 OWN = ""  # the group of the rows that stand in none
 PlacedScales = Mapping[Scale, "tuple[PlacedScale, ...]"]
@@ -85,10 +86,13 @@ class Ablation:
 def read(file: Path) -> Ablation:
     """Read an ablation file, the files it includes and the scales it starts from.
 
+    Args:
+        file: the file, or the name of an ablation that comes with the package.
+
     Raises:
         UserError: naming file, line, key and the valid choices.
     """
-    document = load(file)
+    document = load(ablation_file(file))
     spec = validated(AblationSpec, document)
     rows: list[PlacedRow] = []
     groups: dict[str, PlacedScales] = {}

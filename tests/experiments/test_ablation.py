@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from gapbench.errors import UserError
@@ -234,3 +237,16 @@ def test_a_base_gives_scales_and_the_file_goes_before_it(tmp_path):
     assert list(some.scales) == ["smoke"]
     trial = expand(some, "smoke")[0].trial
     assert (trial.sparsity, trial.plan.epochs) == (0.9, 8)
+
+
+def test_a_bare_name_is_an_ablation_of_this_folder_or_one_that_comes_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read(Path("partitions")).name == "partitions"
+    (tmp_path / "ablations").mkdir()
+    rows = "trials: [{method: static, task: digits, sparsity: 0.9}]\n"
+    mine = f"name: mine\nquestion: why?\nscales: {{smoke: }}\n{rows}"
+    (tmp_path / "ablations" / "partitions.yaml").write_text(mine)
+    assert read(Path("partitions")).name == "mine"
+    for given in ("partition", "./nowhere/partitions", "partitions.yml"):
+        with pytest.raises(UserError, match=re.escape(str(Path(given)))):
+            read(Path(given))

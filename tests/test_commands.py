@@ -120,6 +120,27 @@ def test_two_ablations_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
         assert capsys.readouterr().err == f"gapbench: ablations/restart.yaml: {told}\n"
 
 
+def test_lines_are_not_lost_where_the_package_of_their_rows_is_missing(
+    tmp_path, capsys, monkeypatch
+):
+    def missing():
+        raise NotInstalled("fairseq is not installed")
+
+    workplace(tmp_path, monkeypatch, strategy="strategy")
+    shutil.copy(ABLATIONS.parent / "scales_translation.yaml", tmp_path)
+    folder = Path("results/mini/strategy")
+    shutil.copytree(ABLATIONS.parent / folder, folder)
+    before = (folder / "trials.jsonl").read_bytes()
+    monkeypatch.setattr(tasks["docs_en_de"], "require", missing)
+    for words in (["publish"], ["publish", "ablations/strategy.yaml"]):
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert told == "gapbench: ablations/strategy.yaml: fairseq is not installed\n"
+    assert (folder / "trials.jsonl").read_bytes() == before
+    assert main(["report", "--check"]) == 1  # of one ablation there is no answers.md yet
+    assert f"{folder}: as from trials.jsonl" in capsys.readouterr().out
+
+
 def test_the_doctor_looks_for_data_and_fetches_none(tmp_path, capsys, monkeypatch):
     if Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("the system has the data")

@@ -100,6 +100,7 @@ def publish(
     results: ResultsOption = RESULTS,
 ) -> int:
     """Make of completed trials the evidence that git keeps: trials, table, figures, answers."""
+    from gapbench.experiments.grid import left_out
     from gapbench.report.answers import write_answers
     from gapbench.report.publish import publish as write
 
@@ -109,6 +110,9 @@ def publish(
     found = _scan(results)
     for ablation, chosen, entries in _expanded(given, (scale, (), (), None), named=bool(files)):
         done = sum(entry.trial.key in found.runs for entry in entries)
+        missing = [reason for _, reason in left_out(ablation, chosen).values()]
+        if missing:  # lines of such rows would be lost
+            raise UserError(f"{ablation.document.name}: {missing[0]}")
         if not files and done < len(entries):
             told = f"{done} of {len(entries)} trials have completed: name it to publish these"
             print(f"left out: {ablation.document.name}: {told}", file=sys.stderr)

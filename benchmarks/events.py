@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.models import Stack, optimizer_of, resnet50
 from benchmarks.peers import SPARSITY, rigl_torch
 from gapbench.engine.sparsifier import Sparsifier
-from gapbench.methods.plan import Phase, Plan
+from gapbench.plan.phases import Phase, Plan
 from gapbench.sparsity.layers import prunable
 
 DISTRIBUTIONS = ("uniform", "erk", "global_magnitude")

@@ -25,10 +25,10 @@ from gapbench import export
 from gapbench.engine import exchange
 from gapbench.engine.ledger import LedgerState
 from gapbench.engine.rounds import BranchResult
-from gapbench.methods.plan import Layer
+from gapbench.plan.partitions import partition
+from gapbench.plan.phases import Layer
 from gapbench.sparsity.layers import prunable
 from gapbench.sparsity.masks import pack, top_mask
-from gapbench.sparsity.partitions import partition
 
 MOST = 1.05
 DENSITIES = (0.2, 0.1, 0.05)

@@ -25,11 +25,11 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.rows import Row, main
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.sacred_run import run_attempt
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
+from gapbench.execution.sacred_run import run_attempt
 from gapbench.launch.queue import usable
+from gapbench.runs.store import RunFolder
+from gapbench.spec.grid import Entry
+from gapbench.spec.selection import expanded
 from gapbench.training.history import History
 
 DRY_RUN_SECONDS, STATUS_SECONDS, REPORT_SECONDS, SUBMIT_SECONDS = 15.0, 5.0, 20.0, 10.0

@@ -30,14 +30,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import Row, main, paired
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.keeper import FolderKeeper
-from gapbench.experiments.sacred_run import run_attempt
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trial_run import build_training
-from gapbench.experiments.trials import Trial
+from gapbench.execution.building import build_training
+from gapbench.execution.keeper import FolderKeeper
+from gapbench.execution.sacred_run import run_attempt
+from gapbench.runs.store import RunFolder
 from gapbench.sparsity.masks import top_mask
+from gapbench.spec.grid import Entry
+from gapbench.spec.selection import expanded
+from gapbench.spec.trials import Trial
 from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training, build_optimizer, fix_numerics

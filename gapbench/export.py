@@ -23,9 +23,9 @@ from torch import Tensor
 
 from gapbench import documents
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trials import Trial
+from gapbench.runs.store import RunFolder
 from gapbench.sparsity import mask_codes
+from gapbench.spec.trials import Trial
 from gapbench.training import state
 
 Format = Literal["sparse", "dense"]

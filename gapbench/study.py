@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Job, Launch, launch
 from gapbench.launch.queue import Queue, usable
 from gapbench.launch.submissions import look
+from gapbench.runs.store import RunFolder
+from gapbench.spec.grid import Entry
+from gapbench.spec.selection import expanded
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from gapbench.experiments.ablation import Ablation
-    from gapbench.experiments.schema import Scale
     from gapbench.report.build import ReportResult
+    from gapbench.spec.ablation import Ablation
+    from gapbench.spec.schema import Scale
 
 RESULTS = Path("results")
 POLL_SECONDS = 0.25
@@ -104,7 +104,7 @@ class Study:
         """Return what the trials will do and cost, a row a trial; nothing is trained."""
         import pandas as pd
 
-        from gapbench.experiments.dry_run import dry_run
+        from gapbench.spec.dry_run import dry_run
 
         return pd.DataFrame([outlook.as_dict() for outlook in dry_run(self.entries)])
 

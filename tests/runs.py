@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.sacred_run import run_attempt
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trial_run import Execution
+from gapbench.execution.sacred_run import run_attempt
+from gapbench.execution.trial_run import Execution
+from gapbench.runs.store import RunFolder
+from gapbench.spec.grid import Entry
+from gapbench.spec.selection import expanded
 
 ABLATIONS = Path(__file__).parent.parent / "ablations"
 FORK = multiprocessing.get_context("fork")  # the child has torch imported already

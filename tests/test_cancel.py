@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from gapbench.experiments.store import RunFolder
+from gapbench.runs.store import RunFolder
 
 NAMESPACE = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child")
 
@@ -14,7 +14,7 @@ import json, os, signal, subprocess, sys
 from pathlib import Path
 from gapbench.__main__ import main
 from gapbench.documents import write_json
-from gapbench.experiments import marks
+from gapbench.runs import marks
 
 results = Path(sys.argv[1])
 me, bystander = marks.this_process(), subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -46,7 +46,7 @@ bystander.kill()
 OWN = """
 import signal, sys, time
 from pathlib import Path
-from gapbench.experiments.store import RunFolder
+from gapbench.runs.store import RunFolder
 
 caught = []
 signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))

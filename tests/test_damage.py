@@ -14,8 +14,8 @@ import pytest
 
 from gapbench.__main__ import main
 from gapbench.documents import write_json
-from gapbench.experiments import marks
-from gapbench.experiments.store import RunFolder, _PathOf
+from gapbench.runs import marks
+from gapbench.runs.store import RunFolder, _PathOf
 from tests.damage import damage, damages
 from tests.report.folders import history_of, result_of
 from tests.runs import ABLATIONS, entry, prepared

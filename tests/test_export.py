@@ -17,10 +17,10 @@ from torch import nn
 
 from gapbench.__main__ import main
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trials import Trial
 from gapbench.export import load, sparse
+from gapbench.runs.store import RunFolder
 from gapbench.sparsity.masks import random_mask
+from gapbench.spec.trials import Trial
 from tests.runs import attempt, entry, prepared
 
 

@@ -14,7 +14,7 @@ from gapbench.registry import Registry
 
 PLUGIN = """
 from gapbench.methods.method import method
-from gapbench.methods.plan import DropGrow, Phase, Plan
+from gapbench.plan.phases import DropGrow, Phase, Plan
 
 
 @method("mine", label="Mine")

@@ -11,7 +11,7 @@ import torch
 
 from gapbench.__main__ import main
 from gapbench.documents import write_json
-from gapbench.experiments.store import RunFolder
+from gapbench.runs.store import RunFolder
 from tests.runs import attempt, entry, prepared
 
 EXECUTOR = ["--executor", "debug"]

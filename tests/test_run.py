@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gapbench.__main__ import main
-from gapbench.experiments.store import RunFolder
+from gapbench.runs.store import RunFolder
 from gapbench.training import state
 from tests.runs import ABLATIONS, assert_equal, in_child, prepared
 
@@ -234,14 +234,14 @@ def test_missing_data_fail_trials_in_one_line_for_all(tmp_path, capsys, monkeypa
 
 
 def _slow_trial(path):
-    from gapbench.experiments.sacred_run import run_attempt
+    from gapbench.execution.sacred_run import run_attempt
 
     run_attempt(path, "tests")
 
 
 @pytest.mark.slow
 def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
-    from gapbench.experiments.selection import expanded
+    from gapbench.spec.selection import expanded
 
     entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["image", "dense"], "1")[2][0]
     folder = prepared(tmp_path, entry)
@@ -257,7 +257,7 @@ def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
 
 
 def test_a_second_launcher_waits_for_the_trials_of_the_first_and_reports_them(tmp_path, capsys):
-    from gapbench.experiments.selection import expanded
+    from gapbench.spec.selection import expanded
 
     file = tmp_path / "two.yaml"
     rows = "[{method: dense, epochs: 30}, {method: static, epochs: 1, sparsity: 0.9}]"

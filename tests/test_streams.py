@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gapbench.methods.method import plan
-from gapbench.methods.plan import Layer
+from gapbench.plan.phases import Layer
 from gapbench.sparsity.layers import layers_of
 from gapbench.streams import stream, stream_seed
 from gapbench.tasks.digits import Digits

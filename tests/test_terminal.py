@@ -12,7 +12,7 @@ import pytest
 from gapbench.__main__ import main
 from gapbench.cli.terminal import clean
 from gapbench.documents import write_json
-from gapbench.experiments.store import RunFolder
+from gapbench.runs.store import RunFolder
 from tests.runs import ABLATIONS, entry, prepared
 
 pytestmark = pytest.mark.slow

@@ -23,13 +23,13 @@ from gapbench.cli.options import (
 )
 from gapbench.cli.status import find, require_folder
 from gapbench.errors import NothingFound, NotInstalled, UserError, choose
-from gapbench.experiments.selection import expanded, tell_left_out
+from gapbench.spec.selection import expanded, tell_left_out
 
 if TYPE_CHECKING:
-    from gapbench.experiments.ablation import Ablation
-    from gapbench.experiments.grid import Entry
-    from gapbench.experiments.schema import Scale
     from gapbench.report.collect import Scan
+    from gapbench.spec.ablation import Ablation
+    from gapbench.spec.grid import Entry
+    from gapbench.spec.schema import Scale
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -100,9 +100,9 @@ def publish(
     results: ResultsOption = RESULTS,
 ) -> int:
     """Make of completed trials the evidence that git keeps: trials, table, figures, answers."""
-    from gapbench.experiments.grid import left_out
     from gapbench.report.answers import write_answers
     from gapbench.report.publish import publish as write
+    from gapbench.spec.grid import left_out
 
     given = files or shipped()
     _ablations(given)
@@ -176,7 +176,7 @@ def _ablations(files: Sequence[Path]) -> list[Ablation]:
     Raises:
         UserError: if two have one name, and would share a folder of results; or about a file.
     """
-    from gapbench.experiments.ablation import read
+    from gapbench.spec.ablation import read
 
     known: dict[str, Path] = {}
     ablations = [read(file) for file in files]
@@ -194,7 +194,7 @@ def _runs() -> None:
 
 def migrate(results: ResultsOption = RESULTS) -> int:
     """Give the trials of earlier versions the keys of this one, bit for bit the same results."""
-    from gapbench.experiments.migrate import migrate as renew
+    from gapbench.runs.migrate import migrate as renew
 
     require_folder(results)
     stays = 0
@@ -338,7 +338,7 @@ def doctor(results: ResultsOption = RESULTS) -> int:
 
 def schema() -> int:
     """Print the JSON Schema of ablation files, for editors."""
-    from gapbench.experiments.editors import json_schema
+    from gapbench.spec.editors import json_schema
 
     print(json.dumps(json_schema(), indent=1))
     return 0

@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.text import Text
 
 from gapbench.cli.columns import GAP, Column, table_text
-from gapbench.experiments.store import RunFolder, State
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import branches_of, look
+from gapbench.runs.store import RunFolder, State
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -14,9 +14,9 @@ from gapbench.cli.options import RESULTS, ExecutorOption, KeyArgument, ResultsOp
 from gapbench.errors import UserError
 
 if TYPE_CHECKING:
-    from gapbench.experiments.store import RunFolder
-    from gapbench.experiments.trials import Trial
     from gapbench.launch.jobs import Launch
+    from gapbench.runs.store import RunFolder
+    from gapbench.spec.trials import Trial
 
 
 def add_to(app: typer.Typer) -> None:
@@ -65,9 +65,9 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
     Raises:
         UserError: if it cannot be written.
     """
-    from gapbench.experiments.grid import Entry
-    from gapbench.experiments.store import RunFolder
     from gapbench.launch.jobs import launch
+    from gapbench.runs.store import RunFolder
+    from gapbench.spec.grid import Entry
     from gapbench.study import job_of
 
     try:

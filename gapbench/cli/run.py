@@ -23,13 +23,13 @@ from gapbench.cli.options import (
     SetOption,
 )
 from gapbench.errors import UserError
-from gapbench.experiments.selection import tell_left_out
+from gapbench.spec.selection import tell_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gapbench.experiments.grid import Entry
     from gapbench.launch.jobs import Launch
+    from gapbench.spec.grid import Entry
     from gapbench.study import Study, ToDo
 
 
@@ -95,7 +95,7 @@ def run(
 
 def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
     """Print what the trials will do and cost."""
-    from gapbench.experiments.dry_run import dry_run
+    from gapbench.spec.dry_run import dry_run
 
     outlooks = dry_run(entries)
     if as_json:

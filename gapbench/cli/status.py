@@ -26,11 +26,11 @@ from gapbench.cli.options import (
     SetOption,
 )
 from gapbench.errors import UserError
-from gapbench.experiments.selection import expanded
+from gapbench.spec.selection import expanded
 
 if TYPE_CHECKING:
     from gapbench.cli.progress import View
-    from gapbench.experiments.store import RunFolder
+    from gapbench.runs.store import RunFolder
 
 WATCH_SECONDS = 2.0
 LOG_SECONDS = 0.5
@@ -181,7 +181,7 @@ def find(results: Path, key: str) -> RunFolder:
     Raises:
         UserError: if there is none, or more than one.
     """
-    from gapbench.experiments.store import RunFolder, one_key
+    from gapbench.runs.store import RunFolder, one_key
 
     keys = [folder.path.name for folder in _all(results)]
     return RunFolder(results / "runs" / one_key(results, key, keys))
@@ -198,7 +198,7 @@ class Pick:
 
     def of(self, file: Path, results: Path) -> Iterator[tuple[RunFolder, str]]:
         """Yield the run folder and the label of each trial of `file`."""
-        from gapbench.experiments.store import RunFolder
+        from gapbench.runs.store import RunFolder
 
         asked = self.scale, self.set_, self.only, self.seeds
         for entry in expanded(file, *asked)[2]:
@@ -277,7 +277,7 @@ def _text_from(path: Path, offset: int) -> tuple[str, int]:
 
 
 def _all(results: Path) -> list[RunFolder]:
-    from gapbench.experiments.store import RunFolder
+    from gapbench.runs.store import RunFolder
 
     require_folder(results)
     return [RunFolder(path.parent) for path in sorted((results / "runs").glob("[!.]*/trial.json"))]
@@ -312,7 +312,7 @@ def _settings(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _segments(plan: object) -> Iterator[str]:
-    from gapbench.methods.plan_document import plan_of
+    from gapbench.plan.document import plan_of
 
     try:
         segments = plan_of(plan).segments

@@ -13,8 +13,8 @@ from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
 from gapbench.identity import digest
 from gapbench.methods.method import plan as make_plan
-from gapbench.methods.plan import Layers, Plan
-from gapbench.methods.plan_document import identity_of
+from gapbench.plan.document import identity_of
+from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.layers import layers_of
 
 

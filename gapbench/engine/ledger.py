@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypedDict
 
-from gapbench.methods.plan import Layers
+from gapbench.plan.phases import Layers
 from gapbench.sparsity.cost import ForwardCost
 
 

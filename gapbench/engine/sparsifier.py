@@ -24,7 +24,7 @@ from gapbench.engine.rounds import (
 )
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
-from gapbench.methods.plan import DropGrow, Gradual, Plan, Segment
+from gapbench.plan.phases import DropGrow, Gradual, Plan, Segment
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
 from gapbench.sparsity.layers import prunable
 from gapbench.sparsity.masks import pack, random_mask, unpack

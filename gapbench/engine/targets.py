@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gapbench.errors import UserError
-from gapbench.methods.plan import Layers, Plan
+from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.distributions import check_reachable, densities, distributions
 from gapbench.sparsity.masks import zeros_of
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gapbench.documents import require_real
-from gapbench.experiments import marks
-from gapbench.experiments.store import LOST_AFTER, RunFolder, TakenOver
 from gapbench.launch import queue
 from gapbench.launch.chains import Branches, Train
 from gapbench.launch.jobs import Attempt, Job, own_signals
 from gapbench.launch.submissions import jobs_of
+from gapbench.runs import marks
+from gapbench.runs.store import LOST_AFTER, RunFolder, TakenOver
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
 
-    from gapbench.experiments.trial_run import Execution
+    from gapbench.execution.trial_run import Execution
 
 OWNER_SECONDS = 5.0
 STALLS = 3  # attempts in a row without one optimiser step, after which a job is not requeued
@@ -153,7 +153,7 @@ class LegAttempt(SlurmAttempt):
 
     def execution(self) -> Execution:
         """Return how the attempt is executed."""
-        from gapbench.experiments.trial_run import Execution
+        from gapbench.execution.trial_run import Execution
 
         return Execution(self.branches, apart=self.leg.apart, until=self.leg.until)
 
@@ -179,7 +179,7 @@ class BranchAttempt(SlurmAttempt):
 
         self.set_variables()
         from gapbench.errors import UserError
-        from gapbench.experiments.branches import RESULT, branch_folder
+        from gapbench.execution.branches import RESULT, branch_folder
 
         folder = RunFolder(Path(self.folder))
         place = branch_folder(folder, self.part, self.branch)
@@ -205,8 +205,8 @@ class BranchAttempt(SlurmAttempt):
 
     def _train(self, place: RunFolder, first: bool) -> str:
         """Train on all ranks; the first one owns the branch's folder."""
-        from gapbench.experiments.branches import run_branch
-        from gapbench.experiments.sacred_run import StopSign
+        from gapbench.execution.branches import run_branch
+        from gapbench.execution.stopping import StopSign
         from gapbench.launch.ranks import joined
         from gapbench.training.loop import Interrupted
 

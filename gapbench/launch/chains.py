@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gapbench.methods.plan import Plan
+from gapbench.plan.phases import Plan
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from gapbench.registry import Registry
 from gapbench.tasks.task import Resources
 
 if TYPE_CHECKING:
-    from gapbench.experiments.trial_run import Execution
-    from gapbench.methods.plan import Plan
+    from gapbench.execution.trial_run import Execution
+    from gapbench.plan.phases import Plan
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Attempt:
     def __call__(self) -> str:
         """Run one attempt in this process; return the state it ended in."""
         self.set_variables()
-        from gapbench.experiments.store import Owned, RunFolder
+        from gapbench.runs.store import Owned, RunFolder
 
         if RunFolder(Path(self.folder)).completed():
             return "completed"
@@ -85,12 +85,12 @@ class Attempt:
 
     def execution(self) -> Execution:
         """Return how the attempt is executed."""
-        from gapbench.experiments.trial_run import Execution
+        from gapbench.execution.trial_run import Execution
 
         return Execution(self.branches)
 
     def _run(self) -> str:
-        from gapbench.experiments.sacred_run import run_attempt
+        from gapbench.execution.sacred_run import run_attempt
 
         with own_signals():
             return run_attempt(self.folder, self.ablation, self.execution())
@@ -107,7 +107,7 @@ class Attempt:
 @contextmanager
 def own_signals() -> Iterator[None]:
     """Let the block handle signals in its own way; afterwards the handlers are as before."""
-    from gapbench.experiments.sacred_run import STOP_SIGNALS
+    from gapbench.execution.stopping import STOP_SIGNALS
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:

@@ -16,8 +16,8 @@ from typing import Any
 
 from gapbench.children import started_safely
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, Job, executor
+from gapbench.runs.store import RunFolder
 
 STOP_SECONDS = 120.0
 SURVEY_SECONDS = 30.0

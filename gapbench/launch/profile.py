@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from gapbench.errors import UserError
-from gapbench.experiments.loading import load
-from gapbench.experiments.schema import Strict, validated
 from gapbench.places import below_home
+from gapbench.spec.loading import load
+from gapbench.spec.schema import Strict, validated
 from gapbench.tasks.task import Resources
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gapbench.launch.queue import SlurmError, command
 
 if TYPE_CHECKING:
-    from gapbench.experiments.trial_run import Execution
+    from gapbench.execution.trial_run import Execution
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def address(node: str) -> str:
 
 def follow_first_rank(run_dir: Path, execution: Execution) -> str:
     """Train along with rank 0, which alone owns the run folder and writes into it."""
-    from gapbench.experiments.sacred_run import StopSign
-    from gapbench.experiments.store import RunFolder
-    from gapbench.experiments.trial_run import run_trial
-    from gapbench.experiments.trials import Trial
+    from gapbench.execution.stopping import StopSign
+    from gapbench.execution.trial_run import run_trial
+    from gapbench.runs.store import RunFolder
+    from gapbench.spec.trials import Trial
     from gapbench.training.loop import Interrupted
 
     stop = StopSign()

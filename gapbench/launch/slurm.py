@@ -14,7 +14,6 @@ from pathlib import Path
 
 from gapbench.children import started_safely
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
 from gapbench.launch import profile, queue
 from gapbench.launch.attempts import SlurmAttempt, attempts_of
 from gapbench.launch.chains import Leg, legs
@@ -22,6 +21,7 @@ from gapbench.launch.jobs import Job, executor
 from gapbench.launch.profile import Profile, Shape
 from gapbench.launch.queue import HOPELESS, Listed, Queue, SlurmError
 from gapbench.launch.submissions import Submission, look
+from gapbench.runs.store import RunFolder
 
 POLL_SECONDS = 2.0
 SLOWEST_POLL_SECONDS = 30.0

@@ -18,9 +18,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from gapbench.documents import is_plain, read_json, write_json
-from gapbench.experiments import marks
-from gapbench.experiments.store import LOST_AFTER, Count, Finite, RunFolder, State
 from gapbench.launch.queue import Listed, Queue
+from gapbench.runs import marks
+from gapbench.runs.store import LOST_AFTER, Count, Finite, RunFolder, State
 
 JOB = re.compile(r"\d+(_\d+)?")
 

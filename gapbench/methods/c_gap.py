@@ -10,8 +10,8 @@ from typing import Literal
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.methods.plan import Layers, Phase, Plan, names_of
-from gapbench.sparsity.partitions import Rule, partition
+from gapbench.plan.partitions import Rule, partition
+from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
 @method("c_gap", label="C-GaP")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from gapbench.methods.method import method
-from gapbench.methods.plan import Layers, Phase, Plan, names_of
+from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
 @method("dense", label="Dense")

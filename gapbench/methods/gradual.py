@@ -6,7 +6,7 @@ import random
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.methods.plan import Gradual, Layers, Phase, Plan, names_of
+from gapbench.plan.phases import Gradual, Layers, Phase, Plan, names_of
 
 
 @method("gradual", label="Gradual pruning")

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from gapbench.errors import UserError, choose
-from gapbench.methods.plan import Layers, Plan
+from gapbench.plan.phases import Layers, Plan
 from gapbench.registry import Registry
 from gapbench.streams import stream
 

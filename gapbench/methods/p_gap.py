@@ -7,8 +7,8 @@ from typing import Literal
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.methods.plan import Layers, Parallel, Phase, Plan
-from gapbench.sparsity.partitions import Rule, partition
+from gapbench.plan.partitions import Rule, partition
+from gapbench.plan.phases import Layers, Parallel, Phase, Plan
 
 
 @method("p_gap", label="P-GaP")

@@ -6,7 +6,7 @@ import random
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.methods.plan import Layers, Phase, Plan, names_of
+from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
 @method("prune_from_dense", label="Prune from dense")

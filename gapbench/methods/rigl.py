@@ -6,7 +6,7 @@ import random
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.methods.plan import DropGrow, Layers, Phase, Plan
+from gapbench.plan.phases import DropGrow, Layers, Phase, Plan
 
 
 @method("rigl", label="RigL")

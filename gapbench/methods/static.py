@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from gapbench.methods.method import method
-from gapbench.methods.plan import Layers, Phase, Plan
+from gapbench.plan.phases import Layers, Phase, Plan
 
 
 @method("static", label="Static")

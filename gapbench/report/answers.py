@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gapbench.documents import is_plain, require_real
 from gapbench.errors import UserError
-from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results
 from gapbench.report.comparisons import Comparison, of_claim, unfinished
 from gapbench.report.notes import points
@@ -27,6 +26,7 @@ from gapbench.report.tables import (
     interval,
 )
 from gapbench.report.trials import results_at
+from gapbench.spec.schema import AblationSpec, Claim
 
 ANSWERS = "answers.md"
 NO_ROWS = "no such rows"

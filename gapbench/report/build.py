@@ -15,9 +15,6 @@ import pandas as pd
 
 from gapbench.documents import require_real
 from gapbench.errors import UserError
-from gapbench.experiments.ablation import Ablation
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.schema import AblationSpec, Scale
 from gapbench.report import render
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import (
@@ -34,6 +31,9 @@ from gapbench.report.full_numbers import answers_csv, cells_csv
 from gapbench.report.histories import Histories, read_histories
 from gapbench.report.records import COMPLETED
 from gapbench.report.tables import Table, table_of
+from gapbench.spec.ablation import Ablation
+from gapbench.spec.grid import Entry
+from gapbench.spec.schema import AblationSpec, Scale
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.experiments.schema import AblationSpec
 from gapbench.report import stats
 from gapbench.report.published import Published, published_for
 from gapbench.report.records import (
@@ -23,6 +22,7 @@ from gapbench.report.records import (
 )
 from gapbench.report.section import Layout, SectionError, check_names, value_name
 from gapbench.report.stats import Summary
+from gapbench.spec.schema import AblationSpec
 from gapbench.tasks.task import Metric, tasks
 
 WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}

@@ -8,13 +8,13 @@ from typing import Any
 
 import jinja2
 
-from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.methods.method import methods
 from gapbench.report.answers import BOUNDS, NO_ROWS, Answer, answers_at
 from gapbench.report.cells import WORDS
 from gapbench.report.published import Published, published_pairs
 from gapbench.report.render import md_escape
 from gapbench.report.tables import NOT_RUN, settings_words
+from gapbench.spec.schema import AblationSpec, Claim
 from gapbench.tasks.task import tasks
 
 SCALES = ("mini", "small", "paper")  # what smoke trains is too little to say anything

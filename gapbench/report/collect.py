@@ -18,11 +18,11 @@ import pandas as pd
 
 from gapbench.documents import read_document
 from gapbench.errors import UserError
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trials import Trial
 from gapbench.report.records import COMPLETED, is_number, plain, records_of
 from gapbench.report.workers import without_gc
+from gapbench.runs.store import RunFolder
+from gapbench.spec.grid import Entry
+from gapbench.spec.trials import Trial
 
 RUNS = "runs.csv"
 PARTS = (

@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gapbench.experiments.schema import Claim
 from gapbench.report import stats
 from gapbench.report.cells import Cell, Results, Row
 from gapbench.report.records import NOTHING, fits, text_of
 from gapbench.report.stats import Difference, Verdict
+from gapbench.spec.schema import Claim
 
 # training FLOPs this near to each other count as equal: a budget is met in whole epochs
 LIKE_FLOPS = 0.05

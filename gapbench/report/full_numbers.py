@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from gapbench.experiments.schema import AblationSpec
 from gapbench.report.answers import answers_of
 from gapbench.report.cells import COSTS, Cell, Results
 from gapbench.report.comparisons import Comparison, to_baseline
 from gapbench.report.tables import claim_word
+from gapbench.spec.schema import AblationSpec
 
 Line = dict[str, Any]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from gapbench.experiments.schema import Claim
 from gapbench.report import stats
 from gapbench.report.cells import Results
 from gapbench.report.comparisons import LIKE_FLOPS, Comparison
+from gapbench.spec.schema import Claim
 
 COST = (
     "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "

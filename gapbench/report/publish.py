@@ -11,9 +11,6 @@ from pathlib import Path
 
 from gapbench.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
-from gapbench.experiments.ablation import Ablation
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.schema import AblationSpec
 from gapbench.report import render
 from gapbench.report.cells import results_of
 from gapbench.report.collect import Scan
@@ -21,6 +18,9 @@ from gapbench.report.figures import draw_all, evidence_of, lines_of, save
 from gapbench.report.histories import read_histories
 from gapbench.report.tables import table_of
 from gapbench.report.trials import Kept, path_of, read_trials, write_trials
+from gapbench.spec.ablation import Ablation
+from gapbench.spec.grid import Entry
+from gapbench.spec.schema import AblationSpec
 
 TABLE = "table.md"
 MOST_FIGURES = 2  # of each task: what the report draws more is made again where it is wanted

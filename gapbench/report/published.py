@@ -9,9 +9,9 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from gapbench.experiments.schema import Claim
 from gapbench.methods.method import methods, options_model
 from gapbench.report.records import alternatives, is_given
+from gapbench.spec.schema import Claim
 
 # settings that a published line states; in any other, a trial must be at its method's default
 STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")

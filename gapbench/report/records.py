@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.select import in_epochs
 from gapbench.methods.method import methods, options_model
+from gapbench.spec.grid import Entry
+from gapbench.spec.select import in_epochs
 
 COMPLETED = "completed"
 NOTHING = "–"  # a setting that a trial does not have

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from gapbench.documents import is_plain
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder, one_key
-from gapbench.experiments.trials import Trial
 from gapbench.report.collect import (
     Run,
     folders_of,
@@ -22,6 +20,8 @@ from gapbench.report.collect import (
 )
 from gapbench.report.records import is_given
 from gapbench.report.trials import published_runs
+from gapbench.runs.store import RunFolder, one_key
+from gapbench.spec.trials import Trial
 from gapbench.tasks.task import tasks
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gapbench.errors import UserError, choose
-from gapbench.experiments.ablation import Ablation
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.loading import Keys, dotted
-from gapbench.experiments.schema import AblationSpec
 from gapbench.methods.method import methods
 from gapbench.report import plots
 from gapbench.report.records import Record, differ, is_given, records_of, settings_of, text_of
 from gapbench.sparsity.distributions import distributions
+from gapbench.spec.ablation import Ablation
+from gapbench.spec.grid import Entry
+from gapbench.spec.loading import Keys, dotted
+from gapbench.spec.schema import AblationSpec
 from gapbench.tasks.task import Split, tasks
 
 SPLITS: tuple[Split, ...] = ("test", "val")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import COSTS, WORDS, Cell, Results
 from gapbench.report.comparisons import Comparison, of_claim, to_baseline
 from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes, tested
 from gapbench.report.published import Published
 from gapbench.report.records import NOTHING, alternatives, text_of
 from gapbench.report.stats import Summary, Verdict
+from gapbench.spec.schema import AblationSpec, Claim
 
 NOT_RUN, DIVERGED = "not run", "diverged"
 HEADS = {

@@ -23,11 +23,11 @@ from gapbench.documents import (
     write_text,
 )
 from gapbench.errors import UserError
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.schema import AblationSpec
-from gapbench.experiments.trials import Trial
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import Run, Scan, checked_result, runs_frame
+from gapbench.spec.grid import Entry
+from gapbench.spec.schema import AblationSpec
+from gapbench.spec.trials import Trial
 
 TRIALS = "trials.jsonl"
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gapbench.methods.plan import DropGrow, Gradual, Layers, Plan, Segment
+from gapbench.plan.phases import DropGrow, Gradual, Layers, Plan, Segment
 from gapbench.sparsity.counts import zeros_of
 from gapbench.sparsity.macs import ForwardCost, forward_macs
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from gapbench.methods.plan import DropGrow, Layers, Plan
+from gapbench.plan.phases import DropGrow, Layers, Plan
 from gapbench.sparsity.counts import zeros_of
 from gapbench.sparsity.masks import counts, pack, unpack
 

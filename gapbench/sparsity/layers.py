@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gapbench.errors import UserError, choose
-from gapbench.methods.plan import Layer, Layers
+from gapbench.plan.phases import Layer, Layers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -11,7 +11,7 @@ import torch
 
 from gapbench.engine.changes import Change
 from gapbench.errors import UserError
-from gapbench.methods.plan import Gradual
+from gapbench.plan.phases import Gradual
 from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training

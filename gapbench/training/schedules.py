@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 
-from gapbench.methods.plan import Plan, Segment
+from gapbench.plan.phases import Plan, Segment
 from gapbench.tasks.task import Recipe
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
-from gapbench.methods.plan import Plan
+from gapbench.plan.phases import Plan
 from gapbench.sparsity.cost import ForwardCost, forward_macs
 from gapbench.streams import stream_seed
 from gapbench.tasks.task import Recipe, Task

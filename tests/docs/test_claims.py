@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.experiments.ablation import read
 from gapbench.report.claims import claims_text
 from gapbench.report.published import published_pairs
+from gapbench.spec.ablation import read
 from tests.runs import ABLATIONS
 
 ROOT = ABLATIONS.parent
@@ -48,7 +48,7 @@ def test_what_was_measured_comes_from_what_is_published(tmp_path, monkeypatch, v
     for path in ROOT.glob("scales*.yaml"):
         shutil.copy(path, tmp_path)
     monkeypatch.chdir(tmp_path)
-    from gapbench.experiments.selection import expanded
+    from gapbench.spec.selection import expanded
 
     file = Path("ablations/restart.yaml")
     for entry in expanded(file, "mini", (), (), "2")[2]:

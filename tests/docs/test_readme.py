@@ -11,7 +11,7 @@ import typer
 
 from gapbench.__main__ import app
 from gapbench.methods.method import methods, plan
-from gapbench.methods.plan import Layer
+from gapbench.plan.phases import Layer
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

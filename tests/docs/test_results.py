@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.experiments.selection import expanded
 from gapbench.report.trials import read_trials
+from gapbench.spec.selection import expanded
 from tests.runs import ABLATIONS
 
 ROOT = ABLATIONS.parent

@@ -10,7 +10,7 @@ from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.engine.targets import Targets
-from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan
+from gapbench.plan.phases import DropGrow, Gradual, Layer, Parallel, Phase, Plan
 
 EVERY = frozenset({"weight"})
 

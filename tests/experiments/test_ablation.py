@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gapbench.errors import UserError
-from gapbench.experiments.ablation import read
-from gapbench.experiments.grid import expand
+from gapbench.spec.ablation import read
+from gapbench.spec.grid import expand
 
 HEAD = """\
 name: partitions

@@ -16,12 +16,12 @@ import torch
 
 from gapbench.documents import read_json
 from gapbench.errors import UserError
-from gapbench.experiments.branches import branch_folder
-from gapbench.experiments.sacred_run import run_attempt
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trial_run import Execution, run_trial
-from gapbench.experiments.trials import Trial
+from gapbench.execution.branches import branch_folder
+from gapbench.execution.sacred_run import run_attempt
+from gapbench.execution.trial_run import Execution, run_trial
 from gapbench.launch.jobs import Attempt
+from gapbench.runs.store import RunFolder
+from gapbench.spec.trials import Trial
 from gapbench.study import job_of
 from tests.runs import assert_equal, attempt, entry, free_port, in_child, prepared
 from tests.slurm.cluster import wait_until
@@ -120,7 +120,7 @@ def branch_processes(folder):
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = path.read_bytes().split(b"\0")
-            if b"gapbench.experiments.branches" in words and str(folder.path).encode() in words:
+            if b"gapbench.execution.branches" in words and str(folder.path).encode() in words:
                 found.append(int(path.parent.name))
     return found
 
@@ -154,7 +154,7 @@ def test_what_method_md_asks_to_record_is_recorded(c_gap):
 
 
 def test_measured_cost_is_the_cost_that_the_dry_run_announced(c_gap):
-    from gapbench.experiments.dry_run import dry_run
+    from gapbench.spec.dry_run import dry_run
 
     chosen, folder = c_gap
     outlook = dry_run([chosen])[0]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapbench.errors import UserError
-from gapbench.experiments.budget import nearest_epochs
+from gapbench.spec.budget import nearest_epochs
 
 
 @given(st.floats(0.01, 500), st.floats(0.01, 3))

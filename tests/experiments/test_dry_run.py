@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.experiments.ablation import read
-from gapbench.experiments.dry_run import AFTER_THE_RUN, dry_run
-from gapbench.experiments.grid import expand
+from gapbench.spec.ablation import read
+from gapbench.spec.dry_run import AFTER_THE_RUN, dry_run
+from gapbench.spec.grid import expand
 
 ROOT = Path(__file__).parents[2]
 

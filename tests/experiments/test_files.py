@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from gapbench.errors import NotInstalled, UserError
-from gapbench.experiments.ablation import read
-from gapbench.experiments.dry_run import dry_run
-from gapbench.experiments.editors import json_schema
-from gapbench.experiments.grid import expand
-from gapbench.experiments.schema import SCALES
 from gapbench.report.section import require_section
+from gapbench.spec.ablation import read
+from gapbench.spec.dry_run import dry_run
+from gapbench.spec.editors import json_schema
+from gapbench.spec.grid import expand
+from gapbench.spec.schema import SCALES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("ablations/*.yaml"), *ROOT.glob("baselines/*.yaml")])
@@ -173,8 +173,8 @@ def test_every_file_points_editors_to_the_schema():
 def test_reading_an_ablation_needs_no_torch():
     code = (
         "import sys; from pathlib import Path; "
-        "import gapbench.experiments.grid, gapbench.experiments.dry_run; "
-        "from gapbench.experiments.ablation import read; "
+        "import gapbench.spec.grid, gapbench.spec.dry_run; "
+        "from gapbench.spec.ablation import read; "
         "read(Path('ablations/main.yaml')); print('torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code]

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from gapbench.errors import NotInstalled, UserError
-from gapbench.experiments.ablation import read
-from gapbench.experiments.dry_run import dry_run
-from gapbench.experiments.grid import expand
-from gapbench.experiments.loading import read_set
+from gapbench.spec.ablation import read
+from gapbench.spec.dry_run import dry_run
+from gapbench.spec.grid import expand
+from gapbench.spec.loading import read_set
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.task import task, tasks
 

@@ -13,15 +13,15 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from gapbench.experiments import models
-from gapbench.experiments.migrate import renewed
-from gapbench.experiments.trials import Trial, planned
 from gapbench.identity import Neutral, digest, neutral_values, with_neutral, without_neutral
 from gapbench.methods import method as registered
 from gapbench.methods.method import Method, methods, options_model
-from gapbench.methods.plan import DropGrow, Phase, Plan
-from gapbench.methods.plan_document import document_of, identity_of, plan_of
 from gapbench.methods.rigl import rigl
+from gapbench.plan.document import document_of, identity_of, plan_of
+from gapbench.plan.phases import DropGrow, Phase, Plan
+from gapbench.runs.migrate import renewed
+from gapbench.spec import models
+from gapbench.spec.trials import Trial, planned
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.task import Recipe, tasks
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gapbench.errors import UserError
-from gapbench.experiments.loading import load, read_seeds, read_set
+from gapbench.spec.loading import load, read_seeds, read_set
 
 
 def written(tmp_path, text):

@@ -10,9 +10,9 @@ import torch
 
 from gapbench.__main__ import main
 from gapbench.documents import read_json, write_json
-from gapbench.experiments.migrate import VERSIONS, old_key
-from gapbench.experiments.store import RunFolder
 from gapbench.identity import without_neutral
+from gapbench.runs.migrate import VERSIONS, old_key
+from gapbench.runs.store import RunFolder
 from gapbench.tasks.task import Recipe
 from tests.runs import assert_equal, attempt, entry, prepared
 

@@ -14,8 +14,8 @@ import pytest
 
 import gapbench
 from gapbench.compat.sacred_import import Experiment
-from gapbench.experiments.environment import git_state
-from gapbench.experiments.sacred_run import config_of, own_sources
+from gapbench.execution.environment import git_state
+from gapbench.execution.sacred_run import config_of, own_sources
 from tests.runs import ABLATIONS, attempt, entry, prepared
 
 PACKAGE = Path(gapbench.__file__).parent
@@ -34,7 +34,7 @@ def test_an_attempt_asks_no_nvidia_smi_and_keeps_only_our_sources(tmp_path, monk
     assert time.monotonic() - began < 30 and not asked.exists()
     run = json.loads((folder.sacred / "1" / "run.json").read_text())
     kept = [name for name, _ in run["experiment"]["sources"]]
-    assert "gapbench/experiments/sacred_run.py" in kept
+    assert "gapbench/execution/sacred_run.py" in kept
     assert all(name.startswith("gapbench/") for name in kept)
 
 

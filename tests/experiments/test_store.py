@@ -12,8 +12,8 @@ import pytest
 
 from gapbench.documents import read_json, write_json
 from gapbench.errors import UserError
-from gapbench.experiments import marks
-from gapbench.experiments.store import LOST_AFTER, Owned, RunFolder, TakenOver
+from gapbench.runs import marks
+from gapbench.runs.store import LOST_AFTER, Owned, RunFolder, TakenOver
 from tests.runs import FORK, in_child
 
 HOST = socket.gethostname()

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from gapbench.errors import UserError
-from gapbench.experiments.trials import Trial, planned
-from gapbench.methods.plan import DropGrow, Gradual, Parallel, Phase, Plan
+from gapbench.plan.phases import DropGrow, Gradual, Parallel, Phase, Plan
+from gapbench.spec.trials import Trial, planned
 from gapbench.tasks.task import Recipe
 
 WHOLE = {
@@ -99,7 +99,7 @@ def test_a_trial_has_a_process_for_each_gpu_of_its_task_or_as_many_as_its_recipe
 def test_the_key_is_the_same_in_every_process():
     code = (
         "from tests.experiments.test_trials import WHOLE; "
-        "from gapbench.experiments.trials import Trial; print(Trial(**WHOLE).key)"
+        "from gapbench.spec.trials import Trial; print(Trial(**WHOLE).key)"
     )
     for seed in ("1", "2"):
         command = [sys.executable, "-c", code]

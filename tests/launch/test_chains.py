@@ -6,7 +6,7 @@ import pytest
 
 from gapbench.launch.chains import Branches, Train, legs
 from gapbench.methods.method import plan
-from gapbench.methods.plan import Layer
+from gapbench.plan.phases import Layer
 
 LAYERS = tuple(Layer(f"{number}.weight", (10, 10)) for number in range(8))
 

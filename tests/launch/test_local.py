@@ -13,10 +13,10 @@ import pytest
 
 from gapbench.__main__ import main
 from gapbench.documents import read_json
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
 from gapbench.launch import local
 from gapbench.launch.jobs import Attempt, launch
+from gapbench.runs.store import RunFolder
+from gapbench.spec.selection import expanded
 from gapbench.study import job_of
 from tests.runs import ABLATIONS, assert_equal
 
@@ -144,7 +144,7 @@ def test_cancel_stops_running_and_waiting_trials_until_the_next_run(tmp_path, un
 
 
 def test_a_trial_on_another_machine_finds_by_itself_that_it_was_cancelled(tmp_path, monkeypatch):
-    from gapbench.experiments import keeper
+    from gapbench.execution import keeper
 
     monkeypatch.setattr(keeper, "BEAT_SECONDS", 0.0)
     (job,) = jobs(tmp_path, 1)

@@ -6,7 +6,7 @@ import pytest
 
 from gapbench.errors import UserError
 from gapbench.methods.method import methods, plan
-from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan
+from gapbench.plan.phases import DropGrow, Gradual, Layer, Parallel, Phase, Plan
 
 # contiguous cuts of equal layers are pairs
 LAYERS = tuple(Layer(f"l{i}", (4, 4)) for i in range(8))

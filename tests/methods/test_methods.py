@@ -10,7 +10,7 @@ import pytest
 
 from gapbench.errors import UserError
 from gapbench.methods.method import methods, options_model, plan
-from gapbench.methods.plan import Layer, Parallel
+from gapbench.plan.phases import Layer, Parallel
 
 LAYERS = tuple(Layer(f"l{i}.weight", (8, 4 + i)) for i in range(10))
 NAMES = {layer.name for layer in LAYERS}

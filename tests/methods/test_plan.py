@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gapbench.errors import UserError
 from gapbench.methods.method import plan
-from gapbench.methods.plan import DropGrow, Gradual, Layer, Parallel, Phase, Plan, names_of
+from gapbench.plan.phases import DropGrow, Gradual, Layer, Parallel, Phase, Plan, names_of
 
 A, B = frozenset({"a"}), frozenset({"b"})
 

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.schema import AblationSpec
-from gapbench.experiments.trials import Trial, planned
 from gapbench.methods.method import options_model
+from gapbench.spec.grid import Entry
+from gapbench.spec.schema import AblationSpec
+from gapbench.spec.trials import Trial, planned
 from gapbench.tasks.task import Recipe
 from gapbench.training.history import History
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from gapbench.errors import UserError
-from gapbench.experiments.schema import Claim
 from gapbench.report.answers import ANSWERS, Answer, answers_of, check_answers, write_answers
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.comparisons import of_claim
 from gapbench.report.publish import publish
+from gapbench.spec.schema import Claim
 from tests.report.folders import entry_of, result_of, spec_of, trial_of, write_run
 from tests.report.test_build import ablation, entries_of
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gapbench.errors import UserError
-from gapbench.experiments.ablation import Ablation
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.loading import Document
 from gapbench.report import build
 from gapbench.report.build import REPORTS, ReportResult, report
 from gapbench.report.section import require_section
+from gapbench.spec.ablation import Ablation
+from gapbench.spec.grid import Entry
+from gapbench.spec.loading import Document
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 TABLES = ["answers.csv", "table.csv", "table.html", "table.md", "table.tex"]

@@ -8,11 +8,11 @@ import pytest
 from scipy import stats as scipy_stats
 
 from gapbench.errors import UserError
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.schema import AblationSpec, Claim
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.comparisons import of_claim, to_baseline
+from gapbench.spec.grid import Entry
+from gapbench.spec.schema import AblationSpec, Claim
 from gapbench.tasks.task import Recipe
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.experiments.schema import Claim
 from gapbench.report.answers import Answer
 from gapbench.report.cells import Results, results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.comparisons import of_claim, to_baseline
+from gapbench.spec.schema import Claim
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 HIGH, LOW = [90.0, 90.2, 90.1, 90.3], [80.0, 80.1, 80.3, 80.2]

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from gapbench.errors import UserError
-from gapbench.experiments.trials import Trial
 from gapbench.report import figures as figures_module
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
@@ -33,6 +32,7 @@ from gapbench.report.histories import KINDS, read_histories
 from gapbench.report.plots.performance import pareto
 from gapbench.report.plots.training import _spans
 from gapbench.report.published import published
+from gapbench.spec.trials import Trial
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 TRIALS = [

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.experiments.ablation import Ablation
-from gapbench.experiments.loading import Document
 from gapbench.report.build import report
 from gapbench.report.collect import scan
 from gapbench.report.page import log_tail, polyline, write_page
+from gapbench.spec.ablation import Ablation
+from gapbench.spec.loading import Document
 from tests.report.browser import browser, opened
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 

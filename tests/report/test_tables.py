@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.schema import AblationSpec
 from gapbench.report import render
 from gapbench.report.cells import results_of
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.full_numbers import answers_csv, cells_csv
 from gapbench.report.stats import difference, summary
 from gapbench.report.tables import Table, table_of
+from gapbench.spec.grid import Entry
+from gapbench.spec.schema import AblationSpec
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 NASTY = r"<b>50% & $x_1$ | \alpha{} #1</b> [a] ~^ &lt;"

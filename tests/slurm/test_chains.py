@@ -8,12 +8,12 @@ import signal
 import pytest
 
 from gapbench.documents import read_json
-from gapbench.experiments.branches import RESULT, branch_folder
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
+from gapbench.execution.branches import RESULT, branch_folder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
+from gapbench.runs.store import RunFolder
+from gapbench.spec.selection import expanded
 from gapbench.study import job_of
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until

@@ -13,11 +13,11 @@ import pytest
 
 from gapbench.__main__ import main
 from gapbench.documents import read_json
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look
+from gapbench.runs.store import RunFolder
+from gapbench.spec.selection import expanded
 from gapbench.study import job_of
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until

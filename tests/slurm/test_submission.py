@@ -12,12 +12,12 @@ import pytest
 from gapbench.__main__ import main
 from gapbench.documents import read_json
 from gapbench.errors import UserError
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
 from gapbench.launch import queue
 from gapbench.launch.jobs import Attempt, Job, launch
 from gapbench.launch.queue import Queue, most_in_array
 from gapbench.launch.submissions import jobs_of, look
+from gapbench.runs.store import RunFolder
+from gapbench.spec.selection import expanded
 from gapbench.study import job_of
 from gapbench.tasks.task import Resources
 from tests.runs import ABLATIONS, assert_equal

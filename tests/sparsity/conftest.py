@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gapbench.compat.torchvision_ops import load_torchvision
-from gapbench.methods.plan import Layers
+from gapbench.plan.phases import Layers
 from gapbench.sparsity.cost import ForwardCost, forward_macs
 from gapbench.sparsity.layers import layers_of, prunable
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gapbench.methods.method import plan
-from gapbench.methods.plan import Layer, Plan
+from gapbench.plan.phases import Layer, Plan
 from gapbench.sparsity.cost import (
     ForwardCost,
     inference_ratio,

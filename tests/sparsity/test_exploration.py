@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapbench.methods.method import plan
-from gapbench.methods.plan import Layer
+from gapbench.plan.phases import Layer
 from gapbench.sparsity.exploration import Coverage, iou, mask_error, planned_coverage
 
 LAYERS = tuple(Layer(f"l{index}", (10, 10)) for index in range(4))

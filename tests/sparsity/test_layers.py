@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gapbench.errors import UserError
-from gapbench.methods.plan import Layer
+from gapbench.plan.phases import Layer
 from gapbench.sparsity.layers import layers_of, prunable
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gapbench.errors import UserError
-from gapbench.methods.plan import Layer
-from gapbench.sparsity.partitions import partition
+from gapbench.plan.partitions import partition
+from gapbench.plan.phases import Layer
 
 sizes = st.lists(st.integers(1, 50), min_size=1, max_size=8)
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from gapbench.errors import UserError
+from gapbench.plan.partitions import partition
 from gapbench.sparsity.layers import layers_of
-from gapbench.sparsity.partitions import partition
 from gapbench.tasks.data import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.fashion_mnist import FashionMnist

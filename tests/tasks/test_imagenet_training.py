@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gapbench.experiments.sacred_run import run_attempt
-from gapbench.experiments.selection import expanded
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trial_run import Execution, run_trial
-from gapbench.experiments.trials import Trial
+from gapbench.execution.sacred_run import run_attempt
+from gapbench.execution.trial_run import Execution, run_trial
+from gapbench.runs.store import RunFolder
+from gapbench.spec.selection import expanded
+from gapbench.spec.trials import Trial
 from tests.jpegs import plant, truncate
 from tests.runs import assert_equal, attempt, free_port, in_child, prepared
 

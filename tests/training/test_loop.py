@@ -7,9 +7,9 @@ import itertools
 import pytest
 import torch
 
-from gapbench.experiments.keeper import read_history
-from gapbench.experiments.sacred_run import run_attempt
-from gapbench.experiments.trial_run import Execution
+from gapbench.execution.keeper import read_history
+from gapbench.execution.sacred_run import run_attempt
+from gapbench.execution.trial_run import Execution
 from gapbench.training.loop import _seed_noise
 from tests.runs import assert_equal, attempt, entry, prepared
 

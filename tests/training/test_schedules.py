@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gapbench.methods.plan import Parallel, Phase, Plan
+from gapbench.plan.phases import Parallel, Phase, Plan
 from gapbench.tasks.task import Recipe
 from gapbench.training.schedules import learning_rate, scheduled
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gapbench.errors import UserError
 from gapbench.identity import with_neutral, without_neutral
-from gapbench.methods.plan import DropGrow, Gradual, Parallel, Phase, Plan, Update
+from gapbench.plan.phases import DropGrow, Gradual, Parallel, Phase, Plan, Update
 
 Document = dict[str, Any]
 

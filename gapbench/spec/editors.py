@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gapbench.experiments.schema import AXES, RECIPE_KEYS, AblationSpec
 from gapbench.methods.method import methods, options_model
+from gapbench.spec.schema import AXES, RECIPE_KEYS, AblationSpec
 from gapbench.tasks.task import Recipe
 
 Json = dict[str, Any]

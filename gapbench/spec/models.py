@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from gapbench.methods.plan import Layers, Plan
+from gapbench.plan.phases import Layers, Plan
 from gapbench.tasks.task import Task, tasks
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Proxy:
     @cached_property
     def model(self) -> nn.Module:
         """The model on the meta device."""
-        from gapbench.experiments.meta import build_on_meta
+        from gapbench.spec.meta import build_on_meta
 
         return build_on_meta(self.task)
 
@@ -59,7 +59,7 @@ class Proxy:
     @cached_property
     def cost(self) -> ForwardCost:
         """Cost of one forward pass of the dense model."""
-        from gapbench.experiments.meta import cost_on_meta
+        from gapbench.spec.meta import cost_on_meta
 
         return cost_on_meta(self.task, self.model)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gapbench.experiments.grid import Entry
-from gapbench.experiments.models import cost_of_plan, densities_of_trial, layers_of_trial
-from gapbench.experiments.trials import Trial
-from gapbench.methods.plan import Parallel, Plan
+from gapbench.plan.phases import Parallel, Plan
+from gapbench.spec.grid import Entry
+from gapbench.spec.models import cost_of_plan, densities_of_trial, layers_of_trial
+from gapbench.spec.trials import Trial
 
 AFTER_THE_RUN = "FLOPs known after the run: global magnitudes decide each layer's density"
 

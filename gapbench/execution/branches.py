@@ -19,9 +19,11 @@ from gapbench.children import environment
 from gapbench.documents import append_plain, read_json, read_text, require_real, write_json
 from gapbench.engine.exchange import decode, encode, sizes
 from gapbench.errors import UserError
-from gapbench.experiments.keeper import FolderKeeper, read_history
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trials import Trial
+from gapbench.execution.building import build_training
+from gapbench.execution.keeper import FolderKeeper, read_history
+from gapbench.execution.stopping import StopSign
+from gapbench.runs.store import RunFolder
+from gapbench.spec.trials import Trial
 from gapbench.training import loop, state
 from gapbench.training.setup import Training
 
@@ -130,7 +132,7 @@ def _start(folder: RunFolder, part: int, branch: int, seconds: float) -> Popen[b
     place = branch_folder(folder, part, branch)
     words = [str(folder.path), str(part), str(branch), str(seconds)]
     with append_plain(place.log) as log:
-        command = [sys.executable, "-m", "gapbench.experiments.branches", *words]
+        command = [sys.executable, "-m", "gapbench.execution.branches", *words]
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment())
 
 
@@ -168,8 +170,6 @@ def run_branch(
         TakenOver: if this process owned the branch's folder, and another one does now.
         UserError: if the trial's checkpoint is not the start of the branch's round.
     """
-    from gapbench.experiments.trial_run import build_training
-
     part, branch = int(place.path.parent.name), int(place.path.name)
     training = build_training(Trial.read(folder.trial))
     start = state.load(folder.checkpoint, training.device)
@@ -207,8 +207,6 @@ def _no_scalar(name: str, value: float, step: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run `run_branch RUN_DIR PART BRANCH SECONDS`; return 3 if it was interrupted."""
-    from gapbench.experiments.sacred_run import StopSign
-
     stop, parent = StopSign(), os.getppid()
     stop.raised_by_signals()
     try:

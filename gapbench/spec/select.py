@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from gapbench.errors import UserError, choose
-from gapbench.experiments.loading import read_value
-from gapbench.experiments.schema import epochs_of, is_multiple
+from gapbench.spec.loading import read_value
+from gapbench.spec.schema import epochs_of, is_multiple
 from gapbench.tasks.task import tasks
 
 

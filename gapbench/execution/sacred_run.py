@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import signal
 import sys
 import traceback
-import types
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,9 +24,10 @@ from gapbench.compat.sacred_import import (
 )
 from gapbench.documents import append_plain, write_text
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder, TakenOver
-from gapbench.experiments.trial_run import Execution, LegEnded, run_trial
-from gapbench.experiments.trials import Trial
+from gapbench.execution.stopping import StopSign
+from gapbench.execution.trial_run import Execution, LegEnded, run_trial
+from gapbench.runs.store import RunFolder, TakenOver
+from gapbench.spec.trials import Trial
 from gapbench.training.loop import Interrupted
 
 SETTINGS.DISCOVER_SOURCES = "none"  # which modules are ours is told by `own_sources`
@@ -41,8 +40,6 @@ SETTINGS.CONFIG.READ_ONLY_CONFIG = False  # read-only copies end as junk in run.
 
 _KEY = re.compile(r"(?!py/)\w[\w-]*")  # what every database, and Sacred's command line, can hold
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-
 
 class AttemptInterrupted(SacredInterrupt):
     """Ends a Sacred run that was asked to stop."""
@@ -52,25 +49,6 @@ class AttemptInterrupted(SacredInterrupt):
 
 class AttemptPaused(AttemptInterrupted):
     """Ends a Sacred run at the epoch from which another job goes on with the trial."""
-
-
-class StopSign:
-    """A flag that signals raise and that nothing lowers; all work is left to the loop."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        """Say whether a signal has come."""
-        return self.asked
-
-    def raised_by_signals(self) -> None:
-        """Raise the flag on the signals of a time limit, a preemption or a person."""
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._raise)
-
-    def _raise(self, number: int, frame: types.FrameType | None) -> None:
-        self.asked = True
 
 
 def run_attempt(
@@ -211,7 +189,7 @@ def _keep_error(folder: RunFolder, error: Exception) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one attempt from the command line; return 0 completed, 1 failed, 3 to be run again."""
-    parser = argparse.ArgumentParser(prog="python -m gapbench.experiments.sacred_run")
+    parser = argparse.ArgumentParser(prog="python -m gapbench.execution.sacred_run")
     parser.add_argument("run_dir")
     parser.add_argument("--ablation", required=True)
     parser.add_argument("--branches", type=int, default=1)

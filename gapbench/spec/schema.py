@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from gapbench.errors import choose
-from gapbench.experiments.loading import LAST_SEED, MOST_SEEDS, Document, Keys
+from gapbench.spec.loading import LAST_SEED, MOST_SEEDS, Document, Keys
 from gapbench.tasks.task import MOST_EPOCHS, Recipe
 
 T = TypeVar("T")

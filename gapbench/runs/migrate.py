@@ -18,9 +18,9 @@ from pydantic import ValidationError
 
 from gapbench.documents import read_document, write_json
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trials import SCHEMA, Trial, planned
 from gapbench.identity import DIGITS, with_neutral
+from gapbench.runs.store import RunFolder
+from gapbench.spec.trials import SCHEMA, Trial, planned
 from gapbench.tasks.task import Recipe, tasks
 
 # of methods, when keys still named them; older ones made other plans

@@ -10,7 +10,7 @@ from typing import Any
 
 from gapbench.documents import parse, read_text
 from gapbench.errors import UserError
-from gapbench.experiments.store import RunFolder
+from gapbench.runs.store import RunFolder
 from gapbench.training import state
 from gapbench.training.history import History
 from gapbench.training.loop import Ask, Line, Metrics

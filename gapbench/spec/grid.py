@@ -11,10 +11,11 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from gapbench.errors import NothingFound, NotInstalled, UserError, choose
-from gapbench.experiments.ablation import OWN, Ablation, PlacedRow
-from gapbench.experiments.loading import Document, Keys
-from gapbench.experiments.resolve import Configuration, Given, resolve
-from gapbench.experiments.schema import (
+from gapbench.methods.method import options_model
+from gapbench.spec.ablation import OWN, Ablation, PlacedRow
+from gapbench.spec.loading import Document, Keys
+from gapbench.spec.resolve import Configuration, Given, resolve
+from gapbench.spec.schema import (
     AXES,
     RECIPE_KEYS,
     MethodSettings,
@@ -23,9 +24,8 @@ from gapbench.experiments.schema import (
     Settings,
     validated,
 )
-from gapbench.experiments.select import asked_for, matches, names_in, require_known_fields
-from gapbench.experiments.trials import Trial
-from gapbench.methods.method import options_model
+from gapbench.spec.select import asked_for, matches, names_in, require_known_fields
+from gapbench.spec.trials import Trial
 from gapbench.tasks.task import Recipe, tasks
 
 MOST_POINTS = 10_000  # of a row

@@ -11,20 +11,20 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ValidationError
 
 from gapbench.errors import UserError, choose
-from gapbench.experiments.budget import nearest_epochs
-from gapbench.experiments.loading import Document, Keys
-from gapbench.experiments.models import (
+from gapbench.methods import method
+from gapbench.plan.phases import Plan
+from gapbench.sparsity.distributions import check_reachable, distributions
+from gapbench.spec.budget import nearest_epochs
+from gapbench.spec.loading import Document, Keys
+from gapbench.spec.models import (
     Proxy,
     cost_of_plan,
     layers_of_trial,
     proxy,
     task_options_model,
 )
-from gapbench.experiments.schema import epochs_of, explain
-from gapbench.experiments.trials import Trial
-from gapbench.methods import method
-from gapbench.methods.plan import Plan
-from gapbench.sparsity.distributions import check_reachable, distributions
+from gapbench.spec.schema import epochs_of, explain
+from gapbench.spec.trials import Trial
 from gapbench.tasks.task import MOST_EPOCHS, Recipe, tasks
 
 MOST_OF_OPTION = 1_000_000  # a count of steps or epochs beyond would take a dry run for ever

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from gapbench.errors import UserError
-from gapbench.methods.plan import Layers
+from gapbench.plan.phases import Layers
 
 Rule = Literal["contiguous", "interleaved", "random", "patterns"]
 Groups = tuple[frozenset[str], ...]

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gapbench.errors import choose
-from gapbench.experiments.loading import Document, Keys, load
-from gapbench.experiments.schema import (
+from gapbench.methods.method import methods, options_model
+from gapbench.places import ablation_file
+from gapbench.spec.loading import Document, Keys, load
+from gapbench.spec.schema import (
     RECIPE_KEYS,
     SCALES,
     AblationSpec,
@@ -25,8 +27,6 @@ from gapbench.experiments.schema import (
     ScaleSettings,
     validated,
 )
-from gapbench.methods.method import methods, options_model
-from gapbench.places import ablation_file
 
 OWN = ""  # the group of the rows that stand in none
 PlacedScales = Mapping[Scale, "tuple[PlacedScale, ...]"]

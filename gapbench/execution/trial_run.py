@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,16 +10,15 @@ from typing import Any
 
 import torch
 
-from gapbench.children import PORTABLE_KERNELS
-from gapbench.errors import UserError
-from gapbench.experiments.branches import run_round
-from gapbench.experiments.environment import environment
-from gapbench.experiments.keeper import FolderKeeper, LogScalar
-from gapbench.experiments.store import RunFolder
-from gapbench.experiments.trials import Trial
+from gapbench.execution.branches import run_round
+from gapbench.execution.building import build_training
+from gapbench.execution.environment import environment
+from gapbench.execution.keeper import FolderKeeper, LogScalar
+from gapbench.runs.store import RunFolder
 from gapbench.sparsity import masks
 from gapbench.sparsity.cost import inference_ratio
-from gapbench.training import loop, setup
+from gapbench.spec.trials import Trial
+from gapbench.training import loop
 from gapbench.training.distributed import Ranks
 from gapbench.training.setup import Training
 
@@ -96,42 +94,6 @@ def run_trial(
         folder.save_model(training.model.state_dict(), training.sparsifier.masks)
         folder.complete(result)
     return result
-
-
-def build_training(trial: Trial) -> Training:
-    """Build everything that `trial` trains with, its data loaded.
-
-    Raises:
-        UserError: if the data are missing, or other processes than the trial's share its batches.
-    """
-    trial.require_versions()
-    world = Ranks.current().world
-    if world != trial.ranks:
-        raise UserError(
-            f"{world} processes train a trial of {trial.ranks}: set recipe.ranks={world} for a "
-            "trial of its own, or start as many"
-        )
-    if trial.recipe.portable:
-        _require_portable_kernels()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task = trial.make_task()
-    task.load(device)
-    return setup.build(task, trial.settings(), device)
-
-
-def _require_portable_kernels() -> None:
-    """Check that torch has taken them: it chooses once, before the first step of a process.
-
-    Raises:
-        UserError: if it has others.
-    """
-    taken = torch.backends.cpu.get_cpu_capability()
-    set_right = all(os.environ.get(name) == value for name, value in PORTABLE_KERNELS.items())
-    if taken != "DEFAULT" or not set_right:
-        raise UserError(
-            f"recipe.portable: this process computes with {taken} kernels already: run the trial "
-            "in a process of its own (executor local or slurm)"
-        )
 
 
 def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gapbench.experiments.ablation import Ablation
-    from gapbench.experiments.grid import Entry
-    from gapbench.experiments.schema import Scale
+    from gapbench.spec.ablation import Ablation
+    from gapbench.spec.grid import Entry
+    from gapbench.spec.schema import Scale
 
 
 def expanded(
@@ -32,9 +32,9 @@ def expanded(
     Raises:
         UserError: about whatever does not fit.
     """
-    from gapbench.experiments.ablation import read
-    from gapbench.experiments.grid import expand, scale_of
-    from gapbench.experiments.loading import read_seeds, read_set
+    from gapbench.spec.ablation import read
+    from gapbench.spec.grid import expand, scale_of
+    from gapbench.spec.loading import read_seeds, read_set
 
     ablation = read(file)
     found = scale_of(ablation, scale)
@@ -50,8 +50,8 @@ def expanded(
 
 def tell_left_out(ablation: Ablation, scale: Scale, only: Sequence[str]) -> None:
     """Say on the error stream which groups of rows are left out, and why."""
-    from gapbench.experiments.grid import left_out
-    from gapbench.experiments.select import asked_for
+    from gapbench.spec.grid import left_out
+    from gapbench.spec.select import asked_for
 
     for group, (task, reason) in left_out(ablation, scale).items():
         if asked_for(task, only) is not False:

@@ -19,13 +19,13 @@ from pydantic import (
 
 from gapbench.documents import read_document
 from gapbench.errors import UserError
-from gapbench.experiments.models import Proxy, layers_of_trial, proxy, task_options_model
-from gapbench.experiments.schema import Sparsity, epochs_of, is_multiple
 from gapbench.identity import digest, with_neutral, without_neutral
 from gapbench.methods.method import methods
 from gapbench.methods.method import plan as make_plan
-from gapbench.methods.plan import Layers, Plan
-from gapbench.methods.plan_document import document_of, identity_of, plan_of
+from gapbench.plan.document import document_of, identity_of, plan_of
+from gapbench.plan.phases import Layers, Plan
+from gapbench.spec.models import Proxy, layers_of_trial, proxy, task_options_model
+from gapbench.spec.schema import Sparsity, epochs_of, is_multiple
 from gapbench.tasks.task import Recipe, Task, tasks
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from gapbench.documents import (
     write_text,
 )
 from gapbench.errors import UserError, choose
-from gapbench.experiments import marks
+from gapbench.runs import marks
 
 if TYPE_CHECKING:
     from torch import Tensor

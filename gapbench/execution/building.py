@@ -1,0 +1,50 @@
+"""From a trial to everything that it trains with, in this process."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from gapbench.children import PORTABLE_KERNELS
+from gapbench.errors import UserError
+from gapbench.spec.trials import Trial
+from gapbench.training import setup
+from gapbench.training.distributed import Ranks
+from gapbench.training.setup import Training
+
+
+def build_training(trial: Trial) -> Training:
+    """Build everything that `trial` trains with, its data loaded.
+
+    Raises:
+        UserError: if the data are missing, or other processes than the trial's share its batches.
+    """
+    trial.require_versions()
+    world = Ranks.current().world
+    if world != trial.ranks:
+        raise UserError(
+            f"{world} processes train a trial of {trial.ranks}: set recipe.ranks={world} for a "
+            "trial of its own, or start as many"
+        )
+    if trial.recipe.portable:
+        _require_portable_kernels()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    task = trial.make_task()
+    task.load(device)
+    return setup.build(task, trial.settings(), device)
+
+
+def _require_portable_kernels() -> None:
+    """Check that torch has taken them: it chooses once, before the first step of a process.
+
+    Raises:
+        UserError: if it has others.
+    """
+    taken = torch.backends.cpu.get_cpu_capability()
+    set_right = all(os.environ.get(name) == value for name, value in PORTABLE_KERNELS.items())
+    if taken != "DEFAULT" or not set_right:
+        raise UserError(
+            f"recipe.portable: this process computes with {taken} kernels already: run the trial "
+            "in a process of its own (executor local or slurm)"
+        )

@@ -316,7 +316,7 @@ def _names(kind: str) -> Iterator[str]:
 
             yield from executors
         case "figures":
-            from gapbench.report.figures import figures
+            from gapbench.report.plots import figures
 
             yield from figures
         case "ablations":

@@ -26,9 +26,10 @@ from gapbench.report.collect import (
     scan,
     write_runs,
 )
-from gapbench.report.figures import draw_all, evidence_of, figures, lines_of, save, unshown
+from gapbench.report.figures import draw_all, evidence_of, lines_of, save, unshown
 from gapbench.report.full_numbers import answers_csv, cells_csv
 from gapbench.report.histories import Histories, read_histories
+from gapbench.report.plots import figures
 from gapbench.report.records import COMPLETED
 from gapbench.report.tables import Table, table_of
 from gapbench.spec.ablation import Ablation

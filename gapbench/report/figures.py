@@ -1,4 +1,4 @@
-"""The registry of figures, what they are drawn from, and how they look and are saved."""
+"""What figures are drawn from, and how they look and are saved."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from gapbench.registry import Registry
 from gapbench.report.cells import Cell, Results, Row
 from gapbench.report.histories import KINDS, Histories
+from gapbench.report.plots import figures
 from gapbench.report.records import COMPLETED, text_of
 from gapbench.report.workers import parallel_map
 
@@ -73,7 +73,6 @@ class Evidence:
 Drawn = tuple[Figure, pd.DataFrame]
 Draw = Callable[[Evidence], Drawn | None]
 
-figures: Registry[Draw] = Registry("figure", "gapbench.report.plots")
 _reads: dict[str, frozenset[str]] = {}
 
 

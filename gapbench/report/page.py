@@ -20,8 +20,8 @@ from gapbench.report import render
 from gapbench.report.answers import answer_grid, answers_of
 from gapbench.report.build import ReportResult, completed
 from gapbench.report.collect import PROVENANCE, Run, Scan
-from gapbench.report.figures import figures
 from gapbench.report.histories import read_lines
+from gapbench.report.plots import figures
 from gapbench.report.records import differ, is_given, plain, text_of
 from gapbench.report.section import value_name
 from gapbench.report.tables import Grid

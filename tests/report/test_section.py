@@ -8,7 +8,7 @@ import pytest
 
 from gapbench.errors import UserError
 from gapbench.report import plots
-from gapbench.report.figures import figures
+from gapbench.report.plots import figures
 from gapbench.report.records import differ, records_of
 from gapbench.report.section import check_names
 from tests.report.folders import entry_of, spec_of, trial_of

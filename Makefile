@@ -15,7 +15,7 @@ FAIRSEQ := fairseq==0.12.2
 .PHONY: run test test-all lint bench translation freeze clean
 
 run: $(VENV)/installed
-	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2 --only image
+	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2
 
 PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
 

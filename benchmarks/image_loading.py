@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from gapbench.compat.torchvision_ops import load_torchvision
-from gapbench.tasks.imagenet_files import read_trees
+from gapbench.tasks.data.imagenet_files import read_trees
 from gapbench.tasks.images.disk import DEVIATION, MEAN
 from gapbench.tasks.images.reading import VARIABLE, Request, read
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gapbench.compat.torchvision_ops import load_torchvision
-from gapbench.tasks.images.resnet import SmallResNet
+from gapbench.tasks.models.small_resnet import SmallResNet
 
 CLASSES = 10
 Batch = tuple[Tensor, Tensor]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from gapbench.errors import UserError
 
+DATA = "GAPBENCH_DATA"
+
 
 def expanded(path: Path) -> Path:
     """Return a path with the user's home folder in the place of `~`.
@@ -28,6 +30,19 @@ def below_home(variable: str, usual: str) -> Path:
         UserError: as `expanded`.
     """
     return expanded(Path(os.environ.get(variable) or usual)) / "gapbench"
+
+
+def data_folders(given: Path | None = None) -> list[Path]:
+    """Return where data sets may lie: what is given, $GAPBENCH_DATA, and the cache, in this order.
+
+    What is fetched is kept in the first.
+
+    Raises:
+        UserError: as `expanded`.
+    """
+    named = os.environ.get(DATA)
+    folders = [folder for folder in (given, Path(named) if named else None) if folder is not None]
+    return [*map(expanded, folders), below_home("XDG_CACHE_HOME", "~/.cache")]
 
 
 def shipped() -> Path:

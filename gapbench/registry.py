@@ -1,20 +1,25 @@
 """Registries: how methods, tasks, distributions, executors and figures are found by name.
 
-A registry imports the modules of its package, and the entry points of its group
-(`gapbench.methods`, `gapbench.tasks`, `gapbench.distributions`, ...), the first time a name is
-asked for, so that a plug-in needs no change in this package and `gapbench --help` imports nothing
-heavy.
+A registry imports the modules of its package, the entry points of its group (`gapbench.methods`,
+`gapbench.tasks`, `gapbench.distributions`, ...), and the files that $GAPBENCH_PLUGINS names, the
+first time a name is asked for, so that a plug-in needs no change in this package and
+`gapbench --help` imports nothing heavy.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from gapbench.errors import UserError, choose
+
+PLUGINS = "GAPBENCH_PLUGINS"
 
 T = TypeVar("T")
 
@@ -70,15 +75,51 @@ class Registry(Generic[T]):
         for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
             importlib.import_module(f"{self.package}.{module.name}")
         for point in entry_points(group=f"gapbench.{self.kind}s"):
-            try:
-                point.load()
-            except UserError:
-                raise
-            except (Exception, SystemExit) as error:
-                raise UserError(
-                    f"plug-in {point.name} = {point.value} cannot be imported: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+            _imported(f"{point.name} = {point.value}", point.load)
+        for file in filter(None, os.environ.get(PLUGINS, "").split(os.pathsep)):
+            load_plugin(Path(file))
+
+
+def load_plugin(file: Path) -> None:
+    """Import a Python file that registers methods, tasks or others, here and in child processes.
+
+    Raises:
+        UserError: if it cannot be imported, or another file of its name is loaded.
+    """
+    path = file.resolve()
+    name = f"gapbench_plugin_{path.stem}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ != str(path):
+        raise UserError(f"plug-in {file}: has the name of {loaded.__file__}: rename one of them")
+    if loaded is None:
+        _imported(str(file), lambda: _load(path, name))
+    known = os.environ.get(PLUGINS, "").split(os.pathsep)
+    if str(path) not in known:
+        os.environ[PLUGINS] = os.pathsep.join([*filter(None, known), str(path)])
+
+
+def _load(path: Path, name: str) -> None:
+    if str(path.parent) not in sys.path:  # modules beside it; at the end they replace no library
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plug-in {path}: is no Python file")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def _imported(what: str, load: Callable[[], object]) -> None:
+    try:
+        load()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise UserError(f"plug-in {what} cannot be imported: {told}") from error
 
 
 def _origin(entry: object) -> str:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from gapbench.report.build import ReportResult
     from gapbench.spec.ablation import Ablation
-    from gapbench.spec.schema import Scale
 
 RESULTS = Path("results")
 POLL_SECONDS = 0.25
@@ -61,7 +60,7 @@ class Study:
     """
 
     ablation: Ablation
-    scale: Scale
+    scale: str
     entries: tuple[Entry, ...]
     results: Path
 

@@ -33,7 +33,7 @@ def results(tmp_path: Path) -> Path:
 def fashion_mnist_data() -> None:
     """Fetch the data once; skip where no source has it."""
     from gapbench.errors import UserError
-    from gapbench.tasks.data import FASHION_MNIST, obtain
+    from gapbench.tasks.data.sources import FASHION_MNIST, obtain
 
     try:
         obtain(FASHION_MNIST)

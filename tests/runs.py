@@ -24,7 +24,7 @@ FORK = multiprocessing.get_context("fork")  # the child has torch imported alrea
 def entry(ablation: str = "main", *sets: str, only: str) -> Entry:
     """Return the first trial of an ablation's image rows at scale smoke that matches `only`."""
     file = ABLATIONS / f"{ablation}.yaml"
-    return expanded(file, "smoke", sets, ["image", only], "1")[2][0]
+    return expanded(file, "smoke", sets, [only], "1")[2][0]
 
 
 def prepared(results: Path, chosen: Entry) -> RunFolder:

@@ -158,7 +158,7 @@ def test_a_run_beside_damage_trains_or_refuses_in_a_line(whole, outside, tmp_pat
             path.unlink()
         damage(folder.path / name, damages(outside)[kind], rng)
         words = ["run", str(ABLATIONS / "partitions.yaml"), "--scale", "smoke", "--seeds", "1",
-                 "--only", "image", "--only", "partitions=2", "--executor", "debug"]  # fmt: skip
+                 "--only", "partitions=2", "--executor", "debug"]  # fmt: skip
         with no_longer_than(6 * SECONDS):
             code = main([*words, "--results", str(results)])
         told_well(code, capsys.readouterr())

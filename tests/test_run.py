@@ -24,7 +24,7 @@ from tests.runs import ABLATIONS, assert_equal, in_child, prepared
 ROOT = ABLATIONS.parent
 PARTITIONS = str(ABLATIONS / "partitions.yaml")
 SMOKE = ["run", PARTITIONS, "--scale", "smoke", "--executor", "debug", "--seeds", "1"]
-SMOKE += ["--only", "image"]
+SMOKE += []
 TWO = [*SMOKE, "--only", "dense,c_gap", "--only", "partitions=1,2"]
 
 
@@ -221,7 +221,7 @@ def test_missing_data_fail_trials_in_one_line_for_all(tmp_path, capsys, monkeypa
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     command = ["run", PARTITIONS, "--executor", "debug", "--seeds", "2", "--only", "dense"]
-    command += ["--only", "image"]
+    command += []
     if Path("/usr/share/datasets/fashion-mnist").exists():
         pytest.skip("the system has the data, which is a source that always answers")
     assert main([*command, "--results", str(tmp_path / "results")]) == 1
@@ -243,7 +243,7 @@ def _slow_trial(path):
 def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
     from gapbench.spec.selection import expanded
 
-    entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["image", "dense"], "1")[2][0]
+    entry = expanded(Path(PARTITIONS), "smoke", ["epochs=60"], ["dense"], "1")[2][0]
     folder = prepared(tmp_path, entry)
     child = in_child(_slow_trial, folder.path)
     while not folder.owner.exists():
@@ -302,7 +302,7 @@ def test_ctrl_c_stops_trials_at_a_checkpoint_and_the_same_command_goes_on(tmp_pa
     [("--executor", "nonsense"), ("--executor", "slurm", "--profile", "/nonexistent")],
 )
 def test_force_forgets_nothing_where_the_launcher_refuses(tmp_path, mistake):
-    only = [*SMOKE, "--only", "image", "--only", "dense", "--results", str(tmp_path)]
+    only = [*SMOKE, "--only", "dense", "--results", str(tmp_path)]
     assert main(only) == 0
     runs = tmp_path / "runs"
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
@@ -320,7 +320,7 @@ def test_a_report_section_that_does_not_fit_is_told_before_anything_is_trained(t
 
 
 def test_retrying_what_has_failed_is_no_failure_of_what_was_not_to_run(tmp_path, capsys):
-    chosen = [*SMOKE, "--only", "image", "--only", "dense,rigl", "--results", str(tmp_path)]
+    chosen = [*SMOKE, "--only", "dense,rigl", "--results", str(tmp_path)]
     assert main([*chosen, "--retry-failed"]) == 0
     out = capsys.readouterr().out
     assert "0 done, 0 to run" in out and "planned:" not in out
@@ -355,7 +355,7 @@ def test_a_finished_trial_that_no_report_believes_is_told(done, tmp_path, capsys
 def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):
     results, _ = done
     at = ["--scale", "smoke", "--results", str(results)]
-    picked = ["--only", "image", "--only", "partitions=2", "--seeds", "1"]
+    picked = ["--only", "partitions=2", "--seeds", "1"]
     assert main(["status", PARTITIONS, *at, "--json", *picked]) == 0
     (view,) = json.loads(capsys.readouterr().out)
     assert view["state"] == "completed"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 UNSAFE = ["\x1b]0;title\x07", "\x1b[2J", "\r", "\x08", "\x9b31m", "\u202e", "\u2066", "\x00",
           "\u2028"]  # fmt: skip
 RUN = ["run", str(ABLATIONS / "partitions.yaml"), "--scale", "smoke", "--seeds", "1",
-       "--only", "image", "--only", "partitions=2", "--executor", "debug"]  # fmt: skip
+       "--only", "partitions=2", "--executor", "debug"]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", UNSAFE)

@@ -23,13 +23,12 @@ from gapbench.cli.options import (
 )
 from gapbench.cli.status import find, require_folder
 from gapbench.errors import NothingFound, NotInstalled, UserError, choose
-from gapbench.spec.selection import expanded, tell_left_out
+from gapbench.spec.selection import expanded
 
 if TYPE_CHECKING:
     from gapbench.report.collect import Scan
     from gapbench.spec.ablation import Ablation
     from gapbench.spec.grid import Entry
-    from gapbench.spec.schema import Scale
 
 KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
 
@@ -76,7 +75,6 @@ def report(
     made = []
     picked = (scale, set_ or (), only or (), seeds)
     for ablation, chosen, entries in _expanded(given, picked, named=bool(files)):
-        tell_left_out(ablation, chosen, only or ())
         one = build(ablation, chosen, entries, results, found)
         made.append(one)
         if files or completed(one.frame):
@@ -102,7 +100,6 @@ def publish(
     """Make of completed trials the evidence that git keeps: trials, table, figures, answers."""
     from gapbench.report.answers import write_answers
     from gapbench.report.publish import publish as write
-    from gapbench.spec.grid import left_out
 
     given = files or shipped()
     _ablations(given)
@@ -110,9 +107,6 @@ def publish(
     found = _scan(results)
     for ablation, chosen, entries in _expanded(given, (scale, (), (), None), named=bool(files)):
         done = sum(entry.trial.key in found.runs for entry in entries)
-        missing = [reason for _, reason in left_out(ablation, chosen).values()]
-        if missing:  # lines of such rows would be lost
-            raise UserError(f"{ablation.document.name}: {missing[0]}")
         if not files and done < len(entries):
             told = f"{done} of {len(entries)} trials have completed: name it to publish these"
             print(f"left out: {ablation.document.name}: {told}", file=sys.stderr)
@@ -157,14 +151,12 @@ def _expanded(
     files: Sequence[Path],
     picked: tuple[str, Sequence[str], Sequence[str], str | None],
     named: bool,
-) -> Iterator[tuple[Ablation, Scale, list[Entry]]]:
+) -> Iterator[tuple[Ablation, str, list[Entry]]]:
     """Yield ablations with their trials; those without any are told, or refused if `named`."""
     for file in files:
         try:
             yield expanded(file, *picked)
-        except NotInstalled as error:
-            print(f"{file} is left out: {error}", file=sys.stderr)
-        except NothingFound as error:
+        except (NotInstalled, NothingFound) as error:
             if named:
                 raise
             print(f"left out: {error}", file=sys.stderr)

@@ -81,7 +81,7 @@ def _fairseq() -> Check:
 
 def _data() -> Check:
     from gapbench.errors import UserError
-    from gapbench.tasks.data import FASHION_MNIST, is_here
+    from gapbench.tasks.data.sources import FASHION_MNIST, is_here
 
     try:
         here = is_here(FASHION_MNIST)

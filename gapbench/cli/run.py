@@ -23,7 +23,6 @@ from gapbench.cli.options import (
     SetOption,
 )
 from gapbench.errors import UserError
-from gapbench.spec.selection import tell_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +74,6 @@ def run(
     study = Study.read(
         file, scale=scale, only=only or (), seeds=seeds, settings=set_ or (), results=results
     )
-    tell_left_out(study.ablation, study.scale, only or ())
     if dry_run:
         return show_plan(study.entries, as_json)
     console = _console(as_json)

@@ -34,7 +34,7 @@ from gapbench.report.records import COMPLETED
 from gapbench.report.tables import Table, table_of
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
-from gapbench.spec.schema import AblationSpec, Scale
+from gapbench.spec.schema import AblationSpec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -94,7 +94,7 @@ class ReportResult:
 
 def report(
     ablation: Ablation,
-    scale: Scale,
+    scale: str,
     entries: Sequence[Entry],
     results: Path,
     found: Scan | None = None,

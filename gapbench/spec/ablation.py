@@ -5,36 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from gapbench.errors import choose
 from gapbench.methods.method import methods, options_model
 from gapbench.places import ablation_file
+from gapbench.registry import load_plugin
 from gapbench.spec.loading import Document, Keys, load
 from gapbench.spec.schema import (
     RECIPE_KEYS,
-    SCALES,
     AblationSpec,
     Axes,
     BaseSpec,
-    Group,
     MethodSettings,
     Override,
     Row,
-    Scale,
     ScaleSettings,
     validated,
 )
 
-OWN = ""  # the group of the rows that stand in none
-PlacedScales = Mapping[Scale, "tuple[PlacedScale, ...]"]
+PlacedScales = Mapping[str, "tuple[PlacedScale, ...]"]
 
 
 @dataclass(frozen=True)
 class PlacedRow:
-    """A row with its group and the place it was read from.
+    """A row with the place it was read from.
 
     Attributes:
         only: patterns that its include picks trials by.
@@ -43,7 +39,6 @@ class PlacedRow:
     row: Row
     document: Document
     keys: Keys
-    group: str
     only: tuple[str, ...] = ()
 
 
@@ -63,24 +58,19 @@ class Ablation:
     Attributes:
         spec: the file itself.
         document: where it was read from.
-        rows: of each group the included rows, then its own.
-        groups: by group, for each scale it has, settings from the outermost in.
+        rows: the included rows, then its own.
+        scales: in the file's order, for each its settings from the outermost in.
     """
 
     spec: AblationSpec
     document: Document
     rows: tuple[PlacedRow, ...]
-    groups: Mapping[str, PlacedScales]
+    scales: PlacedScales
 
     @property
     def name(self) -> str:
         """The ablation's name."""
         return self.spec.name
-
-    @property
-    def scales(self) -> PlacedScales:
-        """The scales that the ablation has; a group may lack some of them."""
-        return self.groups[OWN]
 
 
 def read(file: Path) -> Ablation:
@@ -94,52 +84,61 @@ def read(file: Path) -> Ablation:
     """
     document = load(ablation_file(file))
     spec = validated(AblationSpec, document)
-    rows: list[PlacedRow] = []
-    groups: dict[str, PlacedScales] = {}
-    for name, group in {OWN: spec, **spec.groups}.items():
-        place: Keys = ("groups", name) if name else ()
-        rows += _included(group, document, place, name)
-        rows += _rows(group, document, place, name)
-        groups[name] = _scales(group, document, place)
+    for number, name in enumerate(spec.plugins):
+        load_plugin(_beside(document, ("plugins", number), name))
+    scales = _scales(spec, document)
+    rows = (*_included(spec, document, scales), *_rows(spec, document, scales))
     if not rows:
         raise document.problem(("trials",), "there is no trial here, nor in an included file")
-    ablation = Ablation(spec, document, tuple(rows), groups)
+    ablation = Ablation(spec, document, rows, scales)
     _check_keys(ablation)
     return ablation
 
 
-def _included(group: Group, document: Document, place: Keys, name: str) -> Iterator[PlacedRow]:
-    for number, include in enumerate(group.include):
-        inner = load(_beside(document, (*place, "include", number), include.file))
+def _included(spec: AblationSpec, document: Document, scales: PlacedScales) -> Iterator[PlacedRow]:
+    for number, include in enumerate(spec.include):
+        inner = load(_beside(document, ("include", number), include.file))
         included = validated(AblationSpec, inner)
         if included.include:
             raise inner.problem(("include",), "a file that is included cannot include another")
-        if included.groups:
-            raise inner.problem(("groups",), "a file that is included cannot have groups")
-        for row in _rows(included, inner, (), name):
+        for row in _rows(included, inner, scales):
             yield replace(row, only=include.only)
 
 
-def _rows(group: Group, document: Document, place: Keys, name: str) -> Iterator[PlacedRow]:
-    for number, row in enumerate(group.trials):
-        yield PlacedRow(row, document, (*place, "trials", number), name)
+def _rows(spec: AblationSpec, document: Document, scales: PlacedScales) -> Iterator[PlacedRow]:
+    """Yield the rows of a file; they may name its own scales, and those of the ablation."""
+    known = {**scales, **spec.scales, **_base(spec, document)[0]}
+    for number, row in enumerate(spec.trials):
+        for name in row.scales:
+            if name not in known:
+                place = ("trials", number, "scales", name)
+                raise document.problem(place, choose("scale", name, known))
+        yield PlacedRow(row, document, ("trials", number))
 
 
-def _scales(group: Group, document: Document, place: Keys) -> PlacedScales:
-    places = {
-        name: (PlacedScale(settings, document, (*place, "scales", name)),)
-        for name, settings in group.scales.items()
-    }
-    if group.base is not None:
-        outer = load(_beside(document, (*place, "base"), group.base))
-        base = validated(BaseSpec, outer).scales
-        for name in places or base:
-            first = PlacedScale(base.get(name, ScaleSettings()), outer, ("scales", name))
-            places[name] = (first, *places.get(name, ()))
-    if not places:
-        words = f"no scale is given: valid: {', '.join(SCALES)}"
-        raise document.problem((*place, "scales"), words)
-    return {name: places[name] for name in SCALES if name in places}
+def _base(spec: AblationSpec, document: Document) -> tuple[Mapping[str, ScaleSettings], Document]:
+    """Return the scales that a file starts from, and where they were read."""
+    if spec.base is None:
+        return {}, document
+    outer = load(_beside(document, ("base",), spec.base))
+    return validated(BaseSpec, outer).scales, outer
+
+
+def _scales(spec: AblationSpec, document: Document) -> PlacedScales:
+    base, outer = _base(spec, document)
+    found: dict[str, tuple[PlacedScale, ...]] = {}
+    for name in spec.scales or base:
+        places = [
+            PlacedScale(scales[name], at, ("scales", name))
+            for scales, at in ((base, outer), (spec.scales, document))
+            if name in scales
+        ]
+        if spec.base is not None and name not in base and spec.scales[name] == ScaleSettings():
+            raise document.problem(("scales", name), choose("scale", name, base))
+        found[name] = tuple(places)
+    if not found:
+        raise document.problem(("scales",), "no scale is given, such as smoke: {task: digits}")
+    return found
 
 
 def _beside(document: Document, keys: Keys, name: str) -> Path:
@@ -162,7 +161,7 @@ def _check_keys(ablation: Ablation) -> None:
             if override is not None:
                 place = (*placed.keys, "scales", scale)
                 _check_settings(override, names, placed.document, place)
-    for scales in chain.from_iterable(group.values() for group in ablation.groups.values()):
+    for scales in ablation.scales.values():
         for at in scales:
             _check_recipe(at.settings.recipe, at.document, (*at.keys, "recipe"))
             for name, settings in at.settings.methods.items():

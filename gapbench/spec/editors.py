@@ -59,12 +59,13 @@ def _let_shorthands_in(schema: Json) -> None:
     """Allow `include: [file]`, `mini: false` in a row, and an empty scale."""
     include = schema["properties"]["include"]
     include["items"] = {"anyOf": [{"type": "string"}, include["items"]]}
-    scales = schema["properties"]["scales"]
-    scales["additionalProperties"] = {"anyOf": [scales["additionalProperties"], {"type": "null"}]}
     in_row = schema["$defs"]["Row"]["properties"]["scales"]
-    in_row["additionalProperties"] = {
-        "anyOf": [{"$ref": "#/$defs/Override"}, {"const": False}],
-    }
+    row = {"anyOf": [{"$ref": "#/$defs/Override"}, {"const": False}]}
+    scale = {"anyOf": [{"$ref": "#/$defs/ScaleSettings"}, {"type": "null"}]}
+    for scales, settings in ((in_row, row), (schema["properties"]["scales"], scale)):
+        [pattern] = scales["patternProperties"]
+        scales["patternProperties"] = {pattern: settings}
+        scales["additionalProperties"] = False
 
 
 def _without_titles(node: Any) -> Any:

@@ -10,9 +10,9 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from gapbench.errors import NothingFound, NotInstalled, UserError, choose
+from gapbench.errors import NothingFound, UserError, choose
 from gapbench.methods.method import options_model
-from gapbench.spec.ablation import OWN, Ablation, PlacedRow
+from gapbench.spec.ablation import Ablation, PlacedRow
 from gapbench.spec.loading import Document, Keys
 from gapbench.spec.resolve import Configuration, Given, resolve
 from gapbench.spec.schema import (
@@ -20,13 +20,12 @@ from gapbench.spec.schema import (
     RECIPE_KEYS,
     MethodSettings,
     Override,
-    Scale,
     Settings,
     validated,
 )
-from gapbench.spec.select import asked_for, matches, names_in, require_known_fields
+from gapbench.spec.select import matches, names_in, require_known_fields
 from gapbench.spec.trials import Trial
-from gapbench.tasks.task import Recipe, tasks
+from gapbench.tasks.task import Recipe
 
 MOST_POINTS = 10_000  # of a row
 MOST_TRIALS = 20_000  # of an ablation: a dry run of so many takes seconds
@@ -77,31 +76,25 @@ def expand(
     here = scale_of(ablation, scale)
     if overrides is not None:
         _check_overrides(ablation, overrides)
-    missing = left_out(ablation, here, overrides)
     entries: dict[str, Entry] = {}
     for placed in ablation.rows:
-        if placed.group not in missing:
-            points = _points(ablation, placed, here, overrides, only)
-            trials = (
-                Entry(trial, placed.row.label or trial.name, trial.label)
-                for point in points
-                for trial in resolve(point, seeds)
-            )
-            some = list(itertools.islice(trials, MOST_TRIALS - len(entries) + 1))
-            try:
-                included = _chosen("only", some, placed.only)
-            except UserError as error:
-                raise ablation.document.problem(("include",), str(error)) from None
-            for entry in included:
-                entries.setdefault(entry.trial.key, entry)
-            if len(entries) > MOST_TRIALS:
-                problem = f"{MOST_TRIALS:,} trials are the most that an ablation may have"
-                raise placed.document.problem(placed.keys, problem)
+        trials = (
+            Entry(trial, placed.row.label or trial.name, trial.label)
+            for point in _points(ablation, placed, here, overrides)
+            for trial in resolve(point, seeds)
+        )
+        some = list(itertools.islice(trials, MOST_TRIALS - len(entries) + 1))
+        try:
+            included = _chosen("only", some, placed.only)
+        except UserError as error:
+            raise ablation.document.problem(("include",), str(error)) from None
+        for entry in included:
+            entries.setdefault(entry.trial.key, entry)
+        if len(entries) > MOST_TRIALS:
+            problem = f"{MOST_TRIALS:,} trials are the most that an ablation may have"
+            raise placed.document.problem(placed.keys, problem)
     chosen = _chosen("--only", list(entries.values()), only)
     if not chosen:
-        for task, reason in missing.values():
-            if asked_for(task, only):
-                raise NotInstalled(reason)
         if not only:
             raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
         others = expand(ablation, scale, overrides=overrides, seeds=seeds)
@@ -114,47 +107,23 @@ def expand(
 
 
 def _no_match(
-    ablation: Ablation, scale: Scale, asked: Sequence[str], entries: Collection[Entry]
+    ablation: Ablation, scale: str, asked: Sequence[str], entries: Collection[Entry]
 ) -> UserError:
     """Return the error that no trial is what was asked for, with what there is."""
     rows = ", ".join(dict.fromkeys(entry.name for entry in entries))
-    here = dict.fromkeys(entry.trial.task for entry in entries)
-    kinds = ", ".join(f"{name} ({tasks[name].kind})" for name in here)
+    tasks = ", ".join(dict.fromkeys(entry.trial.task for entry in entries))
     reason = f"no trial matches --only {' '.join(asked)} at scale {scale}"
-    return NothingFound(
-        f"{ablation.document.name}: {reason}: rows: {rows}; tasks (and kinds): {kinds}"
-    )
+    return NothingFound(f"{ablation.document.name}: {reason}: rows: {rows}; tasks: {tasks}")
 
 
-def left_out(
-    ablation: Ablation, scale: Scale, overrides: Document | None = None
-) -> dict[str, tuple[str, str]]:
-    """Return the groups whose tasks need packages that are not installed: task and reason.
-
-    An ablation's own rows are never left out.
-    """
-    missing: dict[str, tuple[str, str]] = {}
-    for placed in ablation.rows:
-        for method in placed.row.method if placed.group != OWN else ():
-            given = _layered(ablation, placed, scale, method, overrides).get("task")
-            for name in () if given is None else given.values:
-                try:
-                    if name in tasks:
-                        tasks[name].require()
-                except NotInstalled as error:
-                    missing[placed.group] = name, str(error)
-    return missing
-
-
-def scale_of(ablation: Ablation, name: str) -> Scale:
+def scale_of(ablation: Ablation, name: str) -> str:
     """Return a scale of an ablation by its name.
 
     Raises:
         UserError: if the ablation does not have it; it names those there are.
     """
-    for scale in ablation.scales:
-        if scale == name:
-            return scale
+    if name in ablation.scales:
+        return name
     raise UserError(f"{ablation.document.name}: {choose('scale', name, ablation.scales)}")
 
 
@@ -170,35 +139,29 @@ def _chosen(option: str, entries: list[Entry], patterns: Sequence[str]) -> list[
 def _points(
     ablation: Ablation,
     placed: PlacedRow,
-    scale: Scale,
+    scale: str,
     overrides: Document | None,
-    only: Sequence[str],
 ) -> Iterator[Configuration]:
     """Yield what a row's methods are given at each point of their grids."""
     row = placed.row
-    if scale not in ablation.groups[placed.group]:
-        return
     if scale in row.scales and row.scales[scale] is None:
         return
     for method in row.method:
         given = _layered(ablation, placed, scale, method, overrides)
         for values in _product(given):
-            task = values.get("task")
-            if task and task.value in tasks and asked_for(task.value, only) is False:
-                continue
             yield Configuration(method, values, placed.document, placed.keys)
 
 
 def _layered(
     ablation: Ablation,
     placed: PlacedRow,
-    scale: Scale,
+    scale: str,
     method: str,
     overrides: Document | None,
 ) -> dict[str, Given]:
     """Merge the settings of one method's trials, from the outermost file in."""
     merged: dict[str, Given] = {}
-    for at in ablation.groups[placed.group].get(scale, ()):
+    for at in ablation.scales[scale]:
         _merge(merged, _given(at.settings, method, at.document, at.keys))
         inner = at.settings.methods.get(method)
         if inner is not None:

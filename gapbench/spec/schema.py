@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -25,8 +25,6 @@ from gapbench.tasks.task import MOST_EPOCHS, Recipe
 T = TypeVar("T")
 M = TypeVar("M", bound="Strict")
 
-Scale = Literal["smoke", "mini", "small", "paper"]
-SCALES: tuple[Scale, ...] = get_args(Scale)
 WORDS = {
     "value_error": "{error}",
     "int_type": "give a whole number",
@@ -49,6 +47,7 @@ WORDS = {
     "string_too_short": "give text",
 }
 MULTIPLE = r"[0-9]{1,4}(\.[0-9]{1,4})?x"  # of a task's own epochs
+OTHER_FOLDERS = ("runs", "reports")  # which results/ has beside those of scales
 MOST_SHOWN = 80  # characters of a value in an error
 RECIPE_KEYS = tuple(name for name in Recipe.model_fields if name != "epochs")
 
@@ -67,6 +66,12 @@ def _seeds(value: object) -> object:
             raise ValueError(f"give at most {MOST_SEEDS:,} seeds")
         return tuple(range(value))
     return _tuple(value)
+
+
+def _no_folder(value: str) -> str:
+    if value in OTHER_FOLDERS:
+        raise ValueError(f"{value} is a folder of results: choose another name")
+    return value
 
 
 def _nothing(value: object) -> object:
@@ -150,6 +155,9 @@ Seeds = Annotated[
 Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 Question = Annotated[str, Field(max_length=2000)]
 Fits = dict[str, Annotated[Any, AfterValidator(_no_mapping)]]
+# of files and folders, which have 255 bytes for it and what is added
+Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)]
+Scale = Annotated[Name, AfterValidator(_no_folder)]
 
 
 class Strict(BaseModel):
@@ -288,28 +296,24 @@ class BaseSpec(Strict):
     scales: Scales
 
 
-class Group(Strict):
-    """Rows that share scales. Beside an ablation's own, rows of another task have a group."""
+class AblationSpec(Strict):
+    """One ablation file.
 
+    Attributes:
+        plugins: Python files beside it that register methods, tasks or others.
+        base: a file of scales beside it.
+    """
+
+    name: Name
+    question: Question
+    claims: Annotated[tuple[Claim, ...], BeforeValidator(_tuple)] = ()
+    plugins: Annotated[Names, Field(max_length=100)] = ()
     base: str | None = None
     scales: Scales = Field(default_factory=dict)
     include: Annotated[
         tuple[Annotated[Include, BeforeValidator(_file)], ...], BeforeValidator(_tuple)
     ] = ()
     trials: Annotated[tuple[Row, ...], BeforeValidator(_tuple)] = ()
-
-
-# of files and folders, which have 255 bytes for it and what is added
-Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)]
-
-
-class AblationSpec(Group):
-    """One ablation file."""
-
-    name: Name
-    question: Question
-    claims: Annotated[tuple[Claim, ...], BeforeValidator(_tuple)] = ()
-    groups: dict[Name, Group] = Field(default_factory=dict)
     report: Report = Report()
 
 
@@ -352,8 +356,6 @@ def explain(problem: Any) -> str:
 
 def _keys_at(model: type[Strict], keys: Keys) -> list[str]:
     """Return the keys that are valid beside an unknown one."""
-    if keys[0] == "groups" and len(keys) > 2:
-        return _keys_at(Group, keys[2:])
     inner: dict[str, type[Strict]] = {
         "claims": Claim,
         "report": Report,

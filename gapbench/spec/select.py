@@ -10,25 +10,15 @@ from typing import Any
 from gapbench.errors import UserError, choose
 from gapbench.spec.loading import read_value
 from gapbench.spec.schema import epochs_of, is_multiple
-from gapbench.tasks.task import tasks
 
 
 def matches(fields: Mapping[str, Any], patterns: Sequence[str]) -> bool:
     """Say whether a trial matches all patterns.
 
-    A pattern is `key=value`, or the name of a method, row or task, or of a kind of tasks; shell
-    wildcards are understood, and commas separate alternatives: `c_gap,rigl`, `translation` or
-    `partitions=1,4`.
+    A pattern is `key=value`, or the name of a method, row or task; shell wildcards are understood,
+    and commas separate alternatives: `c_gap,rigl` or `partitions=1,4`.
     """
     return all(_matches_one(fields, pattern) for pattern in patterns)
-
-
-def asked_for(task: str, patterns: Sequence[str]) -> bool | None:
-    """Say whether the patterns that name tasks or kinds pick `task`; None if none does so."""
-    known = _tasks_and_kinds()
-    choices = [{word.strip().lower() for word in pattern.split(",")} for pattern in patterns]
-    naming = [words for words in choices if words <= known]
-    return all(words & {task, tasks[task].kind} for words in naming) if naming else None
 
 
 def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
@@ -36,8 +26,7 @@ def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
     if equals:
         texts = [str(in_epochs(key, text, fields)) for text in values.split(",")]
         return key in fields and any(_equal(fields[key], text) for text in texts)
-    task = str(fields["task"])
-    names = (str(fields["method"]), str(fields["label"]).lower(), task, tasks[task].kind)
+    names = [str(fields[name]).lower() for name in ("method", "label", "task")]
     wanted = pattern.lower().split(",")
     return any(fnmatchcase(name, want.strip()) for name in names for want in wanted)
 
@@ -61,16 +50,9 @@ def _read(text: str) -> Any:
 def names_in(patterns: Sequence[str]) -> list[str]:
     """Return the names in `patterns`, such as `c_gap,rigl`, each of which must fit a trial.
 
-    Names of tasks and of their kinds are not among them: such rows may be left out. Values of
-    settings are not either: `partitions=4,3` is about tasks that have the one or the other.
+    Values of settings are not among them: `partitions=4,3` is about trials that have one of both.
     """
-    names = [word.strip() for p in patterns if "=" not in p for word in p.split(",")]
-    known = _tasks_and_kinds()
-    return [name for name in names if name.lower() not in known]
-
-
-def _tasks_and_kinds() -> set[str]:
-    return {name for task in tasks for name in (task, tasks[task].kind)}
+    return [word.strip() for p in patterns if "=" not in p for word in p.split(",")]
 
 
 def require_known_fields(

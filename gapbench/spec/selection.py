@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gapbench.spec.ablation import Ablation
     from gapbench.spec.grid import Entry
-    from gapbench.spec.schema import Scale
 
 
 def expanded(
@@ -19,7 +17,7 @@ def expanded(
     set_: Sequence[str],
     only: Sequence[str],
     seeds: str | Sequence[int] | None,
-) -> tuple[Ablation, Scale, list[Entry]]:
+) -> tuple[Ablation, str, list[Entry]]:
     """Read an ablation and return it with its scale and trials, as `grid.expand` does.
 
     Args:
@@ -46,13 +44,3 @@ def expanded(
         seeds=read_seeds(seeds) if isinstance(seeds, str) else seeds,
     )
     return ablation, found, entries
-
-
-def tell_left_out(ablation: Ablation, scale: Scale, only: Sequence[str]) -> None:
-    """Say on the error stream which groups of rows are left out, and why."""
-    from gapbench.spec.grid import left_out
-    from gapbench.spec.select import asked_for
-
-    for group, (task, reason) in left_out(ablation, scale).items():
-        if asked_for(task, only) is not False:
-            print(f"rows of the group {group} are left out: {reason}", file=sys.stderr)

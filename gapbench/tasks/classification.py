@@ -43,7 +43,6 @@ class Dataset(Protocol):
 class Classification(Task):
     """A task with one label per image; a batch is (images, labels)."""
 
-    kind = "image"
     metric = Metric("accuracy")
 
     _dataset: Dataset  # what `load` makes
@@ -85,13 +84,17 @@ class Classification(Task):
 
 
 class InMemoryImages(Classification):
-    """A task of grey images that are small enough to stay on the device.
+    """A task of square images that are small enough to stay on the device.
 
-    Training images are shifted by up to `shift` pixels in each direction and, if `flip`, mirrored
-    half of the time.
+    Attributes:
+        size: pixels of a side.
+        channels: of an image: 1 is grey, 3 is colour.
+        shift: pixels by which training images are shifted in each direction, at most.
+        flip: whether training images are mirrored half of the time.
     """
 
     size: int
+    channels: int = 1
     shift: int = 0
     flip: bool = False
 
@@ -103,7 +106,7 @@ class InMemoryImages(Classification):
         """Return one blank image."""
         import torch
 
-        return (torch.zeros(1, 1, self.size, self.size),)
+        return (torch.zeros(1, self.channels, self.size, self.size),)
 
     def load(self, device: torch.device) -> None:
         """Read the data and keep it on `device`, normalised by the training images."""

@@ -35,7 +35,7 @@ class Digits(InMemoryImages):
 
     def build_model(self) -> nn.Module:
         """Return a new ResNet-8."""
-        from gapbench.tasks.images.resnet import SmallResNet
+        from gapbench.tasks.models.small_resnet import SmallResNet
 
         return SmallResNet(depth=8, width=8)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gapbench.errors import UserError
 from gapbench.tasks.classification import InMemoryImages
-from gapbench.tasks.data import FASHION_MNIST, obtain, read_idx
+from gapbench.tasks.data.sources import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class FashionMnist(InMemoryImages):
 
     def build_model(self) -> nn.Module:
         """Return a new small ResNet."""
-        from gapbench.tasks.images.resnet import SmallResNet
+        from gapbench.tasks.models.small_resnet import SmallResNet
 
         return SmallResNet(depth=self.depth, width=self.width)
 

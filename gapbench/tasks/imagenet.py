@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
 from gapbench.tasks.classification import Classification
-from gapbench.tasks.imagenet_files import Tree, find_root, read_trees
+from gapbench.tasks.data.imagenet_files import Tree, find_root, read_trees
 from gapbench.tasks.task import Recipe, Resources, task
 
 if TYPE_CHECKING:

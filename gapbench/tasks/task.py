@@ -118,7 +118,6 @@ class Task(ABC):
 
     name: ClassVar[str]
     version: ClassVar[int]
-    kind: ClassVar[str] = ""  # "image", "translation": what `--only` picks tasks by
     metric: ClassVar[Metric]
     recipe: Recipe
     resources: Resources = Resources()

@@ -52,7 +52,6 @@ class Translation(Task):
         searches: how each split is translated for BLEU.
     """
 
-    kind = "translation"
     metric = Metric("bleu", unit="BLEU")
     architecture: ClassVar[str]
     architecture_options: Mapping[str, Any]

@@ -11,7 +11,7 @@ from typing import Any
 
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
-from gapbench.places import below_home, expanded
+from gapbench.places import data_folders
 from gapbench.tasks.task import Recipe, Resources, Split, task
 from gapbench.tasks.translation import Text, Translation
 from gapbench.tasks.translation_prepare import MANIFEST, Archive, lines, prepare
@@ -124,10 +124,7 @@ class Wmt14EnDe(Translation):
 
 
 def _folder(data_dir: Path | None) -> Path:
-    named = os.environ.get("GAPBENCH_DATA")
-    given = data_dir or (Path(named) if named else None)
-    root = expanded(given) if given else below_home("XDG_CACHE_HOME", "~/.cache")
-    return root / "wmt14_en_de"
+    return data_folders(data_dir)[0] / "wmt14_en_de"
 
 
 def _text(folder: Path, split: str, dictionary: Any) -> Text:

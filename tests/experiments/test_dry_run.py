@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def paper():
     """Outlooks of the main ablation's image rows at the paper's scale."""
-    entries = expand(read(ROOT / "ablations/main.yaml"), "paper", only=["image"], seeds=(0,))
+    entries = expand(read(ROOT / "ablations/main.yaml"), "paper", seeds=(0,))
     return dry_run(entries)
 
 
@@ -50,9 +50,7 @@ def test_the_papers_budgets_come_out_of_the_plans(paper):
 
 
 def test_c_gap_is_28_steps_of_30_and_a_fine_tune_of_150():
-    entries = expand(
-        read(ROOT / "ablations/main.yaml"), "paper", only=["image", "c_gap"], seeds=(0,)
-    )
+    entries = expand(read(ROOT / "ablations/main.yaml"), "paper", only=["c_gap"], seeds=(0,))
     phases = [segment.phase.epochs for segment in entries[0].trial.plan.segments]
     assert phases == [30] * 28 + [150]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import subprocess
@@ -11,16 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.errors import NotInstalled, UserError
+from gapbench.errors import NotInstalled
 from gapbench.report.section import require_section
 from gapbench.spec.ablation import read
 from gapbench.spec.dry_run import dry_run
 from gapbench.spec.editors import json_schema
 from gapbench.spec.grid import expand
-from gapbench.spec.schema import SCALES
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*ROOT.glob("ablations/*.yaml"), *ROOT.glob("baselines/*.yaml")])
+SCALES = ("smoke", "mini", "small", "paper")
+PLACES = [
+    pytest.param(file, scale, id=f"{file.stem}-{scale}")
+    for file in FILES
+    for scale in read(file).scales
+]
 PUBLISHED = ROOT / "gapbench/report/published.csv"
 
 
@@ -33,14 +37,13 @@ def entries_of(file, scale, **picks):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_file_is_named_after_its_ablation_and_has_every_scale(file):
+def test_a_file_is_named_after_its_ablation_and_has_the_four_usual_scales(file):
     ablation = read(file)
     assert ablation.name == file.stem
-    assert tuple(ablation.scales) == SCALES
+    assert [name for name in ablation.scales if "cifar" not in name] == list(SCALES)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(("file", "scale"), PLACES)
 def test_a_file_can_be_run_dry_at_every_scale(file, scale):
     outlooks = dry_run(entries_of(file, scale))
     labels = [outlook.label for outlook in outlooks]
@@ -48,8 +51,7 @@ def test_a_file_can_be_run_dry_at_every_scale(file, scale):
     json.dumps([outlook.as_dict() for outlook in outlooks], allow_nan=False)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(("file", "scale"), PLACES)
 def test_a_file_can_be_reported_at_every_scale(file, scale):
     require_section(read(file), entries_of(file, scale))
 
@@ -72,68 +74,56 @@ def test_baselines_are_the_same_trials_in_every_ablation(scale):
 
 def test_the_partitions_ablation_has_its_rows_at_mini():
     partitions = read(ROOT / "ablations/partitions.yaml")
-    entries = expand(partitions, "mini", seeds=(0,), only=["image"])
+    entries = expand(partitions, "mini", seeds=(0,))
     found = {
         (e.trial.method, e.trial.options.get("partitions"), e.trial.plan.epochs) for e in entries
     }
     gap = {("c_gap", kappa, 32) for kappa in (1, 2, 4, 8)}
     assert found == {("dense", None, 32), ("rigl", None, 32)} | gap
-    assert len(expand(partitions, "mini", only=["image"])) == 6 * len(entries)
+    assert len(expand(partitions, "mini")) == 6 * len(entries)
 
 
-def test_the_partitions_ablation_has_its_transformer_rows_at_mini(fairseq):
-    entries = expand(read(ROOT / "ablations/partitions.yaml"), "mini", only=["translation"])
+def test_the_translation_ablation_has_its_rows_at_mini(fairseq):
+    entries = expand(read(ROOT / "ablations/translation.yaml"), "mini", seeds=(0,))
     assert {entry.trial.task for entry in entries} == {"docs_en_de"}
-    found = {(e.trial.method, e.trial.options.get("partitions"), e.trial.seed) for e in entries}
-    kappas = [("dense", None), *(("c_gap", kappa) for kappa in (1, 3, 6))]
-    assert found == {(*row, seed) for row in kappas for seed in (0, 1, 2)}
-
-
-@pytest.mark.parametrize("name", ["main", "partitions", "strategy", "translation"])
-@pytest.mark.parametrize("scale", SCALES)
-def test_transformer_rows_are_picked_by_their_kind(name, scale, fairseq):
-    file = read(ROOT / f"ablations/{name}.yaml")
-    rows = expand(file, scale, only=["translation"], seeds=(0,))
-    others = [] if name == "translation" else expand(file, scale, only=["image"], seeds=(0,))
-    task = "wmt14_en_de" if scale == "paper" else "docs_en_de"
-    assert {entry.trial.task for entry in rows} == {task}
-    assert len(expand(file, scale, seeds=(0,))) == len(rows) + len(others)
+    found = {(e.trial.method, e.trial.options.get("partitions")) for e in entries}
+    kappas = {("c_gap", 1), ("c_gap", 3), ("c_gap", 6), ("p_gap", 3), ("p_gap", 6)}
+    assert found == {(name, None) for name in ("dense", "prune_from_dense", "rigl")} | kappas
+    assert {e.trial.options.get("strategy") for e in entries} == {None, "cyclic", "random"}
 
 
 def test_transformer_big_is_pruned_in_96_tensors_and_density_counts_the_whole_model(fairseq):
-    entries = expand(read(ROOT / "ablations/partitions.yaml"), "paper", only=["translation"])
+    entries = expand(read(ROOT / "ablations/translation.yaml"), "paper", seeds=(0,))
     outlooks = [outlook for outlook in dry_run(entries) if outlook.method == "c_gap"]
     assert {outlook.partitions for outlook in outlooks} == {1, 3, 6}
     for outlook in outlooks:
         assert outlook.layers == 96
         assert (outlook.prunable_parameters, outlook.parameters) == (176_160_768, 210_882_560)
-        assert outlook.prunable_density == pytest.approx(0.1, abs=1e-6)
-        kept = 1 - 0.9 * 176_160_768 / 210_882_560
+        assert outlook.prunable_density == pytest.approx(1 - outlook.sparsity, abs=1e-6)
+        kept = 1 - outlook.sparsity * 176_160_768 / 210_882_560
         assert outlook.model_density == pytest.approx(kept, abs=1e-6)
 
 
-def published_outlooks(task, rows_at_least):
+def published_rows(task):
     with PUBLISHED.open(encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["task"] == task]
-    assert len(rows) >= rows_at_least
-    kind = "image" if task == "imagenet" else "translation"
-    outlooks = {}
-    for file in ROOT.glob("ablations/*.yaml"):
-        with contextlib.suppress(UserError):  # some have rows of one kind alone
-            chosen = expand(read(file), "paper", seeds=(0,), only=[kind])
-            outlooks[file.stem] = dry_run(chosen)
-    everything = [outlook for some in outlooks.values() for outlook in some]
-    return [(row, outlooks.get(row["table"], everything)) for row in rows]
+        return [row for row in csv.DictReader(file) if row["task"] == task]
 
 
-def test_every_published_row_has_its_trials_at_the_papers_scale():
-    for row, there in published_outlooks("imagenet", 31):
-        assert any(_is(outlook, row) for outlook in there), row
-
-
-def test_every_published_row_of_the_transformer_has_its_trials(fairseq):
-    for row, there in published_outlooks("wmt14_en_de", 13):
-        assert any(_is(outlook, row) for outlook in there), row
+@pytest.mark.parametrize(
+    ("task", "scale", "count"),
+    [("imagenet", "paper", 31), ("wmt14_en_de", "paper", 13), ("cifar10", "cifar10", 8)],
+)
+def test_every_published_row_has_its_trials(task, scale, count, fairseq):
+    rows = published_rows(task)
+    assert len(rows) >= count
+    outlooks = [
+        outlook
+        for file in FILES
+        if scale in (ablation := read(file)).scales
+        for outlook in dry_run(expand(ablation, scale, seeds=(0,)))
+    ]
+    for row in rows:
+        assert any(_is(outlook, row) for outlook in outlooks), row
 
 
 def _is(outlook, row):

@@ -181,7 +181,7 @@ def test_trials_match_all_patterns_of_only(tmp_path):
 
 
 def test_an_only_that_matches_nothing_names_the_rows(tmp_path):
-    words = r"no trial matches --only rigl at scale smoke: rows: Stat.*; tasks .*: digits \(image\)"
+    words = r"no trial matches --only rigl at scale smoke: rows: Stat.*; tasks: digits"
     with pytest.raises(UserError, match=words):
         grid(tmp_path, "{method: static}", only=["rigl"])
     with pytest.raises(UserError, match="--only: unknown setting 'epoch': did you mean 'epochs'"):
@@ -191,7 +191,6 @@ def test_an_only_that_matches_nothing_names_the_rows(tmp_path):
 def test_a_word_of_only_that_matches_nothing_is_named(tmp_path):
     with pytest.raises(UserError, match="no trial matches --only rigll at scale smoke: rows: "):
         grid(tmp_path, "{method: [static, rigl]}", only=["static,rigll"])
-    assert grid(tmp_path, "{method: static}", only=["image,translation"])  # known, if not here
 
 
 def test_seeds_of_the_command_replace_those_of_the_file(tmp_path):
@@ -231,27 +230,11 @@ def test_ten_thousand_trials_are_expanded_in_seconds(tmp_path):
     assert time.process_time() - began < 10
 
 
-GROUPED = """\
-name: grouped
-question: q
-scales: {smoke: {task: digits, epochs: 8, sparsity: 0.9}, mini: {task: digits, epochs: 9}}
-trials:
-  - {method: dense}
-groups:
-  other:
-    scales: {smoke: {task: %s, epochs: 5, sparsity: 0.5, methods: {set: {every: 3}}}}
-    trials:
-      - {method: [dense, set]}
-"""
-
-
 @pytest.fixture
 def needy():
     """A plug-in's task that needs a package which is not installed."""
 
     class Needy(Digits):
-        kind = "needy"
-
         @classmethod
         def require(cls):
             raise NotInstalled("a package is not installed; get it by: spell")
@@ -261,70 +244,48 @@ def needy():
     tasks._entries.pop("needy")
 
 
-def grouped(tmp_path, name, scale="smoke", **picks):
-    file = tmp_path / "grouped.yaml"
-    file.write_text(GROUPED % name)
-    return expand(read(file), scale, **picks)
-
-
-def test_a_group_has_scales_and_methods_of_its_own(tmp_path):
-    found = grouped(tmp_path, "fashion_mnist")
-    assert values(found, "task", "method", "epochs", "sparsity") == [
-        ("digits", "dense", 8, 0.0),
-        ("fashion_mnist", "dense", 5, 0.0),
-        ("fashion_mnist", "set", 5, 0.5),
-    ]
-    assert found[2].trial.options["every"] == 3
-
-
-def test_a_group_without_a_scale_has_no_rows_there(tmp_path):
-    assert values(grouped(tmp_path, "fashion_mnist", "mini"), "task") == [("digits",)]
-
-
-def test_trials_are_picked_by_their_task_or_its_kind(tmp_path):
-    for only, count in (("image", 3), ("digits", 1), ("fashion_mnist", 2), ("digits,set", 2)):
-        assert len(grouped(tmp_path, "fashion_mnist", only=[only])) == count, only
-
-
-def test_a_group_whose_task_needs_a_missing_package_is_left_out(tmp_path, needy):
-    assert values(grouped(tmp_path, "needy"), "task") == [("digits",)]
-    assert values(grouped(tmp_path, "needy", only=["dense"]), "task") == [("digits",)]
-    with pytest.raises(UserError, match="no trial matches --only den"):
-        grouped(tmp_path, "needy", only=["den"])
-
-
-@pytest.mark.parametrize("only", ["needy", "needy,fashion_mnist"])
-def test_who_asks_for_a_task_that_needs_a_missing_package_is_told(tmp_path, needy, only):
+def test_who_asks_for_a_task_that_needs_a_missing_package_is_told(tmp_path, needy):
     with pytest.raises(NotInstalled, match="get it by: spell"):
-        grouped(tmp_path, "needy", only=[only])
+        grid(tmp_path, "{method: dense}", "{method: dense, task: needy}")
+
+
+SCALED = """\
+name: scaled
+question: q
+base: base.yaml
+scales: %s
+trials: [{method: static, scales: %s}]
+"""
+
+
+def scaled(tmp_path, scales, row="{}"):
+    (tmp_path / "base.yaml").write_text(
+        "scales: {tiny: {task: digits, epochs: 8, sparsity: 0.9, seeds: 1}, other: }\n"
+    )
+    file = tmp_path / "scaled.yaml"
+    file.write_text(SCALED % (scales, row))
+    return read(file)
+
+
+def test_scales_have_any_names_in_the_order_of_their_file(tmp_path):
+    found = scaled(tmp_path, "{zebra: {task: digits, epochs: 3, sparsity: 0.5}, tiny: }")
+    assert list(found.scales) == ["zebra", "tiny"]
+    assert values(expand(found, "tiny"), "epochs", "sparsity") == [(8, 0.9)]
+    assert values(expand(found, "zebra", seeds=(0,)), "epochs", "sparsity") == [(3, 0.5)]
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("scales", "row", "message"),
     [
-        ("{method: c_gap, partions: 2}", "groups.other.trials[0].partions: unknown key"),
-        ("{method: static, epochs: 0}", "groups.other.trials[0].epochs: 0 is not possible"),
+        ("{tinny: }", "{}", "scaled.yaml:4: scales.tinny: unknown scale 'tinny': did you mean "),
+        ("{tiny: }", "{tinny: {sparsity: 0.5}}", "trials[0].scales.tinny: unknown scale 'tinny'"),
+        ("{runs: {task: digits}}", "{}", "'runs' is not possible: runs is a folder of results"),
+        ("{Tiny: {task: digits}}", "{}", "'Tiny' is not possible: give lower-case letters"),
     ],
 )
-def test_a_mistake_in_a_group_is_named_with_its_place(tmp_path, wrong, message):
-    file = tmp_path / "grouped.yaml"
-    text = (GROUPED % "digits").replace("{method: [dense, set]}", wrong)
-    file.write_text(text)
-    with pytest.raises(UserError, match=re.escape(f"grouped.yaml:10: {message}")):
-        expand(read(file), "smoke")
-
-
-def test_an_unknown_key_of_a_group_is_refused_with_the_valid_ones(tmp_path):
-    file = tmp_path / "grouped.yaml"
-    file.write_text((GROUPED % "digits").replace("    trials:", "    trails:"))
-    expected = "unknown key 'trails': did you mean 'trials'? valid: base, include, scales, trials"
-    with pytest.raises(UserError, match=re.escape(expected)):
-        read(file)
-
-
-def test_rows_outside_of_groups_are_never_left_out(tmp_path, needy):
-    with pytest.raises(NotInstalled, match="get it by: spell"):
-        grid(tmp_path, "{method: dense}", "{method: dense, task: needy}")
+def test_a_scale_that_is_none_is_refused(tmp_path, scales, row, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        scaled(tmp_path, scales, row)
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "{a: 1}", "[null]", "true"])

@@ -91,7 +91,7 @@ def test_processes_of_trials_import_nothing_from_the_current_folder(tmp_path):
         (tmp_path / f"{name}.py").write_text(f"open('{tmp_path}/ran-{name}', 'w')\n")
     script = Path(sys.executable).with_name("gapbench")
     words = ["run", ABLATIONS / "partitions.yaml", "--scale", "smoke", "--seeds", "1",
-             "--only", "image", "--only", "partitions=2", "--branches", "2",
+             "--only", "partitions=2", "--branches", "2",
              "--executor", "local"]  # fmt: skip
     done = subprocess.run([script, *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

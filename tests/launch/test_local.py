@@ -30,7 +30,7 @@ EPOCHS = "epochs=30"
 def start(results, *options):
     """Start `gapbench run` on two trials in a process group of its own, as a shell does."""
     words = ["run", FILE, "--scale", "smoke", "--seeds", "2", "--set", EPOCHS, "--results", results]
-    words += ["--only", "image", "--only", "partitions=2", "--executor", "local", *options]
+    words += ["--only", "partitions=2", "--executor", "local", *options]
     return subprocess.Popen(
         [sys.executable, "-m", "gapbench", *map(str, words)],
         cwd=ROOT,
@@ -43,7 +43,7 @@ def start(results, *options):
 
 def jobs(results, count, *sets):
     """Return jobs of short trials, as `gapbench run` makes them."""
-    entries = expanded(FILE, "smoke", sets, ["image", "partitions=2"], str(count))[2]
+    entries = expanded(FILE, "smoke", sets, ["partitions=2"], str(count))[2]
     return [job_of(results, "partitions", entry, 1) for entry in entries]
 
 

@@ -25,7 +25,7 @@ def test_a_dry_run_loads_nothing_that_only_reports_need():
     program = f"""if True:
         import sys
         from gapbench.run import main
-        code = main([{str(PARTITIONS)!r}, "--dry-run", "--only", "image"])
+        code = main([{str(PARTITIONS)!r}, "--dry-run"])
         print(code, [name for name in {heavy} if name in sys.modules])
     """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

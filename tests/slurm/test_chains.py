@@ -27,7 +27,7 @@ C_GAP = ["epochs=12", "step_epochs=2"]
 
 def work(results, only, sets):
     file = ABLATIONS / "main.yaml"
-    entries = expanded(file, "smoke", sets, ["image", *only], "1")[2]
+    entries = expanded(file, "smoke", sets, [*only], "1")[2]
     return [job_of(results, "main", entry, 1) for entry in entries]
 
 

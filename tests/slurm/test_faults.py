@@ -30,7 +30,7 @@ EPOCHS = "epochs=40"
 def work(results, count=1):
     """Return jobs of trials that run for a while, as `gapbench run` makes them."""
     file = ABLATIONS / "partitions.yaml"
-    entries = expanded(file, "smoke", [EPOCHS], ["image", "partitions=2"], str(count))[2]
+    entries = expanded(file, "smoke", [EPOCHS], ["partitions=2"], str(count))[2]
     return [job_of(results, "partitions", entry, 1) for entry in entries]
 
 
@@ -174,7 +174,7 @@ def test_a_restart_of_the_controller_changes_nothing(cluster, trial, undisturbed
 
 def test_jobs_outlive_the_launcher_and_the_next_run_follows_them(cluster, tmp_path, undisturbed):
     command = ["run", str(ABLATIONS / "partitions.yaml"), "--scale", "smoke", "--set", EPOCHS]
-    command += ["--only", "image", "--only", "partitions=2"]
+    command += ["--only", "partitions=2"]
     command += ["--seeds", "1", "--executor", "slurm"]
     command += ["--results", str(tmp_path)]
     running = subprocess.Popen([sys.executable, "-m", "gapbench", *command], cwd=ABLATIONS.parent)

@@ -26,7 +26,7 @@ from tests.slurm.cluster import wait_until
 pytestmark = pytest.mark.slurm
 
 FILE = ABLATIONS / "partitions.yaml"
-RUN = ["run", str(FILE), "--scale", "smoke", "--executor", "slurm", "--only", "image"]
+RUN = ["run", str(FILE), "--scale", "smoke", "--executor", "slurm"]
 
 
 def only_job(folder):
@@ -39,7 +39,7 @@ def run(results, *options):
 
 
 def jobs(results, *sets, only="partitions=2", seeds=1):
-    entries = expanded(FILE, "smoke", sets, ["image", only], str(seeds))[2]
+    entries = expanded(FILE, "smoke", sets, [only], str(seeds))[2]
     return [job_of(results, "partitions", entry, 1) for entry in entries]
 
 

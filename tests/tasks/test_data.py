@@ -17,7 +17,7 @@ import torch
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.tasks.data import DataFile, DataSet, is_here, obtain, read_idx
+from gapbench.tasks.data.sources import DataFile, DataSet, is_here, obtain, read_idx
 
 CONTENT = {"one": b"first file", "two": b"second file"}
 

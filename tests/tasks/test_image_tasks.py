@@ -12,12 +12,12 @@ from torch import nn
 from gapbench.errors import UserError
 from gapbench.plan.partitions import partition
 from gapbench.sparsity.layers import layers_of
-from gapbench.tasks.data import FASHION_MNIST, obtain, read_idx
+from gapbench.tasks.data.sources import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.fashion_mnist import FashionMnist
 from gapbench.tasks.imagenet import ImageNet
 from gapbench.tasks.images.batching import fixed_order
-from gapbench.tasks.images.resnet import SmallResNet
+from gapbench.tasks.models.small_resnet import SmallResNet
 
 CPU = torch.device("cpu")
 

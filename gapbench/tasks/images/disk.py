@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gapbench.streams import stream
-from gapbench.tasks.imagenet_files import Tree
+from gapbench.tasks.data.imagenet_files import Tree
 from gapbench.tasks.images.batching import Images, epoch_order, fixed_order, shares
 from gapbench.tasks.images.reading import Request, read
 from gapbench.tasks.task import Split

@@ -1,16 +1,18 @@
-"""Grey images that are small enough to stay on the device."""
+"""Images that are small enough to stay on the device."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gapbench.tasks.images.batching import Images, epoch_order, generator, shares
+from gapbench.tasks.images.batching import Images, epoch_order, fixed_order, generator, shares
 from gapbench.tasks.task import Split
 
 EVALUATION_BATCH = 1000
@@ -18,10 +20,45 @@ EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of a split as they come: uint8 pixels, shape (n, h, w), and int64 labels."""
+    """Images of a split as they come: uint8 pixels and int64 labels.
+
+    Attributes:
+        images: grey, shape (n, h, w), or of some channels, shape (n, channels, h, w).
+        labels: shape (n,).
+    """
 
     images: Tensor
     labels: Tensor
+
+
+def labelled(dataset: Any) -> Labelled:
+    """Return a torch Dataset of (image, label) pairs as tensors.
+
+    Args:
+        dataset: its images are PIL's, or uint8 tensors of shape (h, w) or (channels, h, w).
+            torchvision's that hold all pixels as `data`, shape (n, h, w, channels), and `targets`
+            are taken as a whole.
+    """
+    if isinstance(getattr(dataset, "data", None), np.ndarray) and dataset.data.ndim == 4:
+        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+        return Labelled(images, torch.as_tensor(dataset.targets, dtype=torch.int64))
+    pairs = [dataset[index] for index in range(len(dataset))]
+    labels = torch.tensor([int(label) for _, label in pairs])
+    return Labelled(torch.stack([_pixels(image) for image, _ in pairs]), labels)
+
+
+def split_off(train: Labelled, validation: int) -> dict[Split, Labelled]:
+    """Return the training set without its validation split, and that split, the same every time."""
+    order = fixed_order(len(train.labels))
+    cuts: dict[Split, Tensor] = {"val": order[:validation], "train": order[validation:]}
+    return {name: Labelled(train.images[cut], train.labels[cut]) for name, cut in cuts.items()}
+
+
+def _pixels(image: Any) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    pixels = torch.from_numpy(np.array(image))
+    return pixels if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 class InMemoryDataset:
@@ -39,17 +76,15 @@ class InMemoryDataset:
     ) -> None:
         self.digest = _digest(splits)
         self._shift, self._flip = shift, flip
-        pixels = splits["train"].images.float()
-        mean, deviation = pixels.mean(), pixels.std()
+        pixels = {name: _with_channels(split.images) for name, split in splits.items()}
+        each = pixels["train"].transpose(0, 1).flatten(1)  # by channel
+        mean, deviation = (value[:, None, None] for value in (each.mean(1), each.std(1)))
         self._splits = {
-            name: (
-                ((split.images.float() - mean) / deviation)[:, None].to(device),
-                split.labels.to(device),
-            )
+            name: (((pixels[name] - mean) / deviation).to(device), split.labels.to(device))
             for name, split in splits.items()
         }
-        blank = float(-mean / deviation)  # black, which surrounds the pictured things
-        self._padded = functional.pad(self._splits["train"][0][:, 0], [shift] * 4, value=blank)
+        framed = functional.pad(pixels["train"], [shift] * 4)  # black surrounds what is pictured
+        self._padded = ((framed - mean) / deviation).to(device)
 
     def batches(
         self, seed: int, *, batch_size: int, start: int, rank: int, world: int
@@ -81,8 +116,18 @@ class InMemoryDataset:
         span = torch.arange(self._splits["train"][0].shape[-1], device=chosen.device)
         rows = moves[:, 0, None] + span
         columns = moves[:, 1, None] + torch.where(moves[:, 2, None] > 0, span.flip(0), span)
-        cut = self._padded[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return cut[:, None]
+        channels = torch.arange(self._padded.shape[1], device=chosen.device)
+        return self._padded[
+            chosen[:, None, None, None],
+            channels[:, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        ]
+
+
+def _with_channels(images: Tensor) -> Tensor:
+    """Return pixels as floats of shape (n, channels, h, w)."""
+    return (images[:, None] if images.ndim == 3 else images).float()
 
 
 def _moves(shift: int, flip: bool, count: int, seed: int) -> Tensor:

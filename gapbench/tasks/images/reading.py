@@ -24,7 +24,7 @@ from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
 from gapbench.places import below_home
 from gapbench.streams import stream_seed
-from gapbench.tasks.imagenet_files import Tree
+from gapbench.tasks.data.imagenet_files import Tree
 
 PIECE = 64  # images a process reads at once: small, so that few wait in shared memory
 AHEAD = 2  # pieces that each process may be ahead

@@ -15,7 +15,7 @@ import tempfile
 import urllib.request
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING
 
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.places import below_home, expanded
+from gapbench.places import DATA, data_folders
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VARIABLE = "GAPBENCH_DATA"
 TIMEOUT = 60  # seconds without an answer from a mirror
 
 
@@ -101,10 +100,9 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
     Raises:
         UserError: if no source has it, with each source's reason.
     """
-    named = _named(folder)
-    home = named[0] if named else _cache()
+    home = data_folders(folder)[0]
     failures = []
-    for place in _places(dataset, named):
+    for place in _places(dataset, folder):
         try:
             contents = _read(dataset, place)
         except _Unavailable as error:
@@ -119,13 +117,13 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
         tried = "; ".join([*failures, str(error)])
     raise UserError(
         f"{dataset.name} cannot be had; tried: {tried}. Put its {len(dataset.files)} files "
-        f"into a folder and set {VARIABLE} to it"
+        f"into a folder and set {DATA} to it"
     )
 
 
 def is_here(dataset: DataSet) -> bool:
     """Say whether some place on this machine has all of `dataset`; nothing is fetched."""
-    for place in _places(dataset, _named(None)):
+    for place in _places(dataset):
         with suppress(_Unavailable):
             _read(dataset, place)
             return True
@@ -142,24 +140,11 @@ def read_idx(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content[start:]), dtype=torch.uint8).view(shape)
 
 
-def _named(folder: Path | None) -> list[Path]:
-    """Return the folders that the user names."""
-    return [place for place in (folder, _from_environment()) if place is not None]
-
-
-def _places(dataset: DataSet, named: Sequence[Path]) -> list[Path]:
+def _places(dataset: DataSet, folder: Path | None = None) -> list[Path]:
     """Return where this machine may have the files, in order."""
+    *named, cache = data_folders(folder)
     below = [place for name in named for place in _below(dataset, name)]
-    return [*below, dataset.system, _cache() / dataset.name]
-
-
-def _from_environment() -> Path | None:
-    value = os.environ.get(VARIABLE)
-    return expanded(Path(value)) if value else None
-
-
-def _cache() -> Path:
-    return below_home("XDG_CACHE_HOME", "~/.cache")
+    return [*below, dataset.system, cache / dataset.name]
 
 
 def _below(dataset: DataSet, folder: Path) -> list[Path]:

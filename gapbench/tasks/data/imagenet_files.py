@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gapbench.errors import UserError
-from gapbench.places import below_home, expanded
+from gapbench.places import data_folders
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 HOW_TO = (
@@ -50,15 +50,13 @@ class Tree:
 def find_root(name: str, data_dir: Path | None = None) -> Path:
     """Return the folder that holds train/ and val/: `name` below a data folder, or that itself.
 
-    Data folders are `data_dir` or else $GAPBENCH_DATA, and ~/.cache/gapbench.
+    Data folders are those of `places.data_folders`.
 
     Raises:
         UserError: if there is none, saying where it was looked for and how to get the data.
     """
-    named = os.environ.get("GAPBENCH_DATA")
-    given = data_dir or (Path(named) if named else None)
-    places = [given / name, given] if given else []
-    places = [*map(expanded, places), below_home("XDG_CACHE_HOME", "~/.cache") / name]
+    *named, cache = data_folders(data_dir)
+    places = [*(place for folder in named for place in (folder / name, folder)), cache / name]
     for place in places:
         if any((place / split).is_dir() for split in ("train", "val")):
             return place

@@ -1,0 +1,86 @@
+"""CIFAR-10: colour images of 32 x 32 in ten classes, with the recipe of RigL's experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from gapbench.errors import UserError
+from gapbench.tasks.classification import InMemoryImages
+from gapbench.tasks.data import cifar
+from gapbench.tasks.task import Recipe, Resources, Split, task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gapbench.tasks.images.memory import Labelled
+
+Model = Literal["wrn-22-2", "resnet-20", "resnet-32"]
+
+
+@task("cifar10", version=1)
+class Cifar10(InMemoryImages):
+    """A wide or a small ResNet on CIFAR-10; training images are shifted and mirrored.
+
+    The recipe is that of RigL's experiments with WRN-22-2: 250 epochs, the rate divided by five
+    after 30,000, 60,000 and 90,000 of 97,656 steps.
+
+    Args:
+        model: WRN-22-2, or He et al.'s ResNet-20 and ResNet-32, with 1 x 1 shortcuts.
+        validation: images that are cut off the training set as the validation split; published
+            numbers come from training on all 50,000.
+
+    Raises:
+        UserError: if `validation` leaves nothing to train on.
+
+    Source: U. Evci et al., Rigging the Lottery, 2020, section 4.2, and its code, cifar_resnet/.
+    """
+
+    first_layer = "conv1.weight"
+    size = 32
+    channels = 3
+    shift, flip = 4, True
+    classes: ClassVar[int] = 10
+    files: ClassVar[cifar.Name] = "CIFAR10"
+    recipe = Recipe(
+        epochs=250,
+        batch_size=128,
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="step",
+        milestones=(30_000 / 97_656, 60_000 / 97_656, 90_000 / 97_656),
+        decay_factor=0.2,
+        bf16=True,
+        channels_last=True,
+    )
+    resources = Resources(gpus=1, cpus=4, hours=4.0)
+
+    def __init__(self, *, model: Model = "wrn-22-2", validation: int = 5000) -> None:
+        if not 1 <= validation < cifar.IMAGES:
+            raise UserError(f"validation: {validation} is not within 1 to {cifar.IMAGES - 1}")
+        self.model = model
+        self.validation = validation
+        self.train_examples = cifar.IMAGES - validation
+
+    def build_model(self) -> nn.Module:
+        """Return a new network of the kind that `model` names."""
+        from gapbench.tasks.models.small_resnet import SmallResNet
+        from gapbench.tasks.models.wide_resnet import WideResNet
+
+        if self.model == "wrn-22-2":
+            return WideResNet(depth=22, widen=2, classes=self.classes)
+        depth = int(self.model.removeprefix("resnet-"))
+        return SmallResNet(depth=depth, width=16, channels=3, classes=self.classes)
+
+    def prepare(self, data_dir: Path | None) -> None:
+        """Download the files, unless they are there."""
+        cifar.download(self.files, data_dir)
+
+    def read(self) -> dict[Split, Labelled]:
+        """Return the splits; the test split is the data set's own."""
+        from gapbench.tasks.images.memory import labelled, split_off
+
+        train, test = (labelled(cifar.reader(self.files, train=train)) for train in (True, False))
+        return {**split_off(train, self.validation), "test": test}

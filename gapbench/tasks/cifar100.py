@@ -1,0 +1,25 @@
+"""CIFAR-100: the images of CIFAR-10's kind in a hundred classes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from gapbench.tasks.cifar10 import Cifar10
+from gapbench.tasks.data import cifar
+from gapbench.tasks.task import task
+
+
+@task("cifar100", version=1)
+class Cifar100(Cifar10):
+    """The models and the recipe of the task cifar10 on CIFAR-100.
+
+    Args:
+        model: WRN-22-2, or He et al.'s ResNet-20 and ResNet-32, with 1 x 1 shortcuts.
+        validation: images that are cut off the training set as the validation split.
+
+    Raises:
+        UserError: if `validation` leaves nothing to train on.
+    """
+
+    classes: ClassVar[int] = 100
+    files: ClassVar[cifar.Name] = "CIFAR100"

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from benchmarks.models import resnet50
 from benchmarks.rows import Peer, Row, main
-from gapbench import export
 from gapbench.engine import exchange
 from gapbench.engine.ledger import LedgerState
 from gapbench.engine.rounds import BranchResult
+from gapbench.execution import export
 from gapbench.plan.partitions import partition
 from gapbench.plan.phases import Layer
 from gapbench.sparsity.layers import prunable

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import Row, main, paired
+from gapbench.base.streams import stream_seed
 from gapbench.execution.building import build_training
 from gapbench.execution.keeper import FolderKeeper
 from gapbench.execution.sacred_run import run_attempt
@@ -38,7 +39,6 @@ from gapbench.sparsity.masks import top_mask
 from gapbench.spec.grid import Entry
 from gapbench.spec.selection import expanded
 from gapbench.spec.trials import Trial
-from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training, build_optimizer, fix_numerics
 

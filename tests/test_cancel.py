@@ -13,7 +13,7 @@ FOREIGN = """
 import json, os, signal, subprocess, sys
 from pathlib import Path
 from gapbench.__main__ import main
-from gapbench.documents import write_json
+from gapbench.base.documents import write_json
 from gapbench.runs import marks
 
 results = Path(sys.argv[1])

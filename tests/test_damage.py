@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.documents import write_json
+from gapbench.base.documents import write_json
 from gapbench.runs import marks
 from gapbench.runs.store import RunFolder, _PathOf
 from tests.damage import damage, damages

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from gapbench.documents import (
+from gapbench.base.documents import (
     append_plain,
     open_plain,
     read_document,

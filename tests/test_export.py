@@ -17,7 +17,7 @@ from torch import nn
 
 from gapbench.__main__ import main
 from gapbench.errors import UserError
-from gapbench.export import load, sparse
+from gapbench.execution.export import load, sparse
 from gapbench.runs.store import RunFolder
 from gapbench.sparsity.masks import random_mask
 from gapbench.spec.trials import Trial

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.base.registry import Registry
 from gapbench.errors import UserError
 from gapbench.methods.method import Method, methods
-from gapbench.registry import Registry
 
 PLUGIN = """
 from gapbench.methods.method import method

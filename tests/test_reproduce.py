@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gapbench.__main__ import main
-from gapbench.documents import write_json
+from gapbench.base.documents import write_json
 from gapbench.runs.store import RunFolder
 from tests.runs import attempt, entry, prepared
 

@@ -8,10 +8,10 @@ import itertools
 import pytest
 import torch
 
+from gapbench.base.streams import stream, stream_seed
 from gapbench.methods.method import plan
 from gapbench.plan.phases import Layer
 from gapbench.sparsity.layers import layers_of
-from gapbench.streams import stream, stream_seed
 from gapbench.tasks.digits import Digits
 from gapbench.tasks.images.batching import epoch_order
 from gapbench.tasks.images.memory import _moves

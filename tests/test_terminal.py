@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from gapbench.__main__ import main
+from gapbench.base.documents import write_json
 from gapbench.cli.terminal import clean
-from gapbench.documents import write_json
 from gapbench.runs.store import RunFolder
 from tests.runs import ABLATIONS, entry, prepared
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gapbench import places
+from gapbench.base import places
 from gapbench.cli import terminal
 from gapbench.cli.options import (
     RESULTS,
@@ -250,8 +250,8 @@ def export(
     results: ResultsOption = RESULTS,
 ) -> int:
     """Write the model of a completed trial as one file."""
-    from gapbench.export import SUFFIXES
-    from gapbench.export import export as write
+    from gapbench.execution.export import SUFFIXES
+    from gapbench.execution.export import export as write
 
     folder = find(results, key)
     known = next((name for name in SUFFIXES if name == form), None)

@@ -89,7 +89,7 @@ def status(
 
 def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption = False) -> int:
     """Show one trial: its configuration, plan, state and result."""
-    from gapbench.documents import read_json
+    from gapbench.base.documents import read_json
 
     folder = find(results, key)
     trial = read_json(folder.trial) or {}
@@ -260,7 +260,7 @@ def _print_from(path: Path, offset: int) -> int:
 
 def _text_from(path: Path, offset: int) -> tuple[str, int]:
     """Return what a log holds behind `offset`, of much only the last, and its end in bytes."""
-    from gapbench.documents import open_plain
+    from gapbench.base.documents import open_plain
 
     try:
         with open_plain(path) as file:
@@ -291,7 +291,7 @@ def require_folder(results: Path) -> None:
 
 def _label(folder: RunFolder) -> str:
     """Name a trial without the ablation that it belongs to, and without building its model."""
-    from gapbench.documents import read_json
+    from gapbench.base.documents import read_json
 
     trial = read_json(folder.trial) or {}
     options = trial.get("options")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from gapbench.base.identity import digest
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
-from gapbench.identity import digest
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import identity_of
 from gapbench.plan.phases import Layers, Plan

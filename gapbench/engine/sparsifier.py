@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gapbench.base.streams import stream_seed
 from gapbench.engine.arguments import check_numbers, checked_layers, fingerprint, plan_of
 from gapbench.engine.changes import Change, Event
 from gapbench.engine.ledger import Ledger
@@ -28,7 +29,6 @@ from gapbench.plan.phases import DropGrow, Gradual, Plan, Segment
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
 from gapbench.sparsity.layers import prunable
 from gapbench.sparsity.masks import pack, random_mask, unpack
-from gapbench.streams import stream_seed
 
 
 class Sparsifier:
@@ -391,7 +391,7 @@ class Sparsifier:
         return {name: unpack(masks[name], self._shapes[name]) for name in masks}
 
 
-def _dense_gradient(name: str, param: Tensor) -> Tensor:
+def _dense_gradient(_: str, param: Tensor) -> Tensor:
     return torch.zeros_like(param) if param.grad is None else param.grad.detach().abs()
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gapbench.children import environment
-from gapbench.documents import append_plain, read_json, read_text, require_real, write_json
+from gapbench.base.children import environment
+from gapbench.base.documents import append_plain, read_json, read_text, require_real, write_json
 from gapbench.engine.exchange import decode, encode, sizes
 from gapbench.errors import UserError
 from gapbench.execution.building import build_training

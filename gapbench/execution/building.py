@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from gapbench.children import PORTABLE_KERNELS
+from gapbench.base.children import PORTABLE_KERNELS
 from gapbench.errors import UserError
 from gapbench.spec.trials import Trial
 from gapbench.training import setup

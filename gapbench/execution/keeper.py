@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gapbench.documents import parse, read_text
+from gapbench.base.documents import parse, read_text
 from gapbench.errors import UserError
 from gapbench.runs.store import RunFolder
 from gapbench.training import state

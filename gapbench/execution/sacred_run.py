@@ -16,13 +16,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from gapbench.base.documents import append_plain, write_text
 from gapbench.compat.sacred_import import (
     SETTINGS,
     Experiment,
     FileStorageObserver,
     SacredInterrupt,
 )
-from gapbench.documents import append_plain, write_text
 from gapbench.errors import UserError
 from gapbench.execution.stopping import StopSign
 from gapbench.execution.trial_run import Execution, LegEnded, run_trial

@@ -23,5 +23,9 @@ class StopSign:
         for number in STOP_SIGNALS:
             signal.signal(number, self._raise)
 
-    def _raise(self, number: int, frame: types.FrameType | None) -> None:
+    def _raise(
+        self,
+        number: int,
+        frame: types.FrameType | None,
+    ) -> None:
         self.asked = True

@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gapbench.documents import require_real
+from gapbench.base.documents import require_real
 from gapbench.launch import queue
 from gapbench.launch.chains import Branches, Train
 from gapbench.launch.jobs import Attempt, Job, own_signals

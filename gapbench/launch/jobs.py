@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gapbench.children import PORTABLE_KERNELS
-from gapbench.registry import Registry
+from gapbench.base.children import PORTABLE_KERNELS
+from gapbench.base.registry import Registry
 from gapbench.tasks.task import Resources
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gapbench.children import started_safely
+from gapbench.base.children import started_safely
 from gapbench.errors import UserError
 from gapbench.launch.jobs import Attempt, Job, executor
 from gapbench.runs.store import RunFolder

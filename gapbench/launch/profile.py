@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from gapbench.base.places import below_home
 from gapbench.errors import UserError
-from gapbench.places import below_home
 from gapbench.spec.loading import load
 from gapbench.spec.schema import Strict, validated
 from gapbench.tasks.task import Resources

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gapbench.children import started_safely
+from gapbench.base.children import started_safely
 from gapbench.errors import UserError
 from gapbench.launch import profile, queue
 from gapbench.launch.attempts import SlurmAttempt, attempts_of

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from gapbench.documents import is_plain, read_json, write_json
+from gapbench.base.documents import is_plain, read_json, write_json
 from gapbench.launch.queue import Listed, Queue
 from gapbench.runs import marks
 from gapbench.runs.store import LOST_AFTER, Count, Finite, RunFolder, State
@@ -152,14 +152,14 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
         return Sight(state)
     if job is None:  # claimed, but not submitted yet
         waits = state != "running" and _lives(folder, claim, answer)
-        return Sight("queued" if waits else _without_job(folder, state))
+        return Sight("queued" if waits else _without_job(state))
     listed = None if answer is None else answer.get(job)
     if answer is None:
         return Sight(state, job, "SLURM does not answer")
     ending = listed is not None and listed.state == "COMPLETING" and folder.cancelled.exists()
     if listed is None or not listed.lives or ending:  # not to be requeued any more
         hint = "" if listed is None else listed.hint
-        return Sight(_without_job(folder, state), job, hint)
+        return Sight(_without_job(state), job, hint)
     attempt = folder.read_status().get("attempt") or 0
     if state == "failed" and attempt > claim["attempts"]:
         return Sight(state, job, listed.hint)  # the job is about to end
@@ -170,7 +170,7 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
     return Sight("running" if state == "running" else "queued", job, listed.hint)
 
 
-def _without_job(folder: RunFolder, state: State) -> State:
+def _without_job(state: State) -> State:
     """Return the state of a trial that SLURM will not run (any more)."""
     return "planned" if state == "queued" else state
 

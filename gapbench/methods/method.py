@@ -17,10 +17,10 @@ from pydantic import (
     create_model,
 )
 
+from gapbench.base.registry import Registry
+from gapbench.base.streams import stream
 from gapbench.errors import UserError, choose
 from gapbench.plan.phases import Layers, Plan
-from gapbench.registry import Registry
-from gapbench.streams import stream
 
 Build = Callable[..., Plan]
 

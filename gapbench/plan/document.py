@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from gapbench.base.identity import with_neutral, without_neutral
 from gapbench.errors import UserError
-from gapbench.identity import with_neutral, without_neutral
 from gapbench.plan.phases import DropGrow, Gradual, Parallel, Phase, Plan, Update
 
 Document = dict[str, Any]

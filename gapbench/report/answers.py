@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapbench.documents import is_plain, require_real
+from gapbench.base.documents import is_plain, require_real
 from gapbench.errors import UserError
 from gapbench.report.cells import Results
 from gapbench.report.comparisons import Comparison, of_claim, unfinished

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from gapbench.documents import require_real
+from gapbench.base.documents import require_real
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.cells import Results, results_of

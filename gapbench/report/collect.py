@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.documents import read_document
+from gapbench.base.documents import read_document
 from gapbench.errors import UserError
 from gapbench.report.records import COMPLETED, is_number, plain, records_of
 from gapbench.report.workers import without_gc

@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -150,8 +151,6 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 
     Every second variant has hollow markers.
     """
-    from matplotlib.colors import to_rgb
-
     found: dict[str, Look] = {}
     seen: dict[str, int] = {}
     for row in rows:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.documents import TEXT_BYTES, open_plain, parse
+from gapbench.base.documents import TEXT_BYTES, open_plain, parse
 from gapbench.report.collect import LeftOut, Run
 from gapbench.report.records import is_number
 from gapbench.report.workers import without_gc

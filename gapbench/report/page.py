@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 import gapbench
-from gapbench.documents import is_plain
+from gapbench.base.documents import is_plain
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.answers import answer_grid, answers_of

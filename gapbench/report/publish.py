@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from gapbench.documents import is_plain, require_real, write_text
+from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.cells import results_of

@@ -9,6 +9,10 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
 from gapbench.report.tables import Grid, Table, Text
 
 if TYPE_CHECKING:
@@ -232,9 +236,6 @@ def html_tables(tables: Sequence[Table]) -> str:
 
 def screen(tables: Sequence[Table]) -> RenderableType:
     """Return what a terminal of 80 columns can show: results, and the words on comparisons."""
-    from rich.console import Group
-    from rich.text import Text as RichText
-
     shown: list[RenderableType] = []
     for table in tables:
         for grid in filter(lambda grid: grid.on_screen, table.grids):
@@ -257,8 +258,6 @@ def _narrow(grid: Grid) -> Iterator[tuple[str, list[int]]]:
 
 
 def _rich(grid: Grid, words: str, columns: Sequence[int]) -> RenderableType:
-    from rich.table import Table as RichTable
-    from rich.text import Text as RichText
 
     rich = RichTable(title=RichText(words) if words else None, title_justify="left")
     for index in columns:

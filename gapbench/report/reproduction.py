@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gapbench.documents import is_plain
+from gapbench.base.documents import is_plain
 from gapbench.errors import UserError
 from gapbench.report.collect import (
     Run,
@@ -288,8 +289,6 @@ def _tensors(there: RunFolder, here: RunFolder) -> Finding:
 
 
 def _loaded(folder: RunFolder) -> Iterator[tuple[str, Tensor]]:
-    import pickle
-
     import torch
 
     try:

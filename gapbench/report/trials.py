@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gapbench.documents import (
+from gapbench.base.documents import (
     TEXT_BYTES,
     opened,
     parse,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeGuard
 
 from pydantic import BaseModel, Field, ValidationError
 
-from gapbench.documents import read_json, write_json
+from gapbench.base.documents import read_json, write_json
 
 # what a file system without hard links answers to os.link
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

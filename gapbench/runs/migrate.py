@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gapbench.documents import read_document, write_json
+from gapbench.base.documents import read_document, write_json
+from gapbench.base.identity import DIGITS, with_neutral
 from gapbench.errors import UserError
-from gapbench.identity import DIGITS, with_neutral
 from gapbench.runs.store import RunFolder
 from gapbench.spec.trials import SCHEMA, Trial, planned
 from gapbench.tasks.task import Recipe, tasks

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import time
 import uuid
@@ -18,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from gapbench.documents import (
+from gapbench.base.documents import (
     open_plain,
     read_json,
     replacing,
@@ -175,8 +176,6 @@ class RunFolder:
             Owned: if a live process owns the folder.
             UserError: if it cannot be moved.
         """
-        import shutil
-
         if not self.path.exists():
             yield
             return
@@ -383,8 +382,6 @@ class RunFolder:
         Raises:
             TakenOver: if another process has taken over.
         """
-        import shutil
-
         self.require_owner()
         status = self.read_status()
         write_json(self.result, {**result, "attempts": status.get("attempt", 1)})

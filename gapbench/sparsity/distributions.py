@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gapbench.base.registry import Registry
 from gapbench.errors import UserError
-from gapbench.registry import Registry
 from gapbench.sparsity.counts import zeros_of
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gapbench.base.places import ablation_file
+from gapbench.base.registry import load_plugin
 from gapbench.errors import choose
 from gapbench.methods.method import methods, options_model
-from gapbench.places import ablation_file
-from gapbench.registry import load_plugin
 from gapbench.spec.loading import Document, Keys, load
 from gapbench.spec.schema import (
     RECIPE_KEYS,

@@ -17,9 +17,9 @@ from pydantic import (
     ValidationError,
 )
 
-from gapbench.documents import read_document
+from gapbench.base.documents import read_document
+from gapbench.base.identity import digest, with_neutral, without_neutral
 from gapbench.errors import UserError
-from gapbench.identity import digest, with_neutral, without_neutral
 from gapbench.methods.method import methods
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import document_of, identity_of, plan_of

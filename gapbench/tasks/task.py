@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from gapbench.identity import Neutral
-from gapbench.registry import Registry
+from gapbench.base.identity import Neutral
+from gapbench.base.registry import Registry
 
 if TYPE_CHECKING:
     import torch

@@ -236,7 +236,7 @@ class Translation(Task):
         return translation.TranslationTask(translation.TranslationConfig(), dictionary, dictionary)
 
 
-def _clear_scratch(model: nn.Module, keys: object = None) -> None:
+def _clear_scratch(model: nn.Module, _keys: object = None) -> None:
     """Zero the buffers that fairseq leaves uninitialised, when built and when loaded.
 
     Only their type and device are ever read, but equal models are to have equal states.

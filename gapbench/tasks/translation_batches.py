@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gapbench.base.streams import stream
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
-from gapbench.streams import stream
 
 MULTIPLE = 8  # batches of more than 8 sentences have a multiple of 8, as in fairseq
 EVAL_SENTENCES = 100  # larger batches of logits take a slow path of the C allocator

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from gapbench.children import environment
+from gapbench.base.children import environment
 from gapbench.errors import UserError
 
 MAX_WORDS = 250  # of a training sentence, and

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gapbench.base.places import data_folders
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
-from gapbench.places import data_folders
 from gapbench.tasks.task import Recipe, Resources, Split, task
 from gapbench.tasks.translation import Text, Translation
 from gapbench.tasks.translation_prepare import MANIFEST, Archive, lines, prepare

@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from gapbench.documents import TEXT_BYTES, open_plain
+from gapbench.base.documents import TEXT_BYTES, open_plain
 from gapbench.errors import UserError
 
 

@@ -9,10 +9,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from gapbench.base.streams import stream_seed
 from gapbench.engine.changes import Change
 from gapbench.errors import UserError
 from gapbench.plan.phases import Gradual
-from gapbench.streams import stream_seed
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from gapbench.base.streams import stream_seed
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
 from gapbench.plan.phases import Plan
 from gapbench.sparsity.cost import ForwardCost, forward_macs
-from gapbench.streams import stream_seed
 from gapbench.tasks.task import Recipe, Task
 from gapbench.training.distributed import Ranks, replicated
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gapbench.documents import open_plain, replacing
+from gapbench.base.documents import open_plain, replacing
 from gapbench.errors import UserError
 
 SCHEMA = 2

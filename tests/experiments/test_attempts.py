@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gapbench.documents import read_json
+from gapbench.base.documents import read_json
 from gapbench.errors import UserError
 from gapbench.execution.branches import branch_folder
 from gapbench.execution.sacred_run import run_attempt

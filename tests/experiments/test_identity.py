@@ -13,7 +13,7 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from gapbench.identity import Neutral, digest, neutral_values, with_neutral, without_neutral
+from gapbench.base.identity import Neutral, digest, neutral_values, with_neutral, without_neutral
 from gapbench.methods import method as registered
 from gapbench.methods.method import Method, methods, options_model
 from gapbench.methods.rigl import rigl

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gapbench.__main__ import main
-from gapbench.documents import read_json, write_json
-from gapbench.identity import without_neutral
+from gapbench.base.documents import read_json, write_json
+from gapbench.base.identity import without_neutral
 from gapbench.runs.migrate import VERSIONS, old_key
 from gapbench.runs.store import RunFolder
 from gapbench.tasks.task import Recipe

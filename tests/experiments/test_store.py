@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from gapbench.documents import read_json, write_json
+from gapbench.base.documents import read_json, write_json
 from gapbench.errors import UserError
 from gapbench.runs import marks
 from gapbench.runs.store import LOST_AFTER, Owned, RunFolder, TakenOver

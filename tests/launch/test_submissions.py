@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from gapbench.documents import read_json, write_json
+from gapbench.base.documents import read_json, write_json
 from gapbench.launch.queue import Listed, Queue
 from gapbench.launch.submissions import Submission, jobs_of, log_of, look
 from gapbench.runs.store import LOST_AFTER, RunFolder

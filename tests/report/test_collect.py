@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.documents import write_json
+from gapbench.base.documents import write_json
 from gapbench.report.collect import runs_frame, scan, write_runs
 from gapbench.report.histories import read_histories, read_lines
 from tests.report.folders import entry_of, trial_of, write_run, write_trial

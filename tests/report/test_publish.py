@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.documents import sealed
+from gapbench.base.documents import sealed
 from gapbench.errors import UserError
 from gapbench.report.collect import runs_frame, scan
 from gapbench.report.publish import check, publish

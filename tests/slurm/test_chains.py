@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from gapbench.documents import read_json
+from gapbench.base.documents import read_json
 from gapbench.execution.branches import RESULT, branch_folder
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.documents import read_json
+from gapbench.base.documents import read_json
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import jobs_of, look

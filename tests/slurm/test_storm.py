@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.documents import read_json
+from gapbench.base.documents import read_json
 from gapbench.launch.jobs import Attempt
 from gapbench.runs.store import RunFolder
 from gapbench.spec.selection import expanded

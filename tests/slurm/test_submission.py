@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.documents import read_json
+from gapbench.base.documents import read_json
 from gapbench.errors import UserError
 from gapbench.launch import queue
 from gapbench.launch.jobs import Attempt, Job, launch

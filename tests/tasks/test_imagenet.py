@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gapbench.base.streams import stream_seed
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.streams import stream_seed
 from gapbench.tasks.imagenet import ImageNet
 from gapbench.tasks.images.disk import DEVIATION, MEAN
 from tests.jpegs import CLASSES, TRAIN, plant, truncate

@@ -11,9 +11,9 @@ import torch
 from gapbench.__main__ import main
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
+from gapbench.execution.export import load
 from gapbench.execution.sacred_run import run_attempt
 from gapbench.execution.trial_run import Execution
-from gapbench.export import load
 from gapbench.runs.store import RunFolder
 from gapbench.spec.trials import Trial
 from tests.runs import ABLATIONS, assert_equal, attempt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gapbench.registry import Registry
+from gapbench.base.registry import Registry
 
 # functions that draw evidence, as `gapbench.report.figures.figure` registers them
 figures: Registry[Callable[..., Any]] = Registry("figure", "gapbench.report.plots")

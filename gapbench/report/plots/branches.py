@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
+import seaborn
 
 from gapbench.report.figures import Drawn, Evidence, figure, panels
 from gapbench.report.records import text_of
@@ -19,8 +20,6 @@ def branch_iou(evidence: Evidence) -> Drawn | None:
     partition and of nothing else, so two branches differ in their two partitions, by as much as
     each has moved away from where the round began.
     """
-    import seaborn
-
     lines = [
         (row, column, one, other, value)
         for (row, column, key), changes in evidence.histories.changes.groupby(

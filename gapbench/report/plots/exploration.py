@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 import pandas as pd
+import seaborn
 
 from gapbench.report.figures import (
     Drawn,
@@ -113,8 +114,6 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
     The value is intersection over union of the mask before growing with that after pruning back.
     Rows that prune once have no rounds to compare.
     """
-    import seaborn
-
     prunes = evidence.histories.changes
     prunes = prunes[(prunes["event"] == "prune") & prunes["iou"].notna()]
     lines = [

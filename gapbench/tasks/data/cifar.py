@@ -6,9 +6,9 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Literal
 
+from gapbench.base.places import DATA, data_folders
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.places import DATA, data_folders
 
 Name = Literal["CIFAR10", "CIFAR100"]
 IMAGES = 50_000  # for training; the test split is the data set's own

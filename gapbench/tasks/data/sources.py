@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gapbench.base.places import DATA, data_folders
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.places import DATA, data_folders
 
 if TYPE_CHECKING:
     from torch import Tensor

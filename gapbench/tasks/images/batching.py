@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from gapbench.base.streams import stream_seed
 from gapbench.errors import UserError
-from gapbench.streams import stream_seed
 
 Images = tuple[Tensor, Tensor]  # (n, channels, h, w) as floats; labels, or one row of mixed ones
 

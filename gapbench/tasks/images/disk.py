@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gapbench.streams import stream
+from gapbench.base.streams import stream
 from gapbench.tasks.data.imagenet_files import Tree
 from gapbench.tasks.images.batching import Images, epoch_order, fixed_order, shares
 from gapbench.tasks.images.reading import Request, read

@@ -20,10 +20,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from gapbench.base.places import below_home
+from gapbench.base.streams import stream_seed
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.places import below_home
-from gapbench.streams import stream_seed
 from gapbench.tasks.data.imagenet_files import Tree
 
 PIECE = 64  # images a process reads at once: small, so that few wait in shared memory

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from gapbench import documents
+from gapbench.base import documents
 from gapbench.errors import UserError
 from gapbench.runs.store import RunFolder
 from gapbench.sparsity import mask_codes

@@ -34,7 +34,7 @@ def environment(hidden: Sequence[str] = (), kept: Sequence[str] = ()) -> dict[st
     try:
         version("gapbench")
     except PackageNotFoundError:  # a checkout that is not installed is found by its folder alone
-        paths = [str(Path(__file__).parent.parent), told.get("PYTHONPATH")]
+        paths = [str(Path(__file__).parents[2]), told.get("PYTHONPATH")]
         told["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return told
 

@@ -50,7 +50,7 @@ def shipped() -> Path:
 
     Installed, they are data of the distribution; in a checkout they lie beside the package.
     """
-    beside = Path(__file__).parent.parent
+    beside = Path(__file__).parents[2]
     installed = Path(sysconfig.get_path("data")) / "share" / "gapbench"
     return beside if (beside / "ablations").is_dir() else installed
 

@@ -88,10 +88,12 @@ class Study:
         Raises:
             UserError: naming file, key and the valid choices.
         """
-        from gapbench.report.section import require_section
+        from gapbench.analysis.layout import require_section
+        from gapbench.report.figures import require_figures
 
         chosen = range(seeds) if isinstance(seeds, int) else seeds
         ablation, found, entries = expanded(Path(file), scale, settings, only, chosen)
+        require_figures(ablation)
         require_section(ablation, entries)
         return cls(ablation, found, tuple(entries), Path(results))
 
@@ -228,7 +230,7 @@ class Study:
     @property
     def runs(self) -> pd.DataFrame:
         """One row a trial: its settings, and what was measured if it has completed."""
-        from gapbench.report.collect import runs_frame, scan
+        from gapbench.analysis.collect import runs_frame, scan
 
         return runs_frame(self.entries, scan(self.results))
 
@@ -239,11 +241,11 @@ class Study:
 
         import pandas as pd
 
-        from gapbench.report.cells import results_of
-        from gapbench.report.full_numbers import cells_csv
+        from gapbench.analysis.evaluation import evaluate
+        from gapbench.report.numbers import cells_frame
 
-        text = cells_csv(results_of(self.runs, self.ablation.spec), self.ablation.spec)
-        return pd.read_csv(io.StringIO(text))
+        text = cells_frame(evaluate(self.runs, self.ablation.spec)).to_csv(index=False)
+        return pd.read_csv(io.StringIO(text))  # which finds the kind of every column
 
 
 def run(

@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_a_user_error(picked, words):
 def test_a_program_without_a_terminal_runs_trials_in_processes_of_their_own(tmp_path):
     program = (
         "import gapbench; study = gapbench.run("
-        f"{str(FILE)!r}, scale='smoke', only=['image', 'partitions=1,2'], seeds=1); "
+        f"{str(FILE)!r}, scale='smoke', only=['partitions=1,2'], seeds=1); "
         "print(study.table['mean'].notna().sum())"
     )
     done = subprocess.run(

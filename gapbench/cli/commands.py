@@ -26,7 +26,7 @@ from gapbench.errors import NothingFound, NotInstalled, UserError, choose
 from gapbench.spec.selection import expanded
 
 if TYPE_CHECKING:
-    from gapbench.report.collect import Scan
+    from gapbench.analysis.collect import Scan
     from gapbench.spec.ablation import Ablation
     from gapbench.spec.grid import Entry
 
@@ -136,8 +136,8 @@ def shipped() -> list[Path]:
 
 def _scan(results: Path) -> Scan:
     """Read the run folders and what is published, and tell of folders that cannot be used."""
-    from gapbench.report.collect import scan
-    from gapbench.report.trials import published_runs
+    from gapbench.analysis.collect import scan
+    from gapbench.analysis.evidence import published_runs
 
     found = scan(results)
     if found.damaged:
@@ -202,9 +202,9 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
 
     The answers of the scale are compared too, unless single ablations are asked for.
     """
+    from gapbench.analysis.evidence import TRIALS, path_of
     from gapbench.report.answers import check_answers
     from gapbench.report.publish import check
-    from gapbench.report.trials import TRIALS, path_of
 
     checked = failed = 0
     specs = [ablation.spec for ablation in _ablations(files)]
@@ -308,7 +308,7 @@ def _names(kind: str) -> Iterator[str]:
 
             yield from executors
         case "figures":
-            from gapbench.report.plots import figures
+            from gapbench.report.canvas import figures
 
             yield from figures
         case "ablations":

@@ -31,8 +31,8 @@ def reproduce(
 
     On another kind of machine a result agrees that lies within what other seeds of its row show.
     """
-    from gapbench.report.collect import read_run
-    from gapbench.report.reproduction import compared, find_original
+    from gapbench.analysis.collect import read_run
+    from gapbench.analysis.reproduction import compared, find_original
     from gapbench.study import executor_for
 
     original = find_original(results, key)

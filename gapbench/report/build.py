@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from gapbench.analysis.collect import RUNS, LeftOut, Scan, runs_frame, scan, write_runs
+from gapbench.analysis.evaluation import Evaluation, evaluate
+from gapbench.analysis.histories import read_histories
+from gapbench.analysis.records import COMPLETED
 from gapbench.base.documents import require_real
 from gapbench.errors import UserError
 from gapbench.report import render
-from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import (
-    RUNS,
-    LeftOut,
-    Run,
-    Scan,
-    runs_frame,
-    scan,
-    write_runs,
-)
-from gapbench.report.figures import draw_all, evidence_of, lines_of, save, unshown
-from gapbench.report.full_numbers import answers_csv, cells_csv
-from gapbench.report.histories import Histories, read_histories
-from gapbench.report.plots import figures
-from gapbench.report.records import COMPLETED
-from gapbench.report.tables import Table, table_of
+from gapbench.report.canvas import evidence_of, figures, lines_of
+from gapbench.report.drawing import KINDS, draw_all, save, unshown
+from gapbench.report.numbers import answers_frame, cells_frame
+from gapbench.report.tables import Table, tables_of
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
 from gapbench.spec.schema import AblationSpec
@@ -40,7 +28,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 REPORTS = "reports"  # in the results folder; git keeps none of them
-STAMP = "made_from.json"
 
 
 @dataclass(frozen=True)
@@ -48,22 +35,28 @@ class ReportResult:
     """What a report made.
 
     Attributes:
-        spec: the ablation.
+        evaluation: of the ablation.
         folder: results/reports/<scale>/<ablation>.
-        frame: runs.csv.
-        results: one a task.
         paths: every file of the report.
         tables: one a task.
         left_out: run folders, histories and figures that are not in it, and why.
     """
 
-    spec: AblationSpec
+    evaluation: Evaluation
     folder: Path
-    frame: pd.DataFrame
-    results: tuple[Results, ...]
     paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def spec(self) -> AblationSpec:
+        """The ablation."""
+        return self.evaluation.spec
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """What runs.csv holds."""
+        return self.evaluation.frame
 
     def renderable(self) -> RenderableType:
         """Return what the terminal shows."""
@@ -75,10 +68,7 @@ class ReportResult:
             {
                 "task": table.task,
                 "title": grid.title,
-                "rows": [
-                    dict(zip(render.full_heads(grid), (cell.text for cell in row), strict=True))
-                    for row in grid.body
-                ],
+                "rows": grid.frame().to_dict("records"),
                 "notes": list(grid.notes),
             }
             for table in self.tables
@@ -112,10 +102,11 @@ def report(
         UserError: if the report section does not fit the trials, or a file cannot be written.
     """
     found = scan(results) if found is None else found
-    frame, folder = runs_frame(entries, found), results / REPORTS / scale / ablation.name
+    folder = results / REPORTS / scale / ablation.name
+    evaluation = evaluate(runs_frame(entries, found), ablation.spec)
     try:
         _make(results, folder / "figures")
-        return _write(ablation.spec, folder, frame, found)
+        return _write(evaluation, folder, found)
     except OSError as error:
         place = error.filename or folder  # a full disk is told without a name
         raise UserError(f"{place}: cannot be written: {error.strerror}") from None
@@ -126,34 +117,29 @@ def completed(frame: pd.DataFrame) -> list[str]:
     return list(frame["key"][frame["state"] == COMPLETED])
 
 
-def _write(spec: AblationSpec, folder: Path, frame: pd.DataFrame, found: Scan) -> ReportResult:
-    write_runs(frame, folder / RUNS)
-    all_results = results_of(frame, spec)
-    tables = tuple(table_of(results, spec) for results in all_results)
+def _write(evaluation: Evaluation, folder: Path, found: Scan) -> ReportResult:
+    write_runs(evaluation.frame, folder / RUNS)
+    tables = tables_of(evaluation)
     paths = [folder / RUNS]
-    for name, text in table_texts(all_results, tables, spec).items():
+    for name, text in table_texts(evaluation, tables).items():
         (folder / name).write_text(text, encoding="utf-8")
         paths.append(folder / name)
-    drawn, left_out = _figures(spec, folder, found, frame, all_results)
+    drawn, left_out = _draw(evaluation, folder / "figures", found)
     return ReportResult(
-        spec=spec,
+        evaluation=evaluation,
         folder=folder,
-        frame=frame,
-        results=tuple(all_results),
         paths=(*paths, *drawn),
         tables=tables,
         left_out=(*found.left_out, *left_out),
     )
 
 
-def table_texts(
-    all_results: Sequence[Results], tables: Sequence[Table], spec: AblationSpec
-) -> dict[str, str]:
+def table_texts(evaluation: Evaluation, tables: Sequence[Table]) -> dict[str, str]:
     """Return the content of every table file, by its name."""
     return {
         "table.md": render.markdown(tables),
-        "table.csv": cells_csv(all_results, spec),
-        "answers.csv": answers_csv(all_results, spec),
+        "table.csv": cells_frame(evaluation).to_csv(index=False, lineterminator="\n"),
+        "answers.csv": answers_frame(evaluation).to_csv(index=False, lineterminator="\n"),
         "table.tex": render.latex(tables),
         "table.html": render.html_tables(tables),
     }
@@ -167,110 +153,48 @@ def _make(results: Path, folder: Path) -> None:
         require_real(path, results)
 
 
-# -- figures -------------------------------------------------------------------------------------
-
-
-def _figures(
-    spec: AblationSpec,
-    folder: Path,
-    found: Scan,
-    frame: pd.DataFrame,
-    all_results: Sequence[Results],
-) -> tuple[list[Path], list[LeftOut]]:
-    """Draw the figures, unless those there are made from the same runs by the same code."""
-    place = folder / "figures"
-    runs = [found.runs[key] for key in frame["key"] if key in found.runs]
-    made_from, before = _made_from(spec, folder, runs), _Stamp.read(place)
-    if before.made_from == made_from and all((place / name).is_file() for name in before.files):
-        return [place / name for name in before.files], list(before.left_out)
-    metrics = {f"val/{results.value.rpartition('/')[2]}" for results in all_results}
-    names = tuple(spec.report.figures or figures)
-    lacking = unshown("".join(str(label) for label in frame["label"]))
-    histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
-    paths, left_out = [], list(histories.left_out)
-    if lacking:
+def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path], list[LeftOut]]:
+    """Draw the figures of every task, and remove those of an earlier report that are no more."""
+    spec = evaluation.spec
+    paths, left_out = [], []
+    labels = "".join(str(label) for label in evaluation.frame["label"])
+    if lacking := unshown(labels):
         why = f"signs are boxes, as no font here has {lacking}: install one, such as Noto Sans CJK"
         left_out.append(LeftOut(f"{spec.name}/figures", why))
-    for results in all_results:
-        drawn, empty = _draw_all(names, place, results, frame, histories, len(all_results) > 1)
-        paths += drawn
-        left_out += empty
-    names_now = tuple(path.name for path in paths)
-    for name in before.files:  # no other file is removed
-        if name not in names_now:
-            (place / name).unlink(missing_ok=True)
-    _Stamp(made_from, names_now, tuple(left_out)).write(place)
-    return paths, left_out
-
-
-def _draw_all(
-    names: Sequence[str],
-    place: Path,
-    results: Results,
-    frame: pd.DataFrame,
-    histories: Histories,
-    several: bool,
-) -> tuple[list[Path], list[LeftOut]]:
-    evidence = evidence_of(results, frame, histories)
-    paths, left_out = [], []
-    for name, files in zip(names, draw_all(names, evidence), strict=True):
-        stem = f"{name}-{results.task}" if several else name
+    drawn = figure_files(evaluation, found)
+    left_out += drawn.broken
+    for stem, files in drawn.files:
         if files is None:
-            place_of = f"{results.ablation}/figures/{stem}"
-            left_out.append(LeftOut(place_of, "nothing has run that it could show"))
+            where = f"{spec.name}/figures/{stem}"
+            left_out.append(LeftOut(where, "nothing has run that it could show"))
         else:
             paths += save(files, place, stem)
+    for path in set(place.iterdir()) - set(paths):
+        if path.suffix.removeprefix(".") in KINDS and path.stem.partition("-")[0] in figures:
+            path.unlink()
     return paths, left_out
 
 
 @dataclass(frozen=True)
-class _Stamp:
-    """What the figures of an earlier report were made from, which they are, and what they lack."""
+class FigureFiles:
+    """Figures as files by their stem, None where there is nothing to draw; and broken histories."""
 
-    made_from: str = ""
-    files: tuple[str, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
-
-    @classmethod
-    def read(cls, place: Path) -> _Stamp:
-        """Read the stamp of a folder; one that is missing or damaged is empty."""
-        try:
-            known = json.loads((place / STAMP).read_text(encoding="utf-8"))
-            files = [name for name in known["files"] if name == os.path.basename(name)]
-            left_out = [LeftOut(str(of), str(why)) for of, why in known["left_out"]]
-            return cls(str(known["made_from"]), tuple(files), tuple(left_out))
-        except (OSError, ValueError, TypeError, KeyError):
-            return cls()
-
-    def write(self, place: Path) -> None:
-        """Write it beside the figures."""
-        left_out = [(left.place, left.reason) for left in self.left_out]
-        known = {"made_from": self.made_from, "files": self.files, "left_out": left_out}
-        (place / STAMP).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    files: tuple[tuple[str, dict[str, bytes] | None], ...]
+    broken: tuple[LeftOut, ...]
 
 
-def _made_from(spec: AblationSpec, folder: Path, runs: Sequence[Run]) -> str:
-    """Return the hash of all that figures follow from: runs, ablation, and this package.
+def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
+    """Draw the figures that the report section names, or all of them, for every task."""
+    names = tuple(evaluation.spec.report.figures or figures)
+    runs = [found.runs[key] for key in evaluation.frame["key"] if key in found.runs]
+    metrics = {f"val/{one.value.rpartition('/')[2]}" for one in evaluation.results}
+    histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
 
-    Results and histories count by size and time of change: reading thousands is what a stamp saves.
-    """
-    whole = hashlib.sha256((folder / RUNS).read_bytes())
-    whole.update(spec.model_dump_json().encode())
-    for run in runs:
-        if run.folder is not None:
-            files = (run.folder.result, run.folder.history)
-            whole.update(repr([_state(path) for path in files]).encode())
-    package = resources.files("gapbench.report")
-    with resources.as_file(package) as root:
-        for path in sorted(root.rglob("*")):
-            if path.suffix in (".py", ".mplstyle", ".csv"):
-                whole.update(path.read_bytes())
-    return whole.hexdigest()
+    def drawn() -> Iterator[tuple[str, dict[str, bytes] | None]]:
+        for results in evaluation.results:
+            task = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
+            evidence = evidence_of(results, evaluation.frame, histories)
+            for name, files in zip(names, draw_all(names, evidence), strict=True):
+                yield f"{name}{task}", files
 
-
-def _state(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.lstat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
+    return FigureFiles(tuple(drawn()), histories.left_out)

@@ -8,12 +8,13 @@ from typing import Any
 
 import jinja2
 
+from gapbench.analysis.cells import WORDS
+from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_answers
+from gapbench.analysis.published import Published, published_pairs
 from gapbench.methods.method import methods
-from gapbench.report.answers import BOUNDS, NO_ROWS, Answer, answers_at
-from gapbench.report.cells import WORDS
-from gapbench.report.published import Published, published_pairs
+from gapbench.report.answers import BOUNDS, differences_words
 from gapbench.report.render import md_escape
-from gapbench.report.tables import NOT_RUN, settings_words
+from gapbench.report.tables import settings_words
 from gapbench.spec.schema import AblationSpec, Claim
 from gapbench.tasks.task import tasks
 
@@ -34,7 +35,7 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = md_escape
-    answers = {scale: answers_at(results, scale, list(specs.values())) for scale in SCALES}
+    answers = {scale: published_answers(results, scale, specs.values()) for scale in SCALES}
     return environment.get_template("claims.md.j2").render(
         bounds=BOUNDS,
         scales=SCALES,
@@ -75,7 +76,8 @@ def _measured(answers: Mapping[str, Sequence[Answer]]) -> Iterator[dict[str, str
     for scale, found in answers.items():
         for answer in found:
             place = f"{scale}, {answer.results.task}"
-            yield {"place": place, "verdict": answer.verdict, "differences": answer.differences}
+            words = differences_words(answer)
+            yield {"place": place, "verdict": answer.verdict, "differences": words}
         if not found:
             yield {"place": scale, "verdict": NOT_RUN, "differences": ""}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from gapbench.report import stats
-from gapbench.report.cells import Results
-from gapbench.report.comparisons import LIKE_FLOPS, Comparison
+from gapbench.analysis import stats
+from gapbench.analysis.cells import Results
+from gapbench.analysis.comparisons import LIKE_FLOPS, Comparison
 from gapbench.spec.schema import Claim
 
 COST = (

@@ -14,18 +14,17 @@ import jinja2
 from markupsafe import Markup
 
 import gapbench
+from gapbench.analysis.collect import PROVENANCE, Run, Scan
+from gapbench.analysis.histories import read_lines
+from gapbench.analysis.layout import value_name
+from gapbench.analysis.records import differ, is_given, plain, text_of
 from gapbench.base.documents import is_plain
 from gapbench.errors import UserError
 from gapbench.report import render
-from gapbench.report.answers import answer_grid, answers_of
+from gapbench.report.answers import answer_grid
 from gapbench.report.build import ReportResult, completed
-from gapbench.report.collect import PROVENANCE, Run, Scan
-from gapbench.report.histories import read_lines
-from gapbench.report.plots import figures
-from gapbench.report.records import differ, is_given, plain, text_of
-from gapbench.report.section import value_name
+from gapbench.report.canvas import figures
 from gapbench.report.tables import Grid
-from gapbench.report.workers import without_gc
 
 PAGE = "index.html"
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
@@ -34,7 +33,6 @@ LOG_BYTES = 8192
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
-@without_gc()
 def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: Path) -> Path:
     """Write the page of some reports: summary, tables, figures, and every trial.
 
@@ -125,7 +123,7 @@ def _ablation(made: ReportResult) -> dict[str, Any]:
 
 
 def _answers(reports: Sequence[ReportResult]) -> dict[str, Any] | None:
-    answers = [answer for made in reports for answer in answers_of(made.spec, made.results)]
+    answers = [answer for made in reports for answer in made.evaluation.answers]
     return _grid(answer_grid(answers, "Answers"), "Table of answers") if answers else None
 
 
@@ -141,7 +139,7 @@ def _figure(path: Path, made: ReportResult) -> dict[str, str]:
     words = f"{words.removesuffix('.')} ({task})." if task else words
     return {
         "name": path.stem,
-        "label": f"{made.spec.name}, {task or made.results[0].task}: figure {name}",
+        "label": f"{made.spec.name}, {task or made.tables[0].task}: figure {name}",
         "caption": words[0].upper() + words[1:],
         "data": base64.b64encode(path.read_bytes()).decode(),
     }

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gapbench.analysis.collect import Scan
+from gapbench.analysis.evaluation import Evaluation, evaluate, published_evaluation
+from gapbench.analysis.evidence import path_of, read_trials, write_trials
 from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
 from gapbench.report import render
-from gapbench.report.cells import results_of
-from gapbench.report.collect import Scan
-from gapbench.report.figures import draw_all, evidence_of, lines_of, save
-from gapbench.report.histories import read_histories
-from gapbench.report.tables import table_of
-from gapbench.report.trials import Kept, path_of, read_trials, write_trials
+from gapbench.report.build import figure_files
+from gapbench.report.drawing import save
+from gapbench.report.tables import tables_of
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
 from gapbench.spec.schema import AblationSpec
@@ -51,30 +51,21 @@ def publish(
         for there in path.parent.iterdir():
             require_real(there, results)
         write_trials(path, entries, runs)
-        kept = read_trials(path, results)
+        evaluation = evaluate(read_trials(path, results).frame, ablation.spec)
         table = path.with_name(TABLE)
-        write_text(table, table_text(ablation.spec, kept))
-        return [path, table, *_draw(ablation.spec, kept, found, path.parent)]
+        write_text(table, render.markdown(tables_of(evaluation)))
+        return [path, table, *_draw(evaluation, found, path.parent)]
     except OSError as error:
         raise UserError(f"{path.parent}: cannot be written: {error.strerror}") from None
 
 
-def table_text(spec: AblationSpec, kept: Kept) -> str:
-    """Return what table.md holds."""
-    return render.markdown([table_of(one, spec) for one in results_of(kept.frame, spec)])
-
-
-def _draw(spec: AblationSpec, kept: Kept, found: Scan, folder: Path) -> Iterator[Path]:
+def _draw(evaluation: Evaluation, found: Scan, folder: Path) -> Iterator[Path]:
     """Draw the first figures of each task that what has run, and is here, can be drawn in."""
-    frame, names = kept.frame, tuple(spec.report.figures)
-    all_results = results_of(frame, spec)
-    runs = [found.runs[key] for key in frame["key"] if key in found.runs]
-    metrics = sorted({f"val/{one.value.rpartition('/')[2]}" for one in all_results})
-    histories = read_histories(runs, [*metrics, "train/loss", "val/loss"], lines_of(names))
-    for one in all_results:
-        drawn = zip(names, draw_all(names, evidence_of(one, frame, histories)), strict=True)
-        for name, files in [(n, f) for n, f in drawn if f is not None][:MOST_FIGURES]:
-            stem = f"{name}-{one.task}" if len(all_results) > 1 else name
+    drawn = [(stem, files) for stem, files in figure_files(evaluation, found).files if files]
+    for results in evaluation.results:
+        task = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
+        own = [(stem, files) for stem, files in drawn if stem.endswith(task)]
+        for stem, files in own[:MOST_FIGURES]:
             yield from save({"svg": files["svg"]}, folder, stem)
 
 
@@ -84,9 +75,9 @@ def check(results: Path, scale: str, spec: AblationSpec) -> list[str] | None:
     Raises:
         UserError: if the evidence is damaged, or does not fit the ablation.
     """
-    path = path_of(results, scale, spec.name)
-    if not path.is_file():
+    evaluation = published_evaluation(results, scale, spec)
+    if evaluation is None:
         return None
-    wanted = table_text(spec, read_trials(path, results)).encode()
-    table = path.with_name(TABLE)
+    wanted = render.markdown(tables_of(evaluation)).encode()
+    table = path_of(results, scale, spec.name).with_name(TABLE)
     return [] if is_plain(table) and table.read_bytes() == wanted else [TABLE]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 import re
 import textwrap
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import pandas as pd
 from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
@@ -19,37 +19,17 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~$&])")
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    '"': r"\texttt{\char34}",  # of the fonts that every LaTeX has, only this has a straight one
-    "–": r"\textendash{}", "—": r"\textemdash{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$",
-    "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "‘": r"\textquoteleft{}",
-    "’": r"\textquoteright{}", "ß": r"\ss{}", "æ": r"\ae{}", "ø": r"\o{}", "ł": r"\l{}",
-    "≈": r"$\approx$", "≠": r"$\neq$", "≥": r"$\geq$", "≤": r"$\leq$", "…": r"\dots{}",
-    "→": r"$\rightarrow$",
-}  # fmt: skip
-_GREEK = "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ"
-_GREEK_NAMES = """
-alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon
-phi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega
-"""
-_MATHS = dict(zip(_GREEK, _GREEK_NAMES.split(), strict=True))
-_ACCENTS = dict(zip("\u0300\u0301\u0302\u0303\u0308\u030a\u030c\u0327", "`'^~\"rvc", strict=True))
 _LABEL = re.compile(r"[^\w:.-]", re.ASCII)  # what a label cannot hold
-_MINUS = re.compile(r"(?<!\S)-(?=\d)")
-_LIGATURE = re.compile(r"(?<=[-`',!?])(?=[-`',])")  # within what TeX would make one sign of
-TEX_HEAD, TEX_NAME = 8, 18  # signs in a line of a head over short values, and in one of a name
-_TEX_TOP = r"""% needs \usepackage{booktabs,graphicx}
+_TEX = str.maketrans({
+    "\\": r"\textbackslash ", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde ", "^": r"\textasciicircum ",
+})  # fmt: skip
+TEX_HEAD = 10  # signs in a line of a head
+_TEX_TOP = r"""% needs \usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}
+% and, for pdflatex, \DeclareUnicodeCharacter{03BA}{$\kappa$}; other signs need lualatex and a font
 % a table that is wider than a line is shrunk to it, others stay as they are
 \providecommand{\gapbenchfit}[1]{\sbox0{#1}%
-  \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}
-\providecommand{\gapbenchlines}[3]{\begin{tabular}[#1]{@{}#2@{}}#3\end{tabular}}"""
-
-_TEX_SIGN = r"""% lualatex and xelatex print a sign that the font has; else its code point stands
-\providecommand{\gapbenchsign}[1]{\ifdefined\Umathchar
-  \iffontchar\font"#1 \char"#1 \else\texttt{U+#1}\fi\else\texttt{U+#1}\fi}"""
+  \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}"""
 
 
 # -- Markdown ------------------------------------------------------------------------------------
@@ -75,8 +55,8 @@ def _md_grid(grid: Grid) -> str:
     """Return a pipe table; it has one line of heads, so groups go into them."""
     if not grid.body:
         return ""
-    lines = [_md_line(full_heads(grid))]
-    numeric = [_is_numeric(grid, index) for index in range(len(grid.head))]
+    lines = [_md_line(list(grid.frame().columns))]
+    numeric = [grid.is_numeric(index) for index in range(len(grid.head))]
     lines.append("|" + "|".join("---:" if right else ":---" for right in numeric) + "|")
     lines += [_md_line([cell.text for cell in row]) for row in grid.body]
     return "\n".join(lines)
@@ -84,17 +64,6 @@ def _md_grid(grid: Grid) -> str:
 
 def _md_line(words: Sequence[str]) -> str:
     return "| " + " | ".join(md_escape(word) for word in words) + " |"
-
-
-def full_heads(grid: Grid) -> list[str]:
-    """Return each head with the words over it, where a format has one line of heads."""
-    over = [words for words, width in grid.groups for _ in range(width)]
-    over = over or [""] * len(grid.head)
-    return [", ".join(filter(None, (o, head))) for o, head in zip(over, grid.head, strict=True)]
-
-
-def _is_numeric(grid: Grid, index: int) -> bool:
-    return any(row[index].number is not None for row in grid.body)
 
 
 # -- LaTeX ---------------------------------------------------------------------------------------
@@ -107,78 +76,39 @@ def latex(tables: Sequence[Table]) -> str:
         for number, grid in enumerate(table.grids, 1):
             if grid.body:
                 parts.append(_tex_grid(grid, f"tab:{table.name}:{table.task}:{number}"))
-    if any(r"\gapbenchsign" in part for part in parts):
-        parts.insert(1, _TEX_SIGN)
     return "\n\n".join(parts) + "\n"
 
 
 def tex_escape(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it is; a minus sign is as long as a plus."""
-    text = _MINUS.sub("−", " ".join(text.split()))
-    return _LIGATURE.sub("{}", "".join(map(_tex_sign, text)))
+    """Return `text` so that LaTeX prints it as it is, as pandas does."""
+    return " ".join(text.split()).translate(_TEX)
 
 
-def _tex_sign(sign: str) -> str:
-    """Return a sign as plain LaTeX prints it; one that its fonts lack is a matter of the engine."""
-    if sign in _LATEX or (sign.isascii() and sign.isprintable()):
-        return _LATEX.get(sign, sign)
-    if sign in _MATHS:
-        return rf"$\{_MATHS[sign]}$"
-    parts = unicodedata.normalize("NFD", sign)
-    if len(parts) == 2 and parts[0].isascii() and parts[1] in _ACCENTS:
-        return rf"\{_ACCENTS[parts[1]]}{{{parts[0]}}}"
-    return rf"\gapbenchsign{{{ord(sign):04X}}}"
+def _tex_cell(text: str) -> str:
+    # an empty group in front: [ or * at the begin of a line would be read as an option of \\
+    return "{}" * text.startswith(("[", "*")) + tex_escape(text)
+
+
+def _tex_head(text: str) -> str:
+    """Return a head in lines of few signs: values below it are short."""
+    lines = textwrap.wrap(text, TEX_HEAD, break_long_words=False)
+    stacked = r" \\ ".join(map(tex_escape, lines))
+    return rf"\shortstack{{{stacked}}}" if stacked else ""
 
 
 def _tex_grid(grid: Grid, label: str) -> str:
-    sides = ["r" if _is_numeric(grid, i) else "l" for i in range(len(grid.head))]
+    frame = grid.frame()
+    if grid.groups:
+        over = [words for words, width in grid.groups for _ in range(width)]
+        frame.columns = pd.MultiIndex.from_arrays([over, list(grid.head)])
+    style = frame.style.format(_tex_cell).format_index(_tex_head, axis=1)
+    sides = "".join("r" if grid.is_numeric(index) else "l" for index in range(len(grid.head)))
+    body = style.hide(axis="index").to_latex(column_format=sides, hrules=True, multicol_align="c")
     lines = [r"\begin{table}", r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
              rf"\caption{{{tex_escape(grid.title)}}}", rf"\label{{{_LABEL.sub('-', label)}}}",
-             r"\gapbenchfit{%",
-             rf"\begin{{tabular}}{{{''.join(sides)}}}", r"\toprule"]  # fmt: skip
-    if grid.groups:
-        lines.append(_tex_line([rf"\multicolumn{{{width}}}{{c}}{{{tex_escape(words)}}}"
-                                for words, width in grid.groups]))  # fmt: skip
-        lines += _rules(grid)
-    heads = [_tex_head(grid, index, side) for index, side in enumerate(sides)]
-    lines += [_tex_line(heads), r"\midrule"]
-    lines += [_tex_line([_tex_cell(cell) for cell in row]) for row in grid.body]
-    lines += [r"\bottomrule", r"\end{tabular}}"]
+             rf"\gapbenchfit{{{body.strip()}}}"]  # fmt: skip
     lines += [rf"\par\smallskip {tex_escape(note)}\par" for note in grid.notes]
     return "\n".join([*lines, r"\end{table}"])
-
-
-def _tex_head(grid: Grid, index: int, side: str) -> str:
-    longest = max(len(row[index].text) for row in grid.body)
-    return _tex_lines(grid.head[index], max(longest, TEX_HEAD), "b", side)
-
-
-def _tex_cell(cell: Text) -> str:
-    is_value = cell.number is not None
-    return tex_escape(cell.text) if is_value else _tex_lines(cell.text, TEX_NAME, "t", "l")
-
-
-def _tex_lines(text: str, width: int, place: str, side: str) -> str:
-    """Return words in lines of about `width` signs; only heads are broken at hyphens too."""
-    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=place == "b")
-    if len(lines) < 2:
-        return tex_escape(text)
-    stacked = " ".join(_tex_line([tex_escape(line)]) for line in lines)
-    return rf"\gapbenchlines{{{place}}}{{{side}}}{{{stacked}}}"
-
-
-def _tex_line(cells: Sequence[str]) -> str:
-    # an empty group in front: [ or * at the begin of a line would be read as an option of \\
-    return " & ".join(f"{{}}{cell}" if cell[:1] in ("[", "*") else cell for cell in cells) + r" \\"
-
-
-def _rules(grid: Grid) -> list[str]:
-    rules, start = [], 1
-    for words, width in grid.groups:
-        if words:
-            rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
-        start += width
-    return rules
 
 
 # -- HTML ----------------------------------------------------------------------------------------
@@ -209,7 +139,7 @@ def _html_row(grid: Grid, row: Sequence[Text]) -> str:
     for index, cell in enumerate(row):
         number = "" if cell.number is None else f' data-value="{cell.number!r}"'
         tag = 'th scope="row"' if index < grid.keys else "td"
-        side = ' class="number"' if _is_numeric(grid, index) else ""
+        side = ' class="number"' if grid.is_numeric(index) else ""
         cells.append(f"<{tag}{side}{number}>{html.escape(cell.text)}</{tag.split()[0]}>")
     return f"<tr>{''.join(cells)}</tr>"
 
@@ -261,7 +191,7 @@ def _rich(grid: Grid, words: str, columns: Sequence[int]) -> RenderableType:
 
     rich = RichTable(title=RichText(words) if words else None, title_justify="left")
     for index in columns:
-        side: Literal["left", "right"] = "right" if _is_numeric(grid, index) else "left"
+        side: Literal["left", "right"] = "right" if grid.is_numeric(index) else "left"
         # names and heads may take two lines; values stay whole, and only names give way
         texts = [*(row[index].text for row in grid.body), *grid.head[index].split()]
         width = None if index < grid.keys else max(map(len, texts))

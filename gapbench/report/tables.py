@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gapbench.report.cells import COSTS, WORDS, Cell, Results
-from gapbench.report.comparisons import Comparison, of_claim, to_baseline
+import pandas as pd
+
+from gapbench.analysis.cells import COSTS, WORDS, Cell, Results
+from gapbench.analysis.comparisons import Comparison
+from gapbench.analysis.evaluation import DIVERGED, NOT_RUN, Evaluation, TaskEvaluation, claim_word
+from gapbench.analysis.published import Published
+from gapbench.analysis.records import NOTHING, alternatives, text_of
+from gapbench.analysis.stats import Summary
 from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes, tested
-from gapbench.report.published import Published
-from gapbench.report.records import NOTHING, alternatives, text_of
-from gapbench.report.stats import Summary, Verdict
 from gapbench.spec.schema import AblationSpec, Claim
 
-NOT_RUN, DIVERGED = "not run", "diverged"
 HEADS = {
     "label": "method",
     "partitions": "κ",
@@ -21,11 +23,6 @@ HEADS = {
     "epochs": "epochs given",
 }
 DETAILS = ("against", "n", "effect size", "p", "detectable")
-CLAIM_WORDS: dict[Verdict, str] = {
-    "better": "supported",
-    "worse": "contradicted",
-    "no difference shown": "not resolved",
-}
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,18 @@ class Grid:
     on_screen: bool = True
     only_in_files: tuple[str, ...] = ()
 
+    def frame(self) -> pd.DataFrame:
+        """Return the texts, with each head under the words over it as one name."""
+        over = [words for words, width in self.groups for _ in range(width)] or [""] * len(
+            self.head
+        )
+        heads = [", ".join(filter(None, pair)) for pair in zip(over, self.head, strict=True)]
+        return pd.DataFrame([[cell.text for cell in row] for row in self.body], columns=heads)
+
+    def is_numeric(self, index: int) -> bool:
+        """Say whether a column holds numbers."""
+        return any(row[index].number is not None for row in self.body)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -68,26 +77,23 @@ class Table:
     grids: tuple[Grid, ...]
 
 
-def table_of(results: Results, spec: AblationSpec) -> Table:
+def tables_of(evaluation: Evaluation) -> tuple[Table, ...]:
+    """Return the tables of an ablation, one a task."""
+    return tuple(table_of(task, evaluation.spec) for task in evaluation.tasks)
+
+
+def table_of(task: TaskEvaluation, spec: AblationSpec) -> Table:
     """Return the grids: results beside published values, comparisons, the claims, cost."""
+    results = task.results
     grids = [_result_grid(results)]
-    comparisons = to_baseline(results, spec.report.baseline)
-    if comparisons:
-        grids.append(_comparison_grid(results, comparisons, spec))
-    explained = bool(tested(comparisons))
-    for claim in spec.claims:
-        found = of_claim(results, claim)
-        grids.append(_claim_grid(results, claim, found, explained))
-        explained = explained or bool(tested(found))
+    if task.to_baseline:
+        grids.append(_comparison_grid(results, task.to_baseline, spec))
+    explained = bool(tested(task.to_baseline))
+    for answer in task.answers:
+        grids.append(_claim_grid(results, answer.claim, answer.comparisons, explained))
+        explained = explained or bool(tested(answer.comparisons))
     grids.append(_cost_grid(results))
     return Table(results.ablation, results.question, results.task, tuple(grids))
-
-
-def claim_word(comparison: Comparison) -> str:
-    """Return what a comparison says to the question of a claim."""
-    if comparison.difference is None:
-        return DIVERGED if comparison.run else NOT_RUN
-    return CLAIM_WORDS[comparison.verdict]
 
 
 def settings_words(fields: Mapping[str, object]) -> str:

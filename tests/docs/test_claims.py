@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
+from gapbench.analysis.published import published_pairs
 from gapbench.report.claims import claims_text
-from gapbench.report.published import published_pairs
 from gapbench.spec.ablation import read
 from tests.runs import ABLATIONS
 

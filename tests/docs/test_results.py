@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gapbench.__main__ import main
-from gapbench.report.trials import read_trials
+from gapbench.analysis.evidence import read_trials
 from gapbench.spec.selection import expanded
 from tests.runs import ABLATIONS
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.layout import require_section
 from gapbench.errors import NotInstalled
-from gapbench.report.section import require_section
 from gapbench.spec.ablation import read
 from gapbench.spec.dry_run import dry_run
 from gapbench.spec.editors import json_schema
@@ -25,7 +25,7 @@ PLACES = [
     for file in FILES
     for scale in read(file).scales
 ]
-PUBLISHED = ROOT / "gapbench/report/published.csv"
+PUBLISHED = ROOT / "gapbench/analysis/published.csv"
 
 
 def entries_of(file, scale, **picks):

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.cells import Results, results_of
+from gapbench.analysis.collect import runs_frame, scan
+from gapbench.analysis.comparisons import of_claim
+from gapbench.analysis.evaluation import Answer, evaluate
 from gapbench.errors import UserError
-from gapbench.report.answers import ANSWERS, Answer, answers_of, check_answers, write_answers
-from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import runs_frame, scan
-from gapbench.report.comparisons import of_claim
+from gapbench.report.answers import ANSWERS, check_answers, differences_words, write_answers
 from gapbench.report.publish import publish
 from gapbench.spec.schema import Claim
 from tests.report.folders import entry_of, result_of, spec_of, trial_of, write_run
@@ -98,7 +99,8 @@ def test_every_sparse_row_is_compared_with_dense_training(tmp_path: Path) -> Non
     assert len(matched.comparisons) == 3
     assert matched.verdict == "supported by 1 of 2; 1 not run"  # a question about any row
     assert (
-        "RigL, uniform against Dense: -19.97 ± 0.38 points (n = 3, margin 1)" in matched.differences
+        "RigL, uniform against Dense: -19.97 ± 0.38 points (n = 3, margin 1)"
+        in differences_words(matched)
     )
     # 0.00 ± 0.43 lies within the margin, but not after correction for three comparisons
     within = answer(found, than={"method": "dense"}, margin=0.5)
@@ -128,7 +130,7 @@ def test_seeds_that_diverged_are_told_and_forbid_a_word_in_favour(tmp_path: Path
     found = results(tmp_path, ("c_gap", {}, [90.0, 90.2, nan]), ("rigl", {}, [70.0, 70.1, 70.2]))
     claim = answer(found, better={"method": "c_gap"}, than={"method": "rigl"})
     assert claim.comparisons[0].p_holm < 0.05
-    assert claim.verdict == "not resolved" and claim.differences.endswith("1 diverged)")
+    assert claim.verdict == "not resolved" and differences_words(claim).endswith("1 diverged)")
     other = answer(found, better={"method": "rigl"}, than={"method": "c_gap"})
     assert other.verdict == "not resolved"
 
@@ -138,14 +140,14 @@ def test_a_row_all_of_whose_seeds_diverged_has_run(tmp_path: Path) -> None:
     dense, lost = ("dense", {}, [90.0, 90.2, 90.1]), ("c_gap", {}, [nan] * 3)
     found = results(tmp_path, dense, lost, ("rigl", {}, [70.0, 70.1, 70.3]), ("static", {}, []))
     one = answer(found, better={"method": "c_gap"}, than={"method": "dense"})
-    assert (one.verdict, one.differences) == (
+    assert (one.verdict, differences_words(one)) == (
         "diverged",
         "C-GaP, uniform against Dense: 3 diverged",
     )
     every = answer(found, than={"method": "dense"}, margin=0.5)
     words = "not resolved (diverged in 1 of 2, contradicted in 1 of 2); 1 not run"
     assert every.verdict == words
-    assert every.differences.startswith("C-GaP, uniform against Dense: 3 diverged; RigL,")
+    assert differences_words(every).startswith("C-GaP, uniform against Dense: 3 diverged; RigL,")
 
 
 def test_a_question_about_any_row_is_open_until_all_have_run(tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_a_question_about_any_row_is_open_until_all_have_run(tmp_path: Path) -> 
 
 def test_unlike_epochs_stand_beside_the_difference(tmp_path: Path) -> None:
     found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {"times": 5}, [70.0]))
-    words = answer(found, better={"method": "c_gap"}, than={"method": "rigl"}).differences
+    words = differences_words(answer(found, better={"method": "c_gap"}, than={"method": "rigl"}))
     assert words.startswith("C-GaP against RigL 5x (60 against 300 machine-epochs): +10.00")
 
 
@@ -167,7 +169,7 @@ def test_one_seed_is_said_and_has_no_interval(tmp_path: Path) -> None:
     found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {}, [70.0]))
     one = answer(found, better={"method": "c_gap"}, than={"method": "rigl"})
     assert one.verdict == "not resolved (ONE SEED)"
-    assert one.differences == "C-GaP against RigL: +10.00 points (n = 1)"
+    assert differences_words(one) == "C-GaP against RigL: +10.00 points (n = 1)"
 
 
 def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_pat
         ("c_gap", {"epochs": epochs}, [float(epochs), epochs + 1.5]) for epochs in range(60, 66)
     ]
     found = results(tmp_path, ("dense", {}, [66.0, 66.0]), *rows)
-    words = answer(found, than={"method": "dense"}, margin=0.5).differences
+    words = differences_words(answer(found, than={"method": "dense"}, margin=0.5))
     assert words.startswith(
         "of 6 comparisons the most in favour: C-GaP, uniform, 65 epochs against"
     )
@@ -183,10 +185,11 @@ def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_pat
 
 
 def test_a_question_that_another_task_answers_is_not_put_to_the_first(tmp_path: Path) -> None:
-    found = results(tmp_path, ("c_gap", {}, []), ("rigl", {}, []))
+    entries = [entry_of(trial_of("c_gap")), entry_of(trial_of("rigl"))]
     claims = [{"asks": "?", "better": {"method": "c_gap"}, "than": {"method": m}}
               for m in ("rigl", "set")]  # fmt: skip
-    answers = answers_of(spec_of(**LAYOUT, claims=claims), [found])
+    spec = spec_of(**LAYOUT, claims=claims)
+    answers = evaluate(runs_frame(entries, scan(tmp_path)), spec).answers
     assert [a.verdict for a in answers] == ["not run", "no such rows"]
 
 
@@ -222,11 +225,11 @@ def test_a_difference_is_told_with_its_interval_and_what_could_have_been_seen(
     found = results(tmp_path, ("c_gap", {}, [90.0, 90.5, 91.0]), ("rigl", long, [89.0, 89.2, 89.9]))
     asked = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
     told = "C-GaP against RigL 5x: +1.13 ± 0.38 points (n = 3, "
-    assert answer(found, **asked).differences == f"{told}detectable 0.50)"
-    assert answer(found, **asked, margin=0.5).differences == f"{told}margin 0.5)"
+    assert differences_words(answer(found, **asked)) == f"{told}detectable 0.50)"
+    assert differences_words(answer(found, **asked, margin=0.5)) == f"{told}margin 0.5)"
     assert answer(found, **asked).verdict == "supported"
     asked = {"better": asked["than"], "than": asked["better"]}
-    assert answer(found, **asked).differences.startswith(
+    assert differences_words(answer(found, **asked)).startswith(
         "RigL 5x against C-GaP: -1.13 ± 0.38 points"
     )
     assert answer(found, **asked).verdict == "contradicted"

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.layout import require_section
 from gapbench.errors import UserError
-from gapbench.report import build
 from gapbench.report.build import REPORTS, ReportResult, report
-from gapbench.report.section import require_section
+from gapbench.report.figures import require_figures
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
 from gapbench.spec.loading import Document
@@ -62,18 +60,6 @@ def test_reporting_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert contents(made.folder) == before
 
 
-def test_figures_are_not_drawn_again_while_nothing_changed(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    png = made.folder / "figures" / "means.png"
-    os.utime(png, (1, 1))
-    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
-    again = report(ablation(), "mini", entries, tmp_path)
-    assert png.stat().st_mtime == 1 and set(again.paths) == set(made.paths)
-    write_run(tmp_path, trial_of(seed=7), 88.0)
-    report(ablation(), "mini", [*entries, entry_of(trial_of(seed=7))], tmp_path)
-    assert png.stat().st_mtime != 1
-
-
 def test_what_figures_lack_is_told_each_time(tmp_path: Path) -> None:
     both = ablation(figures=("means", "branch_iou"))
     entries = entries_of(tmp_path)
@@ -97,14 +83,6 @@ def test_a_changed_history_is_drawn_anew(tmp_path: Path) -> None:
         path.write_text(text)
     report(curves, "mini", entries, tmp_path)
     assert (made.folder / "figures" / "anytime.svg").is_file()
-
-
-@pytest.mark.parametrize("stamp", ["", "[]", '{"made_from": "0", "files": 1}', '{"files": [1]}'])
-def test_a_damaged_stamp_counts_for_nothing(tmp_path: Path, stamp: str) -> None:
-    made = make(tmp_path)
-    (made.folder / "figures" / build.STAMP).write_text(stamp)
-    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
-    assert set(report(ablation(), "mini", entries, tmp_path).paths) == set(made.paths)
 
 
 def test_a_figure_that_is_not_asked_for_any_more_goes(tmp_path: Path) -> None:
@@ -158,18 +136,6 @@ def test_no_file_is_written_through_a_link(tmp_path: Path, name: str) -> None:
     assert (contents(outside) if outside.is_dir() else outside.read_bytes()) == before
 
 
-def test_a_stamp_names_no_file_outside_of_its_folder(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    precious = made.folder / "precious"
-    precious.write_text("kept")
-    stamp = made.folder / "figures" / build.STAMP
-    known = {"made_from": "0", "files": ["../precious", "means.png"], "left_out": []}
-    stamp.write_text(json.dumps(known))
-    entries = [entry_of(trial_of(seed=s, partitions=p)) for p in (4, 1) for s in range(3)]
-    report(ablation(figures=("coverage",)), "mini", entries, tmp_path)
-    assert precious.read_text() == "kept"
-
-
 def test_a_results_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     entries = entries_of(tmp_path)
     (tmp_path / REPORTS).write_text("a file where the folder should be")
@@ -191,6 +157,7 @@ def test_a_section_that_does_not_fit_is_found_before_any_trial_has_run(
     tmp_path: Path, figures: list[str], section: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=r"^partitions\.yaml: ") as error:
+        require_figures(ablation(tuple(figures), **section))
         require_section(ablation(tuple(figures), **section), entries_of(tmp_path, run=0))
     assert message in str(error.value)
 

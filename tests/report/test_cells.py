@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from scipy import stats as scipy_stats
 
+from gapbench.analysis.cells import Results, results_of
+from gapbench.analysis.collect import runs_frame, scan
+from gapbench.analysis.comparisons import of_claim, to_baseline
 from gapbench.errors import UserError
-from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import runs_frame, scan
-from gapbench.report.comparisons import of_claim, to_baseline
 from gapbench.spec.grid import Entry
 from gapbench.spec.schema import AblationSpec, Claim
 from gapbench.tasks.task import Recipe

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.collect import runs_frame, scan, write_runs
+from gapbench.analysis.histories import read_histories, read_lines
 from gapbench.base.documents import write_json
-from gapbench.report.collect import runs_frame, scan, write_runs
-from gapbench.report.histories import read_histories, read_lines
 from tests.report.folders import entry_of, trial_of, write_run, write_trial
 
 
@@ -197,7 +197,7 @@ def test_runs_csv_has_every_number_in_full(tmp_path: Path) -> None:
     assert lines[0].keys() == set(frame.columns) and lines[0]["label"] == "1e5"
 
 
-def test_a_thousand_folders_are_read_in_their_share_of_twenty_seconds(tmp_path: Path) -> None:
+def test_a_thousand_folders_are_read_in_their_share_of_ten_seconds(tmp_path: Path) -> None:
     entries = [entry_of(trial_of(seed=seed)) for seed in range(1000)]
     for entry in entries:
         write_run(tmp_path, entry.trial, 80 + entry.trial.seed % 7)
@@ -205,7 +205,7 @@ def test_a_thousand_folders_are_read_in_their_share_of_twenty_seconds(tmp_path: 
     found = scan(tmp_path)
     frame = runs_frame(entries, found)
     histories = read_histories(found.runs.values(), ["val/accuracy"])
-    assert time.process_time() - began < 2.5  # of 20 s for 10,000, with figures
+    assert time.process_time() - began < 4  # of 10 s for 2,000, with figures
     assert len(frame) == 1000 and len(histories.curves) == 4000
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.report.answers import Answer
-from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import runs_frame, scan
-from gapbench.report.comparisons import of_claim, to_baseline
+from gapbench.analysis.cells import Results, results_of
+from gapbench.analysis.collect import runs_frame, scan
+from gapbench.analysis.comparisons import of_claim, to_baseline
+from gapbench.analysis.evaluation import Answer
+from gapbench.report.answers import differences_words
 from gapbench.spec.schema import Claim
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -92,7 +93,7 @@ def test_of_many_differences_the_one_in_favour_comes_first(tmp_path, value, high
         runs_frame(entries, scan(tmp_path)), spec_of(rows=["label", "epochs"], value=value)
     )
     claim = Claim.model_validate({"asks": "?", **ASKED, "equal": "epochs"})
-    words = Answer(claim, found, tuple(of_claim(found, claim))).differences
+    words = differences_words(Answer(claim, found, tuple(of_claim(found, claim))))
     most, _, least = words.partition("the least")
     assert ("+2.0" in most, "-2.0" in least) == (higher, higher)
     assert ("-2.0" in most, "+2.0" in least) == (not higher, not higher)

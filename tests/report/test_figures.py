@@ -11,27 +11,25 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from gapbench.analysis.cells import results_of
+from gapbench.analysis.collect import runs_frame, scan
+from gapbench.analysis.histories import KINDS, read_histories
+from gapbench.analysis.published import published
 from gapbench.errors import UserError
-from gapbench.report import figures as figures_module
-from gapbench.report.cells import results_of
-from gapbench.report.collect import runs_frame, scan
-from gapbench.report.figures import (
+from gapbench.report import drawing
+from gapbench.report.canvas import (
     COLOURS,
     Evidence,
-    draw,
-    draw_all,
     evidence_of,
     figures,
     legend_names,
     lines_of,
     looks,
     panels,
-    unshown,
 )
-from gapbench.report.histories import KINDS, read_histories
-from gapbench.report.plots.performance import pareto
-from gapbench.report.plots.training import _spans
-from gapbench.report.published import published
+from gapbench.report.drawing import draw, draw_all, unshown
+from gapbench.report.figures.anytime import _spans
+from gapbench.report.points import pareto
 from gapbench.spec.trials import Trial
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -371,11 +369,11 @@ def test_of_many_panels_some_are_shown_and_it_is_said() -> None:
 
 
 def test_signs_that_no_font_has_are_named_and_others_are_looked_for_in_further_fonts(monkeypatch):
-    monkeypatch.setattr(figures_module, "FALLBACKS", ())
+    monkeypatch.setattr(drawing, "FALLBACKS", ())
     assert unshown("C-GaP κ=4 – é\n") == ""
     assert unshown("稀疏 κ 稀") == "疏稀"
-    monkeypatch.setattr(figures_module, "FALLBACKS", ("STIXGeneral", "no such font"))
-    assert figures_module.families() == ["STIXGeneral"]
+    monkeypatch.setattr(drawing, "FALLBACKS", ("STIXGeneral", "no such font"))
+    assert drawing.families() == ["STIXGeneral"]
 
 
 def test_a_label_of_another_script_does_not_disturb_a_figure(tmp_path, recwarn):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.collect import scan
 from gapbench.report.build import report
-from gapbench.report.collect import scan
 from gapbench.report.page import log_tail, polyline, write_page
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.loading import Document

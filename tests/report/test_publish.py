@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.collect import runs_frame, scan
+from gapbench.analysis.evidence import path_of, published_runs, read_trials
 from gapbench.base.documents import sealed
 from gapbench.errors import UserError
-from gapbench.report.collect import runs_frame, scan
 from gapbench.report.publish import check, publish
-from gapbench.report.trials import path_of, published_runs, read_trials
 from tests.report.folders import entry_of, result_of, trial_of, write_run, write_trial
 from tests.report.test_build import ablation, entries_of
 

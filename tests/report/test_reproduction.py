@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from gapbench.report.reproduction import (
+from gapbench.analysis.evidence import read_trials
+from gapbench.analysis.reproduction import (
     Finding,
     Reproduction,
     Spread,
     find_original,
 )
-from gapbench.report.trials import read_trials
 
 
 @pytest.mark.parametrize(

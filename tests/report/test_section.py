@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from gapbench.analysis.layout import check_names
+from gapbench.analysis.records import differ, records_of
 from gapbench.errors import UserError
-from gapbench.report import plots
-from gapbench.report.plots import figures
-from gapbench.report.records import differ, records_of
-from gapbench.report.section import check_names
+from gapbench.report.canvas import figures
+from gapbench.report.figures import NAMES
 from tests.report.folders import entry_of, spec_of, trial_of
 
 PARTITIONS = Path(__file__).parents[2] / "ablations" / "partitions.yaml"
 
 
 def test_the_names_known_without_drawing_are_those_that_can_be_drawn():
-    assert list(plots.NAMES) == list(figures)
+    assert list(NAMES) == list(figures)
 
 
 def test_a_dry_run_loads_nothing_that_only_reports_need():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from gapbench.report.stats import (
+from gapbench.analysis.stats import (
     ALPHA,
     detectable,
     difference,

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.report import stats
-from gapbench.report.published import Published, published_for
-from gapbench.report.records import (
+from gapbench.analysis import stats
+from gapbench.analysis.layout import Layout, SectionError, check_names, value_name
+from gapbench.analysis.published import Published, published_for
+from gapbench.analysis.records import (
     COMPLETED,
     NOTHING,
     Record,
@@ -20,8 +21,7 @@ from gapbench.report.records import (
     is_number,
     settings_of,
 )
-from gapbench.report.section import Layout, SectionError, check_names, value_name
-from gapbench.report.stats import Summary
+from gapbench.analysis.stats import Summary
 from gapbench.spec.schema import AblationSpec
 from gapbench.tasks.task import Metric, tasks
 

@@ -16,10 +16,9 @@ from typing import Any
 
 import pandas as pd
 
+from gapbench.analysis.records import COMPLETED, is_number, plain, records_of
 from gapbench.base.documents import read_document
 from gapbench.errors import UserError
-from gapbench.report.records import COMPLETED, is_number, plain, records_of
-from gapbench.report.workers import without_gc
 from gapbench.runs.store import RunFolder
 from gapbench.spec.grid import Entry
 from gapbench.spec.trials import Trial
@@ -85,7 +84,6 @@ class Scan:
         return [left for left in self.left_out if not left.unfinished]
 
 
-@without_gc()
 def scan(results: Path) -> Scan:
     """Read every folder under `results`/runs; none may be there yet.
 
@@ -238,7 +236,6 @@ def _quantities(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 # -- one row a trial -----------------------------------------------------------------------------
 
 
-@without_gc()
 def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
     """Return one row for every trial of `entries`, in their order, run or not.
 

@@ -1,40 +1,24 @@
-"""What figures are drawn from, and how they look and are saved."""
+"""What figures are drawn from, and what they look like."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib
 import pandas as pd
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from gapbench.report.cells import Cell, Results, Row
-from gapbench.report.histories import KINDS, Histories
-from gapbench.report.plots import figures
-from gapbench.report.records import COMPLETED, text_of
-from gapbench.report.workers import parallel_map
+from gapbench.analysis.cells import Cell, Results, Row
+from gapbench.analysis.histories import KINDS, Histories
+from gapbench.analysis.records import COMPLETED, text_of
+from gapbench.base.registry import Registry
 
 T = TypeVar("T")
-
-# fonts with the signs of other scripts, as systems bring them
-FALLBACKS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans"),
-    *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Emoji", "Unifont"),
-    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
-    *("IPAexGothic", "NanumGothic", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "SimHei"),
-    *("Arial Unicode MS", "STIXGeneral"),
-)
 
 # Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
 # in all figures. Markers differ as well, so that nothing depends on colour alone.
@@ -50,11 +34,20 @@ COLOURS = {
     "p_gap": ("#882255", "h"),
     "dsd": ("#AA4499", "X"),
 }
+
+
 OTHER = ("#777777", "*")
+
+
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
 
+
 MOST_PANELS = 9  # more are too small to read, and take seconds
+
+
 LEGEND_WIDTH = 6.0  # inches, the least width of a figure that has a legend
+
+
 LEGEND_LINE = 0.18  # inches
 
 
@@ -74,6 +67,7 @@ class Evidence:
 Drawn = tuple[Figure, pd.DataFrame]
 Draw = Callable[[Evidence], Drawn | None]
 
+figures: Registry[Draw] = Registry("figure", "gapbench.report.figures")
 _reads: dict[str, frozenset[str]] = {}
 
 
@@ -123,7 +117,16 @@ def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> 
     return Evidence(results, own_histories)
 
 
-# -- look ----------------------------------------------------------------------------------------
+def watched(evidence: Evidence) -> str:
+    """Return the validation metric that curves show: the task's own."""
+    return f"val/{evidence.results.value.rpartition('/')[2]}"
+
+
+def in_model_order(layers: pd.DataFrame) -> list[str]:
+    """Return the layers of all trials as those with most name them: one kept dense has no name."""
+    count = layers.groupby("key")["layer"].transform("size")
+    widest = count.sort_values(ascending=False, kind="stable").index
+    return list(dict.fromkeys(layers.loc[widest, "layer"]))
 
 
 @dataclass(frozen=True)
@@ -249,73 +252,3 @@ def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:
     across = max(1, min(across, int(made.get_figwidth() / widest)))
     made.set_figheight(made.get_figheight() + LEGEND_LINE * -(-len(handles) // across))
     made.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=across)
-
-
-# -- saving --------------------------------------------------------------------------------------
-
-
-def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
-    """Return the bytes of a figure as png and svg, and of its data as csv; None if it is empty.
-
-    Two calls return the same bytes: fonts come with matplotlib, and no date is written. Only where
-    they lack a sign, those of this machine help out.
-    """
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        files = _drawn(name, evidence, ())
-    if any("missing from" in str(warning.message) for warning in told):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*missing from")  # `unshown` tells of them
-            return _drawn(name, evidence, families())
-    for warning in told:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-    return files
-
-
-def families() -> list[str]:
-    """Return the fonts of this machine that have the signs of other scripts."""
-    known = set(font_manager.get_font_names())
-    return [name for name in FALLBACKS if name in known]
-
-
-def unshown(text: str) -> str:
-    """Return the signs of a text that no font for figures has."""
-    places = [font_manager.findfont(name) for name in ("DejaVu Sans", *families())]
-    fonts = [font_manager.get_font(place) for place in places]
-    signs = sorted({sign for sign in text if sign.isprintable() and not sign.isspace()})
-    return "".join(s for s in signs if not any(font.get_char_index(ord(s)) for font in fonts))
-
-
-def _drawn(name: str, evidence: Evidence, further: Sequence[str]) -> dict[str, bytes] | None:
-    style = resources.files("gapbench.report").joinpath("gapbench.mplstyle")
-    with resources.as_file(style) as path, matplotlib.rc_context(fname=path):
-        matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *further]
-        drawn = figures[name](evidence)
-        if drawn is None:
-            return None
-        made, frame = drawn
-        layout = made.get_layout_engine()
-        if layout is not None:
-            layout.execute(made)
-        made.set_layout_engine("none")  # each format would lay out again
-        files = {"csv": frame.to_csv(index=False, lineterminator="\n").encode()}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-            stream = io.BytesIO()
-            made.savefig(stream, format=kind, metadata=metadata)
-            files[kind] = stream.getvalue()
-    return files
-
-
-def draw_all(names: Sequence[str], evidence: Evidence) -> list[dict[str, bytes] | None]:
-    """Return what `draw` returns for each name, drawn side by side."""
-    return parallel_map(lambda name: draw(name, evidence), names)
-
-
-def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
-    """Write what `draw` returned as `folder`/`stem`.png, .svg and .csv."""
-    paths = []
-    for kind, content in sorted(files.items()):
-        path = folder / f"{stem}.{kind}"
-        path.write_bytes(content)
-        paths.append(path)
-    return paths

@@ -11,16 +11,18 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gapbench.base.documents import is_plain
-from gapbench.errors import UserError
-from gapbench.report.collect import (
+from scipy import stats as distributions
+
+from gapbench.analysis.collect import (
     Run,
     folders_of,
     measured,
     read_run,
 )
-from gapbench.report.records import is_given
-from gapbench.report.trials import published_runs
+from gapbench.analysis.evidence import published_runs
+from gapbench.analysis.records import is_given
+from gapbench.base.documents import is_plain
+from gapbench.errors import UserError
 from gapbench.runs.store import RunFolder, one_key
 from gapbench.spec.trials import Trial
 from gapbench.tasks.task import tasks
@@ -95,10 +97,8 @@ class Spread:
         count = len(self.seeds)
         if count < LEAST_SEEDS:
             return None
-        from scipy import stats
-
         middle, deviation = statistics.mean(self.seeds), statistics.stdev(self.seeds)
-        half = float(stats.t.ppf(0.975, count - 1)) * deviation * math.sqrt(1 + 1 / count)
+        half = float(distributions.t.ppf(0.975, count - 1)) * deviation * math.sqrt(1 + 1 / count)
         return middle - half, middle + half
 
     @property
@@ -289,7 +289,7 @@ def _tensors(there: RunFolder, here: RunFolder) -> Finding:
 
 
 def _loaded(folder: RunFolder) -> Iterator[tuple[str, Tensor]]:
-    import torch
+    import torch  # noqa: PLC0415 - only where files are compared: 2 s
 
     try:
         groups = torch.load(folder.model, map_location="cpu", weights_only=True)
@@ -301,7 +301,7 @@ def _loaded(folder: RunFolder) -> Iterator[tuple[str, Tensor]]:
 
 
 def _bits(tensor: Tensor) -> bytes:
-    import torch
+    import torch  # noqa: PLC0415 - only where files are compared: 2 s
 
     return bytes(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 

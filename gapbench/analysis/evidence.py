@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gapbench.analysis.collect import Run, Scan, checked_result, runs_frame
 from gapbench.base.documents import (
     TEXT_BYTES,
     opened,
@@ -23,10 +24,7 @@ from gapbench.base.documents import (
     write_text,
 )
 from gapbench.errors import UserError
-from gapbench.report.cells import Results, results_of
-from gapbench.report.collect import Run, Scan, checked_result, runs_frame
 from gapbench.spec.grid import Entry
-from gapbench.spec.schema import AblationSpec
 from gapbench.spec.trials import Trial
 
 TRIALS = "trials.jsonl"
@@ -116,13 +114,3 @@ def published_runs(results: Path) -> Iterator[Run]:
             if run.trial.key not in known:
                 known.add(run.trial.key)
                 yield run
-
-
-def results_at(results: Path, scale: str, spec: AblationSpec) -> list[Results]:
-    """Return the results of an ablation from its evidence alone; none where there is no evidence.
-
-    Raises:
-        UserError: if it is damaged, or does not fit the ablation.
-    """
-    path = path_of(results, scale, spec.name)
-    return results_of(read_trials(path, results).frame, spec) if path.is_file() else []

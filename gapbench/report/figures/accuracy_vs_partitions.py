@@ -1,4 +1,4 @@
-"""What the number of partitions does to the result."""
+"""Means against the number of partitions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gapbench.report.cells import FORMS, Cell, Results, Row, names_of
-from gapbench.report.figures import (
+from gapbench.analysis.cells import FORMS, Cell, Results, Row, names_of
+from gapbench.analysis.records import is_given, text_of
+from gapbench.report.canvas import (
     Drawn,
     Evidence,
     Look,
@@ -21,8 +22,7 @@ from gapbench.report.figures import (
     share_y,
     shown,
 )
-from gapbench.report.plots.performance import band, line, points, value_words
-from gapbench.report.records import is_given, text_of
+from gapbench.report.points import band, line, points, value_words
 
 
 @figure("accuracy_vs_partitions", reads=())

@@ -9,10 +9,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gapbench.analysis.records import Record, differ, is_given, records_of, settings_of, text_of
 from gapbench.errors import UserError, choose
 from gapbench.methods.method import methods
-from gapbench.report import plots
-from gapbench.report.records import Record, differ, is_given, records_of, settings_of, text_of
 from gapbench.sparsity.distributions import distributions
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
@@ -44,21 +43,12 @@ def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
         UserError: naming file, line and key of the report section or of a claim.
     """
     try:
-        _check_figures(ablation.spec)
         trials = records_of(entries)
         check_names(trials, trials[0], ablation.spec)
         for task in dict.fromkeys(trial["task"] for trial in trials):
             Layout.of([trial for trial in trials if trial["task"] == task], ablation.spec)
     except SectionError as error:
         raise ablation.document.problem(error.keys, error.reason) from None
-
-
-def _check_figures(spec: AblationSpec) -> None:
-    others = [name for name in spec.report.figures if name not in plots.NAMES]
-    for name in others:
-        if name not in plots.figures:  # looking imports what draws, which takes seconds
-            known = choose("figure", name, plots.figures)
-            raise SectionError(spec, ("report", "figures"), known)
 
 
 def check_names(trials: Sequence[Record], names: Collection[str], spec: AblationSpec) -> None:

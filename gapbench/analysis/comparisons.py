@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gapbench.report import stats
-from gapbench.report.cells import Cell, Results, Row
-from gapbench.report.records import NOTHING, fits, text_of
-from gapbench.report.stats import Difference, Verdict
+from gapbench.analysis import stats
+from gapbench.analysis.cells import Cell, Results, Row
+from gapbench.analysis.records import NOTHING, fits, text_of
+from gapbench.analysis.stats import Difference, Verdict
 from gapbench.spec.schema import Claim
 
 # training FLOPs this near to each other count as equal: a budget is met in whole epochs

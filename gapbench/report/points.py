@@ -1,29 +1,26 @@
-"""How good the models are: against sparsity, training FLOPs and epochs, and row by row."""
+"""Means with their intervals as points and lines, which several figures show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gapbench.report.cells import Results
-from gapbench.report.figures import (
+from gapbench.analysis.cells import Results
+from gapbench.analysis.records import text_of
+from gapbench.report.canvas import (
     Drawn,
     Evidence,
     Look,
-    figure,
     legend_below,
     legend_names,
     looks,
     panels,
     plain_decades,
     share_y,
-)  # fmt: skip
-from gapbench.report.records import text_of
+)
 from gapbench.report.tables import value_head
 
 # in the colour of a row, and of no shape that a method has
@@ -61,35 +58,6 @@ def value_words(results: Results, frame: pd.DataFrame) -> str:
     return value_head(results) + bars
 
 
-@figure("accuracy_vs_sparsity", reads=())
-def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
-    """Draw means with 95 % t-intervals over seeds, rows side by side around each sparsity."""
-    results = evidence.results
-    frame = points(results)
-    if results.column != "sparsity" or frame.empty:
-        return None
-    made = Figure(figsize=(6.4, 3.9))
-    ax = made.add_subplot()
-    _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
-    look, names = looks(results.rows), legend_names(results)
-    rows = [row for row in results.rows if row.name in set(frame["row"])]
-    sparse = [row.name for row in rows if row.method != "dense"]
-    for row in rows:
-        own = frame[frame["row"] == row.name]
-        if row.method == "dense" and results.repeated:
-            band(ax, own.iloc[0], look[row.name], names[row.name])
-            continue
-        spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
-        x = (1 - own["column"].astype(float)) * spread
-        line(ax, x, own, look[row.name], names[row.name])
-        ax.plot(x, own["published"].astype(float), color=look[row.name].colour, **PUBLISHED)
-    if frame["published"].notna().any():
-        ax.plot([], [], color="#777777", label="published", **PUBLISHED)
-    ax.set_ylabel(value_words(results, frame))
-    legend_below(made, [ax])
-    return made, frame
-
-
 def line(ax: Axes, x: pd.Series, own: pd.DataFrame, look: Look, label: str) -> None:
     """Draw the means of rows that are one series over `x`, with their intervals."""
     half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
@@ -105,31 +73,15 @@ def band(ax: Axes, point: Any, look: Look, label: str) -> None:
         ax.axhspan(low, high, color=look.colour, alpha=0.08, linewidth=0)
 
 
-def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:
-    """Make density logarithmic, from dense to sparse; the ticks say sparsity."""
-    densities = [1 - sparsity for sparsity in sparsities]
-    ax.set_xscale("log")
-    ax.set_xlim(max(densities) * 1.4, min(densities) / 1.4)
-    ax.xaxis.set_major_locator(FixedLocator(densities))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * (1 - density):g} %"))
-    ax.set_xlabel("sparsity")
+def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None:
+    """Draw means against a cost, a panel a column.
 
-
-@figure("accuracy_vs_flops", reads=())
-def accuracy_vs_flops(evidence: Evidence) -> Drawn | None:
-    """Draw means with 95 % t-intervals over seeds, and their Pareto front, by training FLOPs."""
-    label = "training FLOPs (× dense recipe)"
-    return _against(evidence, "train_flops_ratio", label, front=True)
-
-
-@figure("accuracy_vs_epochs", reads=())
-def accuracy_vs_epochs(evidence: Evidence) -> Drawn | None:
-    """Draw means with 95 % t-intervals over seeds against machine-epochs, a panel a column."""
-    return _against(evidence, "epochs", "machine-epochs", front=False)
-
-
-def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None:
+    Args:
+        evidence: of one task.
+        x: the cost's column of `points`.
+        label: what its axis says.
+        front: whether the Pareto front of means is drawn too.
+    """
     results = evidence.results
     frame = points(results)
     frame = frame if frame.empty else frame.dropna(subset=x)
@@ -193,31 +145,3 @@ def pareto(frame: pd.DataFrame, x: str, higher_is_better: bool = True) -> pd.Dat
             best = point.gain
             kept.append(point.Index)
     return frame.loc[kept]
-
-
-@figure("means", reads=())
-def means(evidence: Evidence) -> Drawn | None:
-    """Draw the mean of every row with its 95 % t-interval over seeds, and each seed as a dot."""
-    results = evidence.results
-    frame = points(results)
-    if frame.empty:
-        return None
-    look, names = looks(results.rows), legend_names(results)
-    count = len(results.rows)
-    height = 0.9 + 0.24 * count
-    made, axes, shown = panels(results.columns, width=4.6, height=height, across=2)
-    for ax, column in zip(axes, shown, strict=True):
-        at = results.columns.index(column)
-        for line, row in enumerate(results.rows):
-            cell = row.cells[at]
-            if cell.summary is None:
-                continue
-            own = look[row.name]
-            seeds = list(cell.values.values())
-            ax.plot(seeds, [line] * len(seeds), ".", color=own.colour, alpha=0.4)
-            ax.errorbar([cell.summary.mean], [line], xerr=cell.summary.half_width, **own.mark())
-        ax.set_yticks(range(count), [names[row.name] for row in results.rows])
-        ax.set_ylim(count - 0.5, -0.5)
-        ax.set_xlabel(value_words(results, frame))
-        ax.set_title(f"{results.column} {text_of(column)}")
-    return made, frame

@@ -9,8 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from gapbench.analysis.records import alternatives, is_given
 from gapbench.methods.method import methods, options_model
-from gapbench.report.records import alternatives, is_given
 from gapbench.spec.schema import Claim
 
 # settings that a published line states; in any other, a trial must be at its method's default
@@ -50,7 +50,7 @@ class Published:
 @cache
 def published() -> tuple[Published, ...]:
     """Return every line of published.csv."""
-    text = resources.files("gapbench.report").joinpath("published.csv").read_text("utf-8")
+    text = resources.files("gapbench.analysis").joinpath("published.csv").read_text("utf-8")
     return tuple(_line(row) for row in csv.DictReader(text.splitlines()))
 
 

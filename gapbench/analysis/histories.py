@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from gapbench.analysis.collect import LeftOut, Run
+from gapbench.analysis.records import is_number
 from gapbench.base.documents import TEXT_BYTES, open_plain, parse
-from gapbench.report.collect import LeftOut, Run
-from gapbench.report.records import is_number
-from gapbench.report.workers import without_gc
 
 KINDS = ("epoch", "change")  # of lines
 WORDS = ("phase", "event")
@@ -39,7 +38,6 @@ class Histories:
     left_out: tuple[LeftOut, ...]
 
 
-@without_gc()
 def read_histories(
     runs: Iterable[Run], metrics: Sequence[str], kinds: Collection[str] = KINDS
 ) -> Histories:

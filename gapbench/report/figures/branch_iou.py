@@ -8,8 +8,13 @@ from typing import Any
 import pandas as pd
 import seaborn
 
-from gapbench.report.figures import Drawn, Evidence, figure, panels
-from gapbench.report.records import text_of
+from gapbench.analysis.records import text_of
+from gapbench.report.canvas import (
+    Drawn,
+    Evidence,
+    figure,
+    panels,
+)
 
 
 @figure("branch_iou", reads=("change",))

@@ -1,0 +1,160 @@
+"""What the runs of an ablation say, evaluated once: cells, comparisons, and answers to its claims.
+
+Tables, CSV files, pages and docs/claims.md are written from an `Evaluation` and from nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from gapbench.analysis.cells import Results, results_of
+from gapbench.analysis.comparisons import Comparison, of_claim, to_baseline, unfinished
+from gapbench.analysis.evidence import path_of, read_trials
+from gapbench.analysis.stats import Difference, Verdict
+from gapbench.spec.schema import AblationSpec, Claim
+
+NOT_RUN, DIVERGED = "not run", "diverged"
+NO_ROWS = "no such rows"
+CLAIM_WORDS: dict[Verdict, str] = {
+    "better": "supported",
+    "worse": "contradicted",
+    "no difference shown": "not resolved",
+}
+
+
+def claim_word(comparison: Comparison) -> str:
+    """Return what a comparison says to the question of a claim."""
+    if comparison.difference is None:
+        return DIVERGED if comparison.run else NOT_RUN
+    return CLAIM_WORDS[comparison.verdict]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one ablation says to one question on one task."""
+
+    claim: Claim
+    results: Results
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def run(self) -> list[Comparison]:
+        """The comparisons for which at least one seed of both rows has run, or has diverged."""
+        return [comparison for comparison in self.comparisons if comparison.run]
+
+    @property
+    def differences(self) -> list[tuple[Comparison, Difference]]:
+        """The comparisons with a difference, and that."""
+        return [(c, c.difference) for c in self.comparisons if c.difference is not None]
+
+    @property
+    def verdict(self) -> str:
+        """The answer in a few words: "supported", or in how many comparisons it is."""
+        if not self.comparisons and self.claim.equal != "train_flops":
+            return NO_ROWS
+        run = self.run
+        if not run:
+            waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
+            return NOT_RUN if waiting else "no rows of like FLOPs"
+        missing = len(self.comparisons) - len(run)
+        words = self._in_short(Counter(map(claim_word, run)), bool(missing))
+        counts = {difference.summary.n for _, difference in self.differences}
+        words += " (ONE SEED)" if counts == {1} else ""
+        return f"{words}; {missing} {NOT_RUN}" if missing else words
+
+    def _in_short(self, counts: Counter[str], partly: bool) -> str:
+        """Return how often each word was found; any row answers a question about any row."""
+        total, good = counts.total(), counts["supported"]
+        any_row = not self.claim.better
+        if len(counts) == 1 and not (any_row and partly and counts["contradicted"]):
+            return next(iter(counts))
+        if any_row and good:
+            return f"supported by {good} of {total}"
+        words = ", ".join(f"{word} in {n} of {total}" for word, n in counts.most_common())
+        return f"not resolved ({words})" if any_row else words
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """What an ablation says on one task.
+
+    Attributes:
+        results: rows and columns with their statistics.
+        to_baseline: rows compared with the baseline of the report section.
+        answers: one for every claim, in their order.
+    """
+
+    results: Results
+    to_baseline: tuple[Comparison, ...]
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an ablation says, task by task.
+
+    Attributes:
+        frame: what it was evaluated from, one row a trial.
+    """
+
+    spec: AblationSpec
+    frame: pd.DataFrame
+    tasks: tuple[TaskEvaluation, ...]
+
+    @property
+    def results(self) -> tuple[Results, ...]:
+        """The results of each task."""
+        return tuple(task.results for task in self.tasks)
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers, question by question, each on every task that has rows for it."""
+        by_claim = zip(*(task.answers for task in self.tasks), strict=True)
+        return [
+            answer
+            for answers in by_claim
+            for answer in answers
+            if answer.comparisons or not any(other.comparisons for other in answers)
+        ]
+
+
+def evaluate(frame: pd.DataFrame, spec: AblationSpec) -> Evaluation:
+    """Evaluate an ablation.
+
+    Args:
+        frame: what `runs_frame` returns: one row a trial, run or not.
+        spec: the ablation; its report section says what the rows and columns are.
+
+    Raises:
+        SectionError: if a field or the value is unknown, or a cell would mix configurations.
+    """
+    tasks = (
+        TaskEvaluation(
+            results,
+            tuple(to_baseline(results, spec.report.baseline)),
+            tuple(Answer(c, results, tuple(of_claim(results, c))) for c in spec.claims),
+        )
+        for results in results_of(frame, spec)
+    )
+    return Evaluation(spec, frame, tuple(tasks))
+
+
+def published_evaluation(results: Path, scale: str, spec: AblationSpec) -> Evaluation | None:
+    """Evaluate an ablation from its evidence alone; None where there is no evidence.
+
+    Raises:
+        UserError: if the evidence is damaged, or does not fit the ablation.
+    """
+    path = path_of(results, scale, spec.name)
+    return evaluate(read_trials(path, results).frame, spec) if path.is_file() else None
+
+
+def published_answers(results: Path, scale: str, specs: Iterable[AblationSpec]) -> list[Answer]:
+    """Return the answers of ablations at a scale, from what is published of them alone."""
+    found = (published_evaluation(results, scale, spec) for spec in specs)
+    return [answer for one in found if one is not None for answer in one.answers]

@@ -1,0 +1,94 @@
+"""Figures as files: drawn, in fonts that have their signs, and saved."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import matplotlib
+from matplotlib import font_manager
+
+from gapbench.report.canvas import (
+    Evidence,
+    figures,
+)
+
+# fonts with the signs of other scripts, as systems bring them
+KINDS = ("png", "svg", "csv")  # of files
+FALLBACKS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans"),
+    *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Emoji", "Unifont"),
+    *("Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("IPAexGothic", "NanumGothic", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "SimHei"),
+    *("Arial Unicode MS", "STIXGeneral"),
+)
+
+
+def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
+    """Return the bytes of a figure as png and svg, and of its data as csv; None if it is empty.
+
+    Two calls return the same bytes: fonts come with matplotlib, and no date is written. Only where
+    they lack a sign, those of this machine help out.
+    """
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        files = _drawn(name, evidence, ())
+    if any("missing from" in str(warning.message) for warning in told):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*missing from")  # `unshown` tells of them
+            return _drawn(name, evidence, families())
+    for warning in told:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return files
+
+
+def families() -> list[str]:
+    """Return the fonts of this machine that have the signs of other scripts."""
+    known = set(font_manager.get_font_names())
+    return [name for name in FALLBACKS if name in known]
+
+
+def unshown(text: str) -> str:
+    """Return the signs of a text that no font for figures has."""
+    places = [font_manager.findfont(name) for name in ("DejaVu Sans", *families())]
+    fonts = [font_manager.get_font(place) for place in places]
+    signs = sorted({sign for sign in text if sign.isprintable() and not sign.isspace()})
+    return "".join(s for s in signs if not any(font.get_char_index(ord(s)) for font in fonts))
+
+
+def _drawn(name: str, evidence: Evidence, further: Sequence[str]) -> dict[str, bytes] | None:
+    style = resources.files("gapbench.report").joinpath("gapbench.mplstyle")
+    with resources.as_file(style) as path, matplotlib.rc_context(fname=path):
+        matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *further]
+        drawn = figures[name](evidence)
+        if drawn is None:
+            return None
+        made, frame = drawn
+        layout = made.get_layout_engine()
+        if layout is not None:
+            layout.execute(made)
+        made.set_layout_engine("none")  # each format would lay out again
+        files = {"csv": frame.to_csv(index=False, lineterminator="\n").encode()}
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            stream = io.BytesIO()
+            made.savefig(stream, format=kind, metadata=metadata)
+            files[kind] = stream.getvalue()
+    return files
+
+
+def draw_all(names: Sequence[str], evidence: Evidence) -> list[dict[str, bytes] | None]:
+    """Return what `draw` returns for each name."""
+    return [draw(name, evidence) for name in names]
+
+
+def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
+    """Write what `draw` returned as `folder`/`stem`.png, .svg and .csv."""
+    paths = []
+    for kind, content in sorted(files.items()):
+        path = folder / f"{stem}.{kind}"
+        path.write_bytes(content)
+        paths.append(path)
+    return paths

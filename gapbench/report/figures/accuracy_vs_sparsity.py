@@ -1,0 +1,59 @@
+"""Means against sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from gapbench.report.canvas import (
+    Drawn,
+    Evidence,
+    figure,
+    legend_below,
+    legend_names,
+    looks,
+)
+from gapbench.report.points import PUBLISHED, band, line, points, value_words
+
+
+@figure("accuracy_vs_sparsity", reads=())
+def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
+    """Draw means with 95 % t-intervals over seeds, rows side by side around each sparsity."""
+    results = evidence.results
+    frame = points(results)
+    if results.column != "sparsity" or frame.empty:
+        return None
+    made = Figure(figsize=(6.4, 3.9))
+    ax = made.add_subplot()
+    _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
+    look, names = looks(results.rows), legend_names(results)
+    rows = [row for row in results.rows if row.name in set(frame["row"])]
+    sparse = [row.name for row in rows if row.method != "dense"]
+    for row in rows:
+        own = frame[frame["row"] == row.name]
+        if row.method == "dense" and results.repeated:
+            band(ax, own.iloc[0], look[row.name], names[row.name])
+            continue
+        spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
+        x = (1 - own["column"].astype(float)) * spread
+        line(ax, x, own, look[row.name], names[row.name])
+        ax.plot(x, own["published"].astype(float), color=look[row.name].colour, **PUBLISHED)
+    if frame["published"].notna().any():
+        ax.plot([], [], color="#777777", label="published", **PUBLISHED)
+    ax.set_ylabel(value_words(results, frame))
+    legend_below(made, [ax])
+    return made, frame
+
+
+def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:
+    """Make density logarithmic, from dense to sparse; the ticks say sparsity."""
+    densities = [1 - sparsity for sparsity in sparsities]
+    ax.set_xscale("log")
+    ax.set_xlim(max(densities) * 1.4, min(densities) / 1.4)
+    ax.xaxis.set_major_locator(FixedLocator(densities))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda density, _: f"{100 * (1 - density):g} %"))
+    ax.set_xlabel("sparsity")

@@ -1,0 +1,51 @@
+"""Losses over epochs."""
+
+from __future__ import annotations
+
+from gapbench.analysis.records import text_of
+from gapbench.report.canvas import (
+    Drawn,
+    Evidence,
+    figure,
+    legend_below,
+    legend_names,
+    looks,
+    panels,
+    plain_decades,
+)
+
+
+@figure("loss_curves", reads=("epoch",))
+def loss_curves(evidence: Evidence) -> Drawn | None:
+    """Draw training and validation loss over epochs, means over seeds, in one column of the table.
+
+    It is the first in which something has run; dense rows are in every column.
+    """
+    results, curves = evidence.results, evidence.histories.curves
+    losses = ["train/loss", "val/loss"]
+    if curves.empty:
+        return None
+    keys = ["row", "column", "epoch"]
+    frame = curves[[*keys, *losses]].groupby(keys, sort=False, as_index=False).mean()
+    run = set(frame["column"])
+    column = next((column for column in results.columns if column in run), results.columns[0])
+    made, axes, _ = panels(range(2), width=3.8, height=3.2)
+    look, names = looks(results.rows), legend_names(results)
+    for row in results.rows:
+        own = frame[frame["row"] == row.name]
+        if not (results.repeated and row.method == "dense"):
+            own = own[own["column"] == column]
+        for ax, loss in zip(axes, losses, strict=True):
+            known = own.dropna(subset=loss)
+            if len(known):
+                ax.plot(known["epoch"], known[loss], label=names[row.name],
+                        **look[row.name].line())  # fmt: skip
+    for ax, loss in zip(axes, losses, strict=True):
+        ax.set_yscale("log")
+        plain_decades(ax.yaxis)
+        ax.set(
+            xlabel="machine-epochs",
+            title=f"{loss.replace('/', ' ')}, {results.column} {text_of(column)}",
+        )
+    legend_below(made, axes, across=2)
+    return made, frame

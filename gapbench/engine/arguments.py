@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import nn
 
 from gapbench.base.identity import digest
+from gapbench.engine.choice import densities_of, require_usable
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import identity_of
 from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.layers import layers_of
+
+Distribution = (
+    str | Mapping[str, float] | Callable[[Mapping[str, tuple[int, ...]], Any], Mapping[str, float]]
+)
 
 
 def checked_layers(
@@ -26,14 +31,12 @@ def checked_layers(
     Raises:
         UserError: naming one that is unknown, given twice, a vector, or not the optimiser's.
     """
-    layers = layers_of(model, names)
     own = dict(model.named_parameters())
+    for name in names:
+        require_usable(name, own[name])
+    layers = layers_of(model, names)
     moved = {id(param) for group in optimizer.param_groups for param in group["params"]}
-    for index, layer in enumerate(layers):
-        if layer.name in names[:index]:
-            raise UserError(f"layers: {layer.name} is given twice")
-        if len(layer.shape) < 2:
-            raise UserError(f"layers: {layer.name} is a vector: give weights of 2 or more axes")
+    for layer in layers:
         if id(own[layer.name]) not in moved:
             raise UserError(
                 f"optimizer: it does not have {layer.name}: "
@@ -43,16 +46,16 @@ def checked_layers(
 
 
 def check_numbers(sparsity: object, steps_per_epoch: object, epochs: object) -> None:
-    """Check what has to be a number.
+    """Check what has to be a number; numpy's are numbers too.
 
     Raises:
         UserError: naming the argument.
     """
-    if not isinstance(sparsity, Real) or isinstance(sparsity, bool):
+    if sparsity is not None and (not isinstance(sparsity, Real) or isinstance(sparsity, bool)):
         raise UserError(f"sparsity: {sparsity!r} is not possible: give a number in [0, 1)")
     counts = {"steps_per_epoch": steps_per_epoch, "epochs": epochs}
     for name, count in counts.items():
-        whole = isinstance(count, int) and not isinstance(count, bool) and count >= 1
+        whole = isinstance(count, Integral) and not isinstance(count, bool) and int(count) >= 1
         if not whole and not (name == "epochs" and count is None):
             raise UserError(f"{name}: {count!r} is not possible: give a whole number, at least 1")
 
@@ -70,13 +73,58 @@ def plan_of(
         if epochs is None:
             raise UserError(f"epochs: method {method} needs the budget in epochs")
         return make_plan(method, layers, epochs, seed=seed, **options)
+    if not isinstance(method, Plan):
+        raise UserError(f"method: {method!r} is neither a registered name nor a Plan")
     if options:
         raise UserError(f"{next(iter(options))}: a plan has no options")
+    if epochs is not None and epochs != method.epochs:
+        raise UserError(f"epochs: the plan has {method.epochs} epochs, not {epochs}")
+    _require_known(method, layers)
+    return method
+
+
+def require_changes(plan: Plan, steps_per_epoch: int) -> None:
+    """Check that every update of a plan falls due at least once.
+
+    Raises:
+        UserError: about the first that never does, so that masks would not move.
+    """
+    for segment in plan.segments:
+        update, steps = segment.phase.update, segment.phase.epochs * steps_per_epoch
+        if update is not None and not any(update.due(step, steps) for step in range(steps)):
+            raise UserError(
+                f"every: no update falls into the {steps} steps of phase {segment.phase.label}, "
+                f"masks would never change: {update.every} is too large, or training too short"
+            )
+
+
+def _require_known(method: Plan, layers: Layers) -> None:
     grown = frozenset[str]().union(*(segment.phase.grow for segment in method.segments))
     foreign = sorted(grown - {layer.name for layer in layers})
     if foreign:
         raise UserError(f"method: the plan grows {foreign[0]}, which is none of the layers")
-    return method
+
+
+def spread_of(
+    layers: Layers, sparsity: float | None, distribution: Distribution, chosen: object
+) -> tuple[float, str | dict[str, float]]:
+    """Return the sparsity of all layers, and the distribution's name or every layer's density.
+
+    Raises:
+        UserError: if neither a sparsity nor densities are given, or they do not fit the layers.
+    """
+    names = [layer.name for layer in layers]
+    shapes = {layer.name: layer.shape for layer in layers}
+    given = chosen if isinstance(chosen, Mapping) else distribution
+    if isinstance(given, str):
+        if sparsity is None:
+            raise UserError("sparsity: give it, or the density of every layer")
+        return sparsity, given
+    if callable(given):
+        given = given(shapes, sparsity)
+    densities = densities_of(names, given)
+    kept = sum(densities[layer.name] * layer.numel for layer in layers)
+    return 1 - kept / sum(layer.numel for layer in layers), densities
 
 
 def fingerprint(plan: Plan, targets: Targets) -> str:

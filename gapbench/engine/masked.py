@@ -105,10 +105,19 @@ class MaskedWeights:
         return dropped
 
     @torch.no_grad()
+    def hide_gradients(self) -> None:
+        """Make gradients at masked positions zero, for optimisers in which they move others."""
+        for name, mask in self.masks.items():
+            if (gradient := self.params[name].grad) is not None:
+                gradient.masked_fill_(~mask, 0)
+
+    @torch.no_grad()
     def drop_and_grow(
-        self, fraction: float, score: Callable[[str, Tensor], Tensor]
+        self, fraction: float, score: Callable[[str, Tensor], Tensor | None]
     ) -> dict[str, float]:
         """Move int(fraction x active) positions of every sparse layer to where `score` is largest.
+
+        A layer without a score, such as one that took no part in the loss, stays as it is.
 
         Returns:
             intersection over union of each layer's mask before and after.
@@ -117,7 +126,10 @@ class MaskedWeights:
         common: list[Tensor] = []
         for name, mask in self.masks.items():
             param, count = self.params[name], int(fraction * active[name])
-            new = drop_grow(param, mask, score(name, param), count, active[name])
+            scores = score(name, param)
+            new = mask
+            if scores is not None:
+                new = drop_grow(param, mask, scores, count, active[name])
             self.masks[name] = self._placed(name, new)
             kept = mask & self.masks[name]
             common.append(kept.count_nonzero())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from gapbench.engine.guards import not_finite
 from gapbench.errors import UserError
 from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.distributions import check_reachable, densities, distributions
@@ -19,7 +20,7 @@ class Targets:
     Args:
         layers: the prunable layers.
         sparsity: fraction of zeros over all of them.
-        distribution: name of the rule that spreads the zeros.
+        distribution: name of the rule that spreads the zeros, or the density of every layer.
         plan: layers that it leaves dense at its end have no target.
 
     Raises:
@@ -27,18 +28,26 @@ class Targets:
             magnitudes and the plan never prunes by magnitude.
     """
 
-    def __init__(self, layers: Layers, sparsity: float, distribution: str, plan: Plan) -> None:
+    def __init__(
+        self,
+        layers: Layers,
+        sparsity: float,
+        distribution: str | Mapping[str, float],
+        plan: Plan,
+    ) -> None:
         if not 0 <= sparsity < 1:
             raise UserError(f"sparsity: {sparsity} is not possible: give a number in [0, 1)")
         self.layers = {layer.name: layer for layer in layers}
         self.sparsity = sparsity
         self.distribution = distribution
-        self._rule = distributions[distribution]
-        self.by_magnitude = self._rule.by_magnitude
+        self._rule = distributions[distribution] if isinstance(distribution, str) else None
+        self.by_magnitude = self._rule is not None and self._rule.by_magnitude
         self.untargeted = plan.dense_at_end
         self._overlapping = False
         shapes = {layer.name: layer.shape for layer in layers}
-        if self.by_magnitude:
+        if not isinstance(distribution, str):
+            self._density = dict(distribution)
+        elif self.by_magnitude:
             if plan.initial == "random" and not any(s.phase.grow for s in plan.segments):
                 raise UserError(
                     f"distribution: {distribution} needs a method that prunes by magnitude; "
@@ -65,7 +74,7 @@ class Targets:
             masks: those of all layers; one without is dense.
             progress: fraction of the final sparsity that is asked for now.
         """
-        if not self.by_magnitude:
+        if self._rule is None or not self.by_magnitude:
             return {name: self._exact(name, progress) for name in params}
         sparsity = self.sparsity * progress
         if self._overlapping:
@@ -119,6 +128,7 @@ class Targets:
             wrong += self._total_missed(held)
         if wrong:
             told = "; ".join(wrong[:5])
+            remark = f"{remark}{not_finite(params)}"
             raise UserError(f"sparsity missed in {len(wrong)} places: {told}{remark}")
         return sum(_zeros(param) for param in params.values()) - sum(
             _zeros_of_mask(mask) for mask in held.values()

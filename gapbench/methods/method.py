@@ -20,7 +20,7 @@ from pydantic import (
 from gapbench.base.registry import Registry
 from gapbench.base.streams import stream
 from gapbench.errors import UserError, choose
-from gapbench.plan.phases import Layers, Plan
+from gapbench.plan.phases import Layers, Plan, names_of
 
 Build = Callable[..., Plan]
 
@@ -65,6 +65,10 @@ def options_model(name: str) -> type[BaseModel]:
     """Return the strict pydantic model of a method's options, made from its signature."""
     build = methods[name].build
     hints = get_type_hints(build)
+    for key, parameter in inspect.signature(build).parameters.items():
+        bare = key not in hints or parameter.default is parameter.empty
+        if parameter.kind is parameter.KEYWORD_ONLY and bare:
+            raise UserError(f"method {name}: option {key} needs a default and an annotation")
     fields: dict[str, Any] = {
         key: (Annotated[hints[key], BeforeValidator(_tuples)], parameter.default)
         for key, parameter in inspect.signature(build).parameters.items()
@@ -90,6 +94,11 @@ def plan(name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: An
     values = {key: getattr(checked, key) for key in model.model_fields}
     rng: random.Random = stream(seed, "partition")
     built = methods[name].build(layers, epochs, rng, **values)
+    if not isinstance(built, Plan):
+        raise UserError(f"method {name}: it returns {type(built).__name__}, not a Plan")
+    grown = frozenset[str]().union(*(segment.phase.grow for segment in built.segments))
+    if foreign := sorted(grown - names_of(layers)):
+        raise UserError(f"method {name}: its plan grows {foreign[0]}, which is none of the layers")
     if built.epochs != epochs:
         raise UserError(
             f"method {name}: its plan has {built.epochs} machine-epochs, its budget is {epochs}"

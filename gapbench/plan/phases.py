@@ -232,6 +232,19 @@ class Plan:
         last = self.segments[-1].phase
         return frozenset() if isinstance(last.update, Gradual) else last.grow
 
+    def require_sparse_end(self, sparsity: float) -> None:
+        """Check that a plan for a sparse model prunes all that it grows.
+
+        Raises:
+            UserError: naming a layer that it leaves dense.
+        """
+        if sparsity > 0 and self.dense_at_end:
+            name = min(self.dense_at_end)
+            raise UserError(
+                f"the plan ends with {len(self.dense_at_end)} dense layers ({name}), which a "
+                f"sparsity of {sparsity:g} does not allow: end it with a phase that grows nothing"
+            )
+
     def pruned_together(self, names: frozenset[str]) -> Iterator[frozenset[str]]:
         """Yield the layers of each prune to their targets, in a model whose layers are `names`."""
         if self.initial == "dense" and names - self.segments[0].phase.grow:

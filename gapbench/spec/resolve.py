@@ -294,7 +294,11 @@ def _planned(
 def _check_distribution(
     point: Configuration, model: Proxy, values: Mapping[str, Any], plan: Plan
 ) -> None:
-    """Check that a plan can reach the sparsity under the distribution."""
+    """Check that a plan can reach the sparsity under the distribution, and ends sparse."""
+    try:
+        plan.require_sparse_end(values["sparsity"])
+    except UserError as error:
+        point.fail("method", f"{point.method}: {error}")
     name, layers = values["distribution"], layers_of_trial(model, values["first_layer"])
     magnitude = distributions[name].by_magnitude
     prunes = plan.initial == "dense" or any(segment.phase.grow for segment in plan.segments)

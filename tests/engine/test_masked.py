@@ -17,7 +17,13 @@ from tests.small import STEPS, loss_of_step, optimizer_of, small_model
 def trained():
     model = small_model()
     sparsifier = Sparsifier(
-        model, optimizer_of(model, "sgd"), "rigl", sparsity=0.8, epochs=4, steps_per_epoch=STEPS
+        model,
+        optimizer_of(model, "sgd"),
+        "rigl",
+        sparsity=0.8,
+        epochs=4,
+        steps_per_epoch=STEPS,
+        every=5,
     )
     loss_of_step(model, 0).backward()
     return model, sparsifier.weights

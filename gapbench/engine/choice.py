@@ -1,0 +1,142 @@
+"""Which parameters of a model are pruned, in the ways that people name them, and what is left."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import nn
+
+from gapbench.errors import UserError, choose
+from gapbench.sparsity.layers import prunable
+
+Chosen = Sequence["str | nn.Module"] | Callable[[str, nn.Parameter], bool] | Mapping[str, float]
+NOTED_SHARE = 0.05  # of a model's weights: of more that stay dense a warning tells
+
+
+def chosen_names(model: nn.Module, layers: Chosen | None) -> tuple[str, ...]:
+    """Return the names of the parameters that are asked for, in model order.
+
+    Args:
+        model: the model.
+        layers: names, with shell wildcards or not, or modules; a function of name and parameter;
+            a mapping of names to densities; None is every weight of a linear or convolution layer
+            that is trained.
+
+    Raises:
+        UserError: about what fits nothing, or is frozen.
+    """
+    params = dict(model.named_parameters())
+    if layers is None:
+        return tuple(name for name in prunable(model) if params[name].requires_grad)
+    if callable(layers):
+        names = {name for name, param in params.items() if layers(name, param)}
+        frozen = {name for name in names if not params[name].requires_grad}
+        return tuple(name for name in params if name in names - frozen)
+    if isinstance(layers, str):
+        layers = [layers]
+    picked = [name for asked in layers for name in _named(model, params, asked)]
+    for name in picked:
+        if not params[name].requires_grad:
+            raise UserError(f"layers: {name} is frozen (requires_grad is False): leave it out")
+        if picked.count(name) > 1 and not _by_pattern(layers):
+            raise UserError(f"layers: {name} is given twice")
+    return tuple(name for name in params if name in set(picked))
+
+
+def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, float]:
+    """Return the density of every layer from a mapping of names or patterns, the last that fits.
+
+    Raises:
+        UserError: if a layer has none, or one is outside (0, 1].
+    """
+    found: dict[str, float] = {}
+    for name in names:
+        fitting = [value for pattern, value in given.items() if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise UserError(
+                f"distribution: {name} has no density: give one, or a pattern such as *"
+            )
+        density = float(fitting[-1])
+        if not 0 < density <= 1:
+            raise UserError(f"distribution: {density} of {name} is no density in (0, 1]")
+        found[name] = density
+    return found
+
+
+def warn_of_dense(model: nn.Module, names: Sequence[str]) -> None:
+    """Warn once of matrices that stay dense though nobody asked for it, with their share."""
+    left = left_dense(model, names)
+    total = sum(param.numel() for param in model.parameters())
+    share = sum(left.values()) / max(1, total)
+    if share > NOTED_SHARE:
+        shown = ", ".join(list(left)[:3]) + (", ..." if len(left) > 3 else "")
+        warnings.warn(
+            f"{share:.0%} of the model's weights stay dense: {shown}; name what is to be pruned in "
+            "layers=, or see sparsifier.summary()",
+            stacklevel=4,
+        )
+
+
+def left_dense(model: nn.Module, names: Sequence[str]) -> dict[str, int]:
+    """Return the trained matrices that are not pruned, but for embeddings, and their sizes."""
+    embedded = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+    }
+    return {
+        name: param.numel()
+        for name, param in model.named_parameters()
+        if name not in names and param.requires_grad and param.dim() >= 2
+        if id(param) not in embedded
+    }
+
+
+def _by_pattern(layers: Any) -> bool:
+    return any(not isinstance(asked, str) or any(c in asked for c in "*?[") for asked in layers)
+
+
+def _named(
+    model: nn.Module, params: Mapping[str, nn.Parameter], asked: str | nn.Module
+) -> list[str]:
+    if isinstance(asked, nn.Module):
+        known = {id(params[name]): name for name in prunable(model)}
+        own = [known[id(param)] for param in asked.parameters() if id(param) in known]
+        if not own:
+            kind = type(asked).__name__
+            raise UserError(f"layers: {kind} has no linear or convolution weight of this model")
+        return own
+    if not isinstance(asked, str):
+        raise UserError(
+            f"layers: {asked!r} is no name: give names, patterns, modules or a function"
+        )
+    if asked in params:
+        return [asked]
+    fitting = [name for name in prunable(model) if fnmatchcase(name, asked)]
+    if not fitting:
+        raise UserError(choose("layer", asked, params))
+    return [name for name in fitting if params[name].requires_grad]
+
+
+def require_usable(name: str, param: nn.Parameter) -> None:
+    """Check that a parameter can be pruned at all.
+
+    Raises:
+        UserError: if it is lazy, without data, spread over devices, complex or empty.
+    """
+    if isinstance(param, nn.parameter.UninitializedParameter):
+        raise UserError(f"layers: {name} has no shape yet: run the model once before")
+    if param.is_meta:
+        raise UserError(f"layers: {name} is on the meta device: it has no values to prune")
+    if type(param.data).__name__ == "DTensor":
+        raise UserError(f"layers: {name} is a DTensor: shards of a layer cannot be pruned here")
+    if param.is_complex() or not torch.is_floating_point(param):
+        raise UserError(f"layers: {name} is of {param.dtype}: give real floating-point weights")
+    if param.dim() < 2:
+        raise UserError(f"layers: {name} is a vector: give weights of 2 or more axes")
+    if param.numel() == 0:
+        raise UserError(f"layers: {name} is empty")

@@ -1,0 +1,453 @@
+"""Executes a plan step by step: optimiser steps, prunes, growth, parallel rounds, states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gapbench.base.streams import stream_seed
+from gapbench.engine.arguments import (
+    Distribution,
+    check_numbers,
+    checked_layers,
+    fingerprint,
+    plan_of,
+    require_changes,
+    spread_of,
+)
+from gapbench.engine.changes import Change, Event
+from gapbench.engine.choice import Chosen, chosen_names, warn_of_dense
+from gapbench.engine.guards import Fresh, SoleCaller, Wiring, claim, doubt, is_elementwise
+from gapbench.engine.ledger import Ledger
+from gapbench.engine.masked import MaskedWeights
+from gapbench.engine.replicas import check_equal
+from gapbench.engine.rounds import (
+    BranchResult,
+    RoundStart,
+    followed_layer,
+    merged,
+    restore,
+    snapshot,
+    tensors,
+)
+from gapbench.engine.targets import Targets
+from gapbench.errors import UserError, choose
+from gapbench.plan.phases import DropGrow, Gradual, Plan, Segment
+from gapbench.sparsity.exploration import Coverage, iou, mask_error
+from gapbench.sparsity.masks import pack, random_mask, unpack
+
+
+class Executor:
+    """Executes a plan on a model and its optimiser; `Sparsifier` says what the arguments are."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        method: str | Plan = "c_gap",
+        *,
+        sparsity: float | None = None,
+        steps_per_epoch: int,
+        epochs: int | None = None,
+        distribution: Distribution = "uniform",
+        layers: Chosen | None = None,
+        seed: int = 0,
+        manual_phases: bool = False,
+        initial: Literal["random", "magnitude"] | None = None,
+        **options: Any,
+    ) -> None:
+        check_numbers(sparsity, steps_per_epoch, epochs)
+        if initial not in (None, "random", "magnitude"):
+            raise UserError(f"initial: {choose('value', str(initial), ('random', 'magnitude'))}")
+        names = chosen_names(model, layers)
+        self.model = model
+        self.optimizer = optimizer
+        self.layers = checked_layers(model, optimizer, names)
+        self.plan = plan_of(method, self.layers, epochs, seed, options)
+        self.steps_per_epoch = int(steps_per_epoch)
+        self.seed = seed
+        sparsity, spread = spread_of(self.layers, sparsity, distribution, layers)
+        if method != "dense":
+            self.plan.require_sparse_end(sparsity)
+        require_changes(self.plan, self.steps_per_epoch)
+        self.targets = Targets(self.layers, sparsity, spread, self.plan)
+        own = tensors(model)
+        self.weights = MaskedWeights({name: own[name] for name in names}, optimizer)  # type: ignore[misc]
+        claim(self, self.weights.params)
+        self._wiring = Wiring(model, names)
+        self._caller = SoleCaller(optimizer)
+        self._elementwise = is_elementwise(optimizer)
+        self._start_by = initial
+        self._fresh: Fresh | None = None
+        if layers is None:
+            warn_of_dense(model, names)
+        self._shapes = {layer.name: layer.shape for layer in self.layers}
+        self.coverage = Coverage(self._shapes)
+        self._ledger = Ledger(self.layers)
+        self.steps = 0
+        self._manual = manual_phases
+        self._index = 0
+        self._uncounted = 0  # steps since the ledger was last told
+        self._before_growth: dict[str, Tensor] = {}
+        self._round: RoundStart | None = None
+        self._results: list[BranchResult] = []
+        self._changes: list[Change] = []
+        self._start()
+
+    @property
+    def segment(self) -> Segment:
+        """The phase that the next step belongs to (the last one, once the plan is done)."""
+        return self.plan.segments[self._index]
+
+    @property
+    def done(self) -> bool:
+        """Whether all epochs of the plan are trained."""
+        return self.steps >= self.plan.epochs * self.steps_per_epoch
+
+    @property
+    def phase_ended(self) -> bool:
+        """Whether the phase is trained to its end and the next one has not been entered."""
+        return self.steps >= self.segment.stop * self.steps_per_epoch and not self._is_last
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Boolean masks of the layers that are sparse now."""
+        return self.weights.masks
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update weights from their gradients, keep masked ones at zero, and follow the plan.
+
+        Args:
+            closure: computes the loss and its gradients anew, as torch's optimisers take one.
+
+        Returns:
+            what the closure returned, or None.
+
+        Raises:
+            UserError: if the model's parameters were replaced, another one called the optimiser, or
+                the first masks were drawn over weights that were trained before.
+        """
+        if self.phase_ended:
+            raise RuntimeError("the phase has ended: call next_phase() before the next step()")
+        self._wiring.require_same()
+        self._caller.require_sole()
+        if self._fresh is not None:
+            self._settle()
+        update = self.segment.phase.update
+        step = self.steps - self.segment.start * self.steps_per_epoch
+        length = self.segment.phase.epochs * self.steps_per_epoch
+        due = update is not None and update.due(step, length)
+        loss = None
+        if due and isinstance(update, DropGrow) and update.replaces_step:
+            loss = None if closure is None else closure()
+            self._drop_and_grow(update, update.fraction(step, length))
+        else:
+            loss = self._optimise(closure)
+            self.weights.hold()
+            self._uncounted += 1
+            if due and isinstance(update, DropGrow):
+                self._drop_and_grow(update, update.fraction(step, length))
+            elif due and isinstance(update, Gradual):
+                self._prune(tuple(self.weights.params), update.progress(step, length))
+        self.steps += 1
+        if self.phase_ended and not self._manual:
+            self.next_phase()
+        return loss
+
+    def _optimise(self, closure: Callable[[], Any] | None) -> Any:
+        def computed() -> Any:
+            loss = None if closure is None else closure()
+            if not self._elementwise:
+                self.weights.hide_gradients()
+            return loss
+
+        self._caller.calling = True
+        try:
+            if closure is not None:
+                return self.optimizer.step(computed)
+            computed()
+            return self.optimizer.step()
+        finally:
+            self._caller.calling = False
+
+    def next_phase(self) -> None:
+        """Leave the phase that has ended and enter the next one.
+
+        Raises:
+            RuntimeError: if the phase has not ended.
+        """
+        if not self.phase_ended:
+            raise RuntimeError("the phase has not ended: train on before calling next_phase()")
+        self._leave()
+        following = self.plan.segments[self._index + 1]
+        if self.segment.branch is not None:
+            self._results.append(self._hand_back())
+            if following.part != self.segment.part:
+                self._merge()
+        self._enter(self._index + 1)
+
+    def changes(self) -> list[Change]:
+        """Return the mask changes since the last call, in order."""
+        self._count_steps()
+        drained, self._changes = self._changes, []
+        return drained
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the run has cost so far; in a P-GaP branch, up to the round's start and in it."""
+        self._count_steps()
+        return self._ledger
+
+    def densities(self) -> dict[str, float]:
+        """Return the current density of every prunable layer."""
+        active = self.weights.active()
+        return {layer.name: active[layer.name] / layer.numel for layer in self.layers}
+
+    def jump_to_branch(self, branch: int) -> None:
+        """Go from the start of a parallel round to the start of its branch `branch`.
+
+        Raises:
+            RuntimeError: if this is not the start of a parallel round.
+        """
+        self._require_round_start()
+        self._return_to_round_start()
+        index = self._index + branch
+        self.steps = self.plan.segments[index].start * self.steps_per_epoch
+        self._enter(index)
+
+    def finish_branch(self) -> BranchResult:
+        """Prune what the finished branch grew, and return what it hands back."""
+        self._leave()
+        return self._hand_back()
+
+    def finish_round(self, results: Sequence[BranchResult]) -> None:
+        """From the start of a parallel round go to its end, with the results of all its branches.
+
+        Raises:
+            RuntimeError: if this is not the start of a parallel round, or results are missing.
+        """
+        self._require_round_start()
+        if len(results) != self.segment.branches:
+            raise RuntimeError("a round ends with one result of each of its branches")
+        self._results = list(results)
+        self._index += self.segment.branches - 1
+        self.steps = self.segment.stop * self.steps_per_epoch
+        self._merge()
+        self._enter(self._index + 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything but the model's and the optimiser's own state; masks are packed."""
+        return {
+            "of": fingerprint(self.plan, self.targets),
+            "counted_by": [self.steps_per_epoch, self.seed],
+            "index": self._index,
+            "steps": self.steps,
+            "masks": _packed(self.weights.masks),
+            "before_growth": _packed(self._before_growth),
+            "round": None if self._round is None else vars(self._round),
+            "results": [vars(result) for result in self._results],
+            "coverage": self.coverage.state_dict(),
+            "ledger": self.ledger.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from what `state_dict` returned; load model and optimiser beside it.
+
+        Raises:
+            UserError: if the state belongs to other layers, or another plan or sparsity.
+        """
+        foreign = sorted(set(state["ledger"]["uses"]) ^ set(self._shapes))
+        if foreign:
+            raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")
+        if state["of"] != fingerprint(self.plan, self.targets):
+            raise UserError("sparsifier state: it is of another plan, sparsity or distribution")
+        own = [self.steps_per_epoch, self.seed]
+        if state.get("counted_by", own) != own:
+            steps, seed = state["counted_by"]
+            raise UserError(
+                f"sparsifier state: it has {steps} steps_per_epoch and seed {seed}, this one has "
+                f"{self.steps_per_epoch} and {self.seed}"
+            )
+        if self._fresh is not None:
+            self._fresh.undo(self.weights.params)
+            self._fresh = None
+        self._index = state["index"]
+        self.steps = state["steps"]
+        self._uncounted = 0
+        self._changes = []
+        self.weights.set_masks(self._unpacked(state["masks"]))
+        self._before_growth = self._unpacked(state["before_growth"])
+        self._round = None if state["round"] is None else RoundStart(**state["round"])
+        self._results = [BranchResult(**result) for result in state["results"]]
+        self.coverage.load_state_dict(state["coverage"])
+        self._ledger.load_state_dict(state["ledger"])
+
+    @property
+    def _is_last(self) -> bool:
+        return self._index == len(self.plan.segments) - 1
+
+    def _start(self) -> None:
+        params, masked = self.weights.params, self.plan.initial == "random"
+        if masked and self._start_by is None:
+            self._fresh = Fresh(params, doubt(self.optimizer, params))
+        if masked and self._start_by == "magnitude":
+            self._prune(tuple(params))
+        elif masked:
+            keep = self.targets.initial()
+            masks = {
+                name: random_mask(shape, keep[name], self._random("mask", name))
+                for name, shape in self._shapes.items()
+            }
+            self.weights.mask_by(masks)
+            self._record("initial", tuple(masks))
+        else:
+            sparse = tuple(n for n in self.weights.params if n not in self.segment.phase.grow)
+            if sparse:
+                self._prune(sparse)
+        self._enter(0)
+        if self._fresh is not None:
+            self._fresh.note(params)
+
+    def _settle(self) -> None:
+        """Take the first masks as meant, or give the weights back and say what is in doubt."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and fresh.doubt is not None:
+            fresh.undo(self.weights.params)
+            self._fresh = fresh
+            raise UserError(
+                f"initial: random masks would erase what was trained before: {fresh.doubt}; load "
+                "this Sparsifier's state too, or give initial='magnitude' to start from the "
+                "weights, or 'random'"
+            )
+
+    def _enter(self, index: int) -> None:
+        self._count_steps()
+        self._index = index
+        segment = self.segment
+        if segment.branch == 0:
+            self._keep_round_start()
+        elif segment.branch is not None:
+            self._return_to_round_start()
+        if segment.phase.restart and self.steps > 0:
+            self.optimizer.state.clear()
+        self._before_growth = self.weights.grow(segment.phase.grow)
+        self.coverage.update(self.weights.masks)
+        if self._before_growth:
+            self._record("grow", tuple(self._before_growth))
+
+    def _leave(self) -> None:
+        grown = self.segment.phase.grow
+        if grown and self.segment.phase.update is None:
+            self._prune(tuple(name for name in self.weights.params if name in grown))
+
+    def _prune(self, names: tuple[str, ...], progress: float = 1.0) -> None:
+        """Prune layers together to `progress` times their final sparsity."""
+        self._count_steps()
+        params = {name: self.weights.params[name] for name in names}
+        keep = self.targets.keep(params, self.weights.masks, progress)
+        masks = self.weights.largest(keep)
+        error = mask_error(params, masks)
+        self.weights.mask_by(masks)
+        masks = {name: self.weights.masks[name] for name in names}
+        overlap = iou({n: old for n, old in self._before_growth.items() if n in masks}, masks)
+        self._before_growth = {}
+        self._record("prune", names, error, overlap or None)
+
+    def _drop_and_grow(self, update: DropGrow, fraction: float) -> None:
+        self._count_steps()
+        if update.score == "gradient":
+            self._ledger.add_dense_gradient(self.weights.active())
+        elif update.replaces_step:
+            self._ledger.add_steps(self.weights.active(), 1)
+        overlap = self.weights.drop_and_grow(
+            fraction,
+            _dense_gradient if update.score == "gradient" else self._random_score,
+        )
+        self.coverage.update(self.weights.masks)
+        self._record("update", tuple(overlap), overlap=overlap)
+
+    def _random_score(self, name: str, param: Tensor) -> Tensor:
+        generator = self._random("growth", self.steps, name)
+        return torch.rand(param.shape, generator=generator).to(param.device)
+
+    def _random(self, *path: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(stream_seed(self.seed, *path))
+
+    def _count_steps(self) -> None:
+        self._ledger.add_steps(self.weights.active(), self._uncounted)
+        self._uncounted = 0
+
+    def _record(
+        self,
+        event: Event,
+        layers: tuple[str, ...],
+        error: float | None = None,
+        overlap: dict[str, float] | None = None,
+    ) -> None:
+        check_equal(self.weights.masks)
+        self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))
+
+    def _require_round_start(self) -> None:
+        if self.segment.branch != 0 or self.steps != self.segment.start * self.steps_per_epoch:
+            raise RuntimeError("this is not the start of a parallel round")
+
+    def _keep_round_start(self) -> None:
+        self._round = RoundStart(
+            snapshot(self.model),
+            _packed(self.weights.masks),
+            self.coverage.state_dict(),
+            self._ledger.state_dict(),
+        )
+        self._results = []
+
+    def _return_to_round_start(self) -> None:
+        start = self._started_round
+        restore(self.model, start.tensors)
+        self.weights.set_masks(self._unpacked(start.masks))
+        self.coverage.load_state_dict(start.coverage)
+        self._ledger.load_state_dict(start.ledger)
+        self._uncounted = 0
+
+    @property
+    def _started_round(self) -> RoundStart:
+        if self._round is None:
+            raise RuntimeError("no parallel round has been started")
+        return self._round
+
+    def _hand_back(self) -> BranchResult:
+        self._count_steps()
+        grown = self.segment.phase.grow
+        state = snapshot(self.model)
+        followed = followed_layer(state, tuple(self.weights.params))
+        return BranchResult(
+            layers={name: state[name] for name in sorted(grown)},
+            masks=_packed({name: self.weights.masks[name] for name in sorted(grown)}),
+            others={n: state[n] for n, near in followed.items() if near is None or near in grown},
+            ledger=self._ledger.since(self._started_round.ledger),
+        )
+
+    def _merge(self) -> None:
+        self._return_to_round_start()
+        followed = followed_layer(tensors(self.model), tuple(self.weights.params))
+        restore(self.model, merged(self._results, followed))
+        for result in self._results:
+            self._ledger.add(result.ledger)
+        masks = {name: mask for result in self._results for name, mask in result.masks.items()}
+        self.weights.set_masks(self._unpacked(masks))
+        self.coverage.update({})  # every layer was dense in its own branch
+        self._round, self._results = None, []
+        self._record("merge", tuple(self.weights.params))
+
+    def _unpacked(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: unpack(masks[name], self._shapes[name]) for name in masks}
+
+
+def _dense_gradient(_: str, param: Tensor) -> Tensor | None:
+    return None if param.grad is None else param.grad.detach().abs()
+
+
+def _packed(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: pack(mask) for name, mask in masks.items()}

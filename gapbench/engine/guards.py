@@ -1,0 +1,173 @@
+"""What is watched while a Sparsifier has a model: its parameters, its optimiser, other owners."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapbench.errors import UserError
+
+# Optimisers in which no entry of a parameter moves another one. Gradients at masked positions stay
+# in all of them without effect; others get gradients that are zero there.
+ELEMENTWISE = frozenset({
+    "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop",
+    "ASGD",
+})  # fmt: skip
+
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+class Wiring:
+    """The way from a model to some of its parameters, to see whether it still leads there.
+
+    Args:
+        model: the root.
+        names: of its parameters.
+    """
+
+    def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
+        self._edges: dict[tuple[int, str], tuple[nn.Module, str, nn.Module]] = {}
+        self._ends: list[tuple[str, nn.Module, str, nn.Parameter | None]] = []
+        for name in names:
+            *path, last = name.split(".")
+            module = model
+            for part in path:
+                child = module._modules[part]
+                assert child is not None
+                self._edges[id(module), part] = module, part, child
+                module = child
+            self._ends.append((name, module, last, module._parameters.get(last)))
+
+    def require_same(self) -> None:
+        """Check that the model still has the parameters that it had.
+
+        Raises:
+            UserError: naming the first one that was replaced.
+        """
+        for module, part, child in self._edges.values():
+            if module._modules.get(part) is not child:
+                raise UserError(_replaced(part))
+        for name, module, last, param in self._ends:
+            if module._parameters.get(last) is not param:
+                raise UserError(_replaced(name))
+
+
+def _replaced(name: str) -> str:
+    return (
+        f"model: {name} was replaced since its Sparsifier was built, as load_state_dict(assign="
+        "True) and setting a module do: build the Sparsifier after that"
+    )
+
+
+def claim(owner: Any, params: Mapping[str, nn.Parameter]) -> None:
+    """Note that a Sparsifier has parameters, until it is deleted.
+
+    Raises:
+        UserError: if another one that still exists has one of them.
+    """
+    mine = {id(param): name for name, param in params.items()}
+    for other in _owners:
+        for param in other.weights.params.values():
+            if id(param) in mine:
+                raise UserError(
+                    f"model: {mine[id(param)]} has a Sparsifier already: delete it (del), or build "
+                    "model and optimiser anew"
+                )
+    _owners.add(owner)
+
+
+def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) -> str | None:
+    """Return why random masks would destroy what was trained before, or None.
+
+    A state that is loaded into the Sparsifier before the first step settles every doubt.
+    """
+    for state in optimizer.state.values():
+        step = state.get("step")
+        if (step is not None and float(step) > 0) or state.get("momentum_buffer") is not None:
+            return "the optimiser has state of earlier steps"
+    zeros = {n: param.numel() - int(torch.count_nonzero(param)) for n, param in params.items()}
+    name = max(zeros, key=lambda name: zeros[name] / params[name].numel())
+    if 4 * zeros[name] > params[name].numel():
+        return f"{name} has {zeros[name]} zeros of {params[name].numel()} already"
+    return None
+
+
+class Fresh:
+    """The weights under first random masks, until the first step or a loaded state.
+
+    Args:
+        params: the weights, before they are masked.
+        doubt: why masks would destroy what was trained, or None.
+    """
+
+    def __init__(self, params: Mapping[str, nn.Parameter], doubt: str | None) -> None:
+        self.doubt = doubt
+        self._before = {name: param.detach().clone() for name, param in params.items()}
+        self._versions: dict[str, int] = {}
+
+    def note(self, params: Mapping[str, nn.Parameter]) -> None:
+        """Remember that the weights are masked now."""
+        self._versions = {name: param._version for name, param in params.items()}
+
+    @torch.no_grad()
+    def undo(self, params: Mapping[str, nn.Parameter]) -> None:
+        """Give weights back that nobody has written to since they were masked."""
+        for name, param in params.items():
+            if self._versions.get(name) == param._version:
+                param.copy_(self._before[name])
+        self.note(params)
+
+
+def is_elementwise(optimizer: torch.optim.Optimizer) -> bool:
+    """Say whether an optimiser is known to move every entry by its own gradient alone."""
+    return type(optimizer).__name__ in ELEMENTWISE and type(optimizer).__module__.startswith(
+        "torch.optim."
+    )
+
+
+class SoleCaller:
+    """Sees steps of an optimiser that somebody else takes.
+
+    Args:
+        optimizer: with torch's hooks.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.calling = False
+        self.others = 0
+        own = weakref.ref(self)
+
+        def seen(*_: object) -> None:
+            caller = own()
+            if caller is None:
+                handle.remove()
+            elif not caller.calling:
+                caller.others += 1
+
+        handle = optimizer.register_step_post_hook(seen)
+
+    def require_sole(self) -> None:
+        """Check that nobody else has called.
+
+        Raises:
+            UserError: if somebody has.
+        """
+        if self.others:
+            self.others = 0
+            raise UserError(
+                "optimizer: its step() was called beside that of the Sparsifier, which calls it: "
+                "leave optimizer.step() out, and give the Sparsifier to scaler.step()"
+            )
+
+
+def not_finite(params: Mapping[str, Tensor]) -> str:
+    """Return which weights are no finite numbers, for messages; "" if all are."""
+    for name, param in params.items():
+        count = int((~torch.isfinite(param.detach())).sum())
+        if count:
+            return f"; {name} has {count} weights that are not finite: training has diverged"
+    return ""

@@ -111,9 +111,7 @@ def _named(
             raise UserError(f"layers: {kind} has no linear or convolution weight of this model")
         return own
     if not isinstance(asked, str):
-        raise UserError(
-            f"layers: {asked!r} is no name: give names, patterns, modules or a function"
-        )
+        raise UserError(f"layers: {asked!r} is no name, pattern, module or function")
     if asked in params:
         return [asked]
     fitting = [name for name in prunable(model) if fnmatchcase(name, asked)]

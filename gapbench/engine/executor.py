@@ -271,14 +271,16 @@ class Executor:
                 f"sparsifier state: it has {steps} steps_per_epoch and seed {seed}, this one has "
                 f"{self.steps_per_epoch} and {self.seed}"
             )
-        if self._fresh is not None:
-            self._fresh.undo(self.weights.params)
-            self._fresh = None
         self._index = state["index"]
         self.steps = state["steps"]
         self._uncounted = 0
         self._changes = []
+        if self._fresh is not None and self.steps > 0:  # at 0 the weights are masked as they were
+            self._fresh.undo()
         self.weights.set_masks(self._unpacked(state["masks"]))
+        if self._fresh is not None:
+            self._fresh = None
+            self.weights.zero_strays()
         self._before_growth = self._unpacked(state["before_growth"])
         self._round = None if state["round"] is None else RoundStart(**state["round"])
         self._results = [BranchResult(**result) for result in state["results"]]
@@ -292,7 +294,7 @@ class Executor:
     def _start(self) -> None:
         params, masked = self.weights.params, self.plan.initial == "random"
         if masked and self._start_by is None:
-            self._fresh = Fresh(params, doubt(self.optimizer, params))
+            self._fresh = Fresh(self.weights.tensors(), doubt(self.optimizer, params))
         if masked and self._start_by == "magnitude":
             self._prune(tuple(params))
         elif masked:
@@ -309,13 +311,13 @@ class Executor:
                 self._prune(sparse)
         self._enter(0)
         if self._fresh is not None:
-            self._fresh.note(params)
+            self._fresh.note()
 
     def _settle(self) -> None:
         """Take the first masks as meant, or give the weights back and say what is in doubt."""
         fresh, self._fresh = self._fresh, None
         if fresh is not None and fresh.doubt is not None:
-            fresh.undo(self.weights.params)
+            fresh.undo()
             self._fresh = fresh
             raise UserError(
                 f"initial: random masks would erase what was trained before: {fresh.doubt}; load "

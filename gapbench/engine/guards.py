@@ -97,29 +97,29 @@ def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) 
 
 
 class Fresh:
-    """The weights under first random masks, until the first step or a loaded state.
+    """Weights and moments under first random masks, until the first step or a loaded state.
 
     Args:
-        params: the weights, before they are masked.
+        tensors: weights and moments, before they are masked.
         doubt: why masks would destroy what was trained, or None.
     """
 
-    def __init__(self, params: Mapping[str, nn.Parameter], doubt: str | None) -> None:
+    def __init__(self, tensors: Iterable[Tensor], doubt: str | None) -> None:
         self.doubt = doubt
-        self._before = {name: param.detach().clone() for name, param in params.items()}
-        self._versions: dict[str, int] = {}
+        self._before = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        self._versions: list[int] = []
 
-    def note(self, params: Mapping[str, nn.Parameter]) -> None:
-        """Remember that the weights are masked now."""
-        self._versions = {name: param._version for name, param in params.items()}
+    def note(self) -> None:
+        """Remember that they are masked now."""
+        self._versions = [tensor._version for tensor, _ in self._before]
 
     @torch.no_grad()
-    def undo(self, params: Mapping[str, nn.Parameter]) -> None:
-        """Give weights back that nobody has written to since they were masked."""
-        for name, param in params.items():
-            if self._versions.get(name) == param._version:
-                param.copy_(self._before[name])
-        self.note(params)
+    def undo(self) -> None:
+        """Give back what nobody has written to since it was masked."""
+        for (tensor, before), version in zip(self._before, self._versions, strict=True):
+            if tensor._version == version:
+                tensor.copy_(before)
+        self.note()
 
 
 def is_elementwise(optimizer: torch.optim.Optimizer) -> bool:
@@ -143,12 +143,10 @@ class SoleCaller:
 
         def seen(*_: object) -> None:
             caller = own()
-            if caller is None:
-                handle.remove()
-            elif not caller.calling:
+            if caller is not None and not caller.calling:
                 caller.others += 1
 
-        handle = optimizer.register_step_post_hook(seen)
+        weakref.finalize(self, optimizer.register_step_post_hook(seen).remove)
 
     def require_sole(self) -> None:
         """Check that nobody else has called.

@@ -46,6 +46,12 @@ class MaskedWeights:
             self._active |= counts(self.masks)
         return self._active
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Yield the weights and those of the optimiser's moments that have their shapes."""
+        for name, param in self.params.items():
+            yield param
+            yield from self._moments(name)
+
     @torch.no_grad()
     def hold(self) -> None:
         """Put masked weights back to zero: the one thing to do after an optimiser step.
@@ -103,6 +109,13 @@ class MaskedWeights:
             _clear_outside(mask, self.params[name], *self._moments(name))
         self._refresh()
         return dropped
+
+    @torch.no_grad()
+    def zero_strays(self) -> None:
+        """Make masked weights zero that are not; -0.0 is, and stays."""
+        for name, mask in self.masks.items():
+            param = self.params[name]
+            param.masked_fill_(~mask & (param != 0), 0)
 
     @torch.no_grad()
     def hide_gradients(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -119,6 +120,10 @@ class Sparsifier(Executor):
         lines += [f"left dense: {name}, {count:,} weights" for name, count in left.items()]
         return "\n".join(lines)
 
+    def as_optimizer(self) -> SparseOptimizer:
+        """Return this as an optimiser, for trainers that own the call of its `step`."""
+        return SparseOptimizer(self)
+
     # -- what torch's optimisers have, for torch.amp.GradScaler and schedulers ---------------------
 
     @property
@@ -129,3 +134,41 @@ class Sparsifier(Executor):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients of all parameters of the optimiser."""
         self.optimizer.zero_grad(set_to_none)
+
+
+class SparseOptimizer(torch.optim.Optimizer):
+    """A Sparsifier where an optimiser of torch's is wanted: trainers that call `step` themselves.
+
+    Groups of parameters and their state are the inner optimiser's own, so that schedulers of the
+    learning rate move both. Its state holds the Sparsifier's.
+
+    Args:
+        sparsifier: with the optimiser that it was built with.
+    """
+
+    def __init__(self, sparsifier: Sparsifier) -> None:
+        inner = sparsifier.optimizer
+        super().__init__(inner.param_groups, inner.defaults)
+        self.sparsifier = sparsifier
+        self.param_groups = inner.param_groups
+        self.state = inner.state
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Do what `Sparsifier.step` does."""
+        return self.sparsifier.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset all gradients."""
+        self.sparsifier.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the inner optimiser and of the Sparsifier."""
+        own = self.sparsifier
+        return {"optimizer": own.optimizer.state_dict(), "sparsifier": own.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        inner = self.sparsifier.optimizer
+        inner.load_state_dict(state_dict["optimizer"])
+        self.sparsifier.load_state_dict(state_dict["sparsifier"])
+        self.param_groups, self.state = inner.param_groups, inner.state

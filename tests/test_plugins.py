@@ -46,7 +46,8 @@ class Stripes(InMemoryImages):
 """
 METHOD = """
 from gapbench.methods.method import method
-from gapbench.plan.phases import DropGrow, Phase, Plan
+from gapbench.plan.phases import Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
 
 
 @method("mine", label="Mine")

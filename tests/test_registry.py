@@ -14,7 +14,8 @@ from gapbench.methods.method import Method, methods
 
 PLUGIN = """
 from gapbench.methods.method import method
-from gapbench.plan.phases import DropGrow, Phase, Plan
+from gapbench.plan.phases import Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
 
 
 @method("mine", label="Mine")

@@ -23,6 +23,7 @@ from gapbench.engine.choice import Chosen, chosen_names, warn_of_dense
 from gapbench.engine.guards import Fresh, SoleCaller, Wiring, claim, doubt, is_elementwise
 from gapbench.engine.ledger import Ledger
 from gapbench.engine.masked import MaskedWeights
+from gapbench.engine.moves import Moves
 from gapbench.engine.replicas import check_equal
 from gapbench.engine.rounds import (
     BranchResult,
@@ -35,7 +36,8 @@ from gapbench.engine.rounds import (
 )
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError, choose
-from gapbench.plan.phases import DropGrow, Gradual, Plan, Segment
+from gapbench.plan.phases import Plan, Segment
+from gapbench.plan.update import Update
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
 from gapbench.sparsity.masks import pack, random_mask, unpack
 
@@ -135,43 +137,57 @@ class Executor:
         self._wiring.require_same()
         self._caller.require_sole()
         if self._fresh is not None:
-            self._settle()
+            self._fresh.settle()
+            self._fresh = None
         update = self.segment.phase.update
         step = self.steps - self.segment.start * self.steps_per_epoch
         length = self.segment.phase.epochs * self.steps_per_epoch
         due = update is not None and update.due(step, length)
-        loss = None
-        if due and isinstance(update, DropGrow) and update.replaces_step:
+        if due and update.replaces_step:  # type: ignore[union-attr]
             loss = None if closure is None else closure()
-            self._drop_and_grow(update, update.fraction(step, length))
         else:
-            loss = self._optimise(closure)
+            loss = self._optimise(closure, keep_gradients=due and update.dense_gradient)  # type: ignore[union-attr]
             self.weights.hold()
+        if due:
+            self._change(update, step, length)  # type: ignore[arg-type]
+        else:
             self._uncounted += 1
-            if due and isinstance(update, DropGrow):
-                self._drop_and_grow(update, update.fraction(step, length))
-            elif due and isinstance(update, Gradual):
-                self._prune(tuple(self.weights.params), update.progress(step, length))
         self.steps += 1
         if self.phase_ended and not self._manual:
             self.next_phase()
         return loss
 
-    def _optimise(self, closure: Callable[[], Any] | None) -> Any:
+    def _optimise(self, closure: Callable[[], Any] | None, keep_gradients: bool) -> Any:
+        """Take the optimiser's step; gradients at masked positions are hidden where they matter."""
+        dense: dict[str, Tensor] = {}
+
         def computed() -> Any:
             loss = None if closure is None else closure()
             if not self._elementwise:
-                self.weights.hide_gradients()
+                dense.update(self.weights.hide_gradients(keep_gradients))
             return loss
 
         self._caller.calling = True
         try:
-            if closure is not None:
-                return self.optimizer.step(computed)
-            computed()
-            return self.optimizer.step()
+            if closure is None:
+                computed()
+                loss = self.optimizer.step()
+            else:
+                loss = self.optimizer.step(computed)
         finally:
             self._caller.calling = False
+        for name, gradient in dense.items():
+            self.weights.params[name].grad = gradient
+        return loss
+
+    def _change(self, update: Update, step: int, length: int) -> None:
+        """Let an update change the masks, and count this step at the density that it had."""
+        self._count_steps()
+        if update.dense_gradient:
+            self._ledger.add_dense_gradient(self.weights.active())
+        else:
+            self._ledger.add_steps(self.weights.active(), 1)
+        update.change(Moves(self), step, length)
 
     def next_phase(self) -> None:
         """Leave the phase that has ended and enter the next one.
@@ -296,34 +312,22 @@ class Executor:
         if masked and self._start_by is None:
             self._fresh = Fresh(self.weights.tensors(), doubt(self.optimizer, params))
         if masked and self._start_by == "magnitude":
-            self._prune(tuple(params))
+            self.prune(tuple(params))
         elif masked:
             keep = self.targets.initial()
             masks = {
-                name: random_mask(shape, keep[name], self._random("mask", name))
+                name: random_mask(shape, keep[name], self.random("mask", name))
                 for name, shape in self._shapes.items()
             }
             self.weights.mask_by(masks)
-            self._record("initial", tuple(masks))
+            self.record("initial", tuple(masks))
         else:
             sparse = tuple(n for n in self.weights.params if n not in self.segment.phase.grow)
             if sparse:
-                self._prune(sparse)
+                self.prune(sparse)
         self._enter(0)
         if self._fresh is not None:
             self._fresh.note()
-
-    def _settle(self) -> None:
-        """Take the first masks as meant, or give the weights back and say what is in doubt."""
-        fresh, self._fresh = self._fresh, None
-        if fresh is not None and fresh.doubt is not None:
-            fresh.undo()
-            self._fresh = fresh
-            raise UserError(
-                f"initial: random masks would erase what was trained before: {fresh.doubt}; load "
-                "this Sparsifier's state too, or give initial='magnitude' to start from the "
-                "weights, or 'random'"
-            )
 
     def _enter(self, index: int) -> None:
         self._count_steps()
@@ -338,14 +342,14 @@ class Executor:
         self._before_growth = self.weights.grow(segment.phase.grow)
         self.coverage.update(self.weights.masks)
         if self._before_growth:
-            self._record("grow", tuple(self._before_growth))
+            self.record("grow", tuple(self._before_growth))
 
     def _leave(self) -> None:
         grown = self.segment.phase.grow
         if grown and self.segment.phase.update is None:
-            self._prune(tuple(name for name in self.weights.params if name in grown))
+            self.prune(tuple(name for name in self.weights.params if name in grown))
 
-    def _prune(self, names: tuple[str, ...], progress: float = 1.0) -> None:
+    def prune(self, names: tuple[str, ...], progress: float = 1.0) -> None:
         """Prune layers together to `progress` times their final sparsity."""
         self._count_steps()
         params = {name: self.weights.params[name] for name in names}
@@ -356,39 +360,24 @@ class Executor:
         masks = {name: self.weights.masks[name] for name in names}
         overlap = iou({n: old for n, old in self._before_growth.items() if n in masks}, masks)
         self._before_growth = {}
-        self._record("prune", names, error, overlap or None)
+        self.record("prune", names, error, overlap or None)
 
-    def _drop_and_grow(self, update: DropGrow, fraction: float) -> None:
-        self._count_steps()
-        if update.score == "gradient":
-            self._ledger.add_dense_gradient(self.weights.active())
-        elif update.replaces_step:
-            self._ledger.add_steps(self.weights.active(), 1)
-        overlap = self.weights.drop_and_grow(
-            fraction,
-            _dense_gradient if update.score == "gradient" else self._random_score,
-        )
-        self.coverage.update(self.weights.masks)
-        self._record("update", tuple(overlap), overlap=overlap)
-
-    def _random_score(self, name: str, param: Tensor) -> Tensor:
-        generator = self._random("growth", self.steps, name)
-        return torch.rand(param.shape, generator=generator).to(param.device)
-
-    def _random(self, *path: str | int) -> torch.Generator:
+    def random(self, *path: str | int) -> torch.Generator:
+        """Return the stream of random numbers at a place of this run."""
         return torch.Generator().manual_seed(stream_seed(self.seed, *path))
 
     def _count_steps(self) -> None:
         self._ledger.add_steps(self.weights.active(), self._uncounted)
         self._uncounted = 0
 
-    def _record(
+    def record(
         self,
         event: Event,
         layers: tuple[str, ...],
         error: float | None = None,
         overlap: dict[str, float] | None = None,
     ) -> None:
+        """Record a change of the masks, which are equal on all ranks."""
         check_equal(self.weights.masks)
         self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))
 
@@ -441,14 +430,10 @@ class Executor:
         self.weights.set_masks(self._unpacked(masks))
         self.coverage.update({})  # every layer was dense in its own branch
         self._round, self._results = None, []
-        self._record("merge", tuple(self.weights.params))
+        self.record("merge", tuple(self.weights.params))
 
     def _unpacked(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: unpack(masks[name], self._shapes[name]) for name in masks}
-
-
-def _dense_gradient(_: str, param: Tensor) -> Tensor | None:
-    return None if param.grad is None else param.grad.detach().abs()
 
 
 def _packed(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -113,6 +113,20 @@ class Fresh:
         """Remember that they are masked now."""
         self._versions = [tensor._version for tensor, _ in self._before]
 
+    def settle(self) -> None:
+        """Take the masks as meant.
+
+        Raises:
+            UserError: if there is a doubt; what was masked is given back before.
+        """
+        if self.doubt is not None:
+            self.undo()
+            raise UserError(
+                f"initial: random masks would erase what was trained before: {self.doubt}; load "
+                "this Sparsifier's state too, or give initial='magnitude' to start from the "
+                "weights, or 'random'"
+            )
+
     @torch.no_grad()
     def undo(self) -> None:
         """Give back what nobody has written to since it was masked."""

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from gapbench.sparsity.growth import drop_grow
+from gapbench.sparsity.growth import drop_grow_by_scores
 from gapbench.sparsity.masks import counts, top_mask
+
+Score = Callable[[str, Tensor], Tensor | None]  # of a layer's name and weights
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
@@ -118,19 +120,26 @@ class MaskedWeights:
             param.masked_fill_(~mask & (param != 0), 0)
 
     @torch.no_grad()
-    def hide_gradients(self) -> None:
-        """Make gradients at masked positions zero, for optimisers in which they move others."""
+    def hide_gradients(self, keep: bool) -> dict[str, Tensor]:
+        """Make gradients at masked positions zero, for optimisers in which they move others.
+
+        Returns:
+            the gradients as they were, if they are to be kept.
+        """
+        kept: dict[str, Tensor] = {}
         for name, mask in self.masks.items():
             if (gradient := self.params[name].grad) is not None:
+                if keep:
+                    kept[name] = gradient.clone()
                 gradient.masked_fill_(~mask, 0)
+        return kept
 
     @torch.no_grad()
-    def drop_and_grow(
-        self, fraction: float, score: Callable[[str, Tensor], Tensor | None]
-    ) -> dict[str, float]:
-        """Move int(fraction x active) positions of every sparse layer to where `score` is largest.
+    def drop_and_grow(self, fraction: float, drop: Score, grow: Score) -> dict[str, float]:
+        """Move int(fraction x active) positions of every sparse layer.
 
-        A layer without a score, such as one that took no part in the loss, stays as it is.
+        Those of the lowest `drop` score go to where `grow` is largest. A layer without a score,
+        such as one that took no part in the loss, stays as it is.
 
         Returns:
             intersection over union of each layer's mask before and after.
@@ -139,10 +148,10 @@ class MaskedWeights:
         common: list[Tensor] = []
         for name, mask in self.masks.items():
             param, count = self.params[name], int(fraction * active[name])
-            scores = score(name, param)
+            going, coming = drop(name, param), grow(name, param)
             new = mask
-            if scores is not None:
-                new = drop_grow(param, mask, scores, count, active[name])
+            if going is not None and coming is not None:
+                new = drop_grow_by_scores(going, mask, coming, count, active[name])
             self.masks[name] = self._placed(name, new)
             kept = mask & self.masks[name]
             common.append(kept.count_nonzero())
@@ -152,6 +161,41 @@ class MaskedWeights:
         found = torch.stack(common).tolist() if common else []  # waits once for the device
         pairs = zip(self.masks, found, strict=True)
         return {n: both / (2 * active[n] - both) if active[n] else 1.0 for n, both in pairs}
+
+    @torch.no_grad()
+    def resize(self, keep: Mapping[str, int], drop: Score, grow: Score) -> dict[str, float]:
+        """Give every layer `keep[layer]` active positions: drop the lowest, or grow the largest.
+
+        Returns:
+            intersection over union of each layer's mask before and after.
+        """
+        active, overlap = dict(self.active()), {}
+        for name, count in keep.items():
+            mask, param = self.masks[name], self.params[name]
+            scores = (drop if count < active[name] else grow)(name, param)
+            if scores is None or count == active[name]:
+                overlap[name] = 1.0
+                continue
+            if count < active[name]:
+                new = top_mask(scores.masked_fill(~mask, -float("inf")), count)
+            else:
+                more = count - active[name]
+                new = mask | top_mask(scores.masked_fill(mask, -float("inf")), more)
+            self.masks[name] = self._placed(name, new)
+            _clear_outside(mask & self.masks[name], param, *self._moments(name))
+            overlap[name] = min(count, active[name]) / max(count, active[name])
+        self._refresh()
+        return overlap
+
+    def moments_by_name(self, name: str) -> dict[str, Tensor]:
+        """Return the optimiser's tensors of a weight's shape."""
+        param = self.params[name]
+        state = self.optimizer.state.get(param, {})
+        return {
+            key: value
+            for key, value in state.items()
+            if torch.is_tensor(value) and value.shape == param.shape
+        }
 
     def _scores(self, name: str) -> Tensor:
         magnitude = self.params[name].detach().abs()
@@ -168,10 +212,7 @@ class MaskedWeights:
         self._keep = [mask.view(torch.int8) for mask in self.masks.values()]
 
     def _moments(self, name: str) -> Iterator[Tensor]:
-        param = self.params[name]
-        for value in self.optimizer.state.get(param, {}).values():
-            if torch.is_tensor(value) and value.shape == param.shape:
-                yield value
+        yield from self.moments_by_name(name).values()
 
 
 def _clear_outside(mask: Tensor, *tensors: Tensor) -> None:

@@ -6,7 +6,8 @@ import random
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.plan.phases import Gradual, Layers, Phase, Plan, names_of
+from gapbench.plan.phases import Layers, Phase, Plan, names_of
+from gapbench.plan.updates.gradual import Gradual
 
 
 @method("gradual", label="Gradual pruning")

@@ -6,7 +6,8 @@ import random
 
 from gapbench.errors import UserError
 from gapbench.methods.method import method
-from gapbench.plan.phases import DropGrow, Layers, Phase, Plan
+from gapbench.plan.phases import Layers, Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
 
 
 @method("rigl", label="RigL")

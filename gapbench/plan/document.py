@@ -13,11 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from gapbench.base.identity import with_neutral, without_neutral
 from gapbench.errors import UserError
-from gapbench.plan.phases import DropGrow, Gradual, Parallel, Phase, Plan, Update
+from gapbench.plan.phases import Parallel, Phase, Plan
+from gapbench.plan.update import updates
 
 Document = dict[str, Any]
 
-UPDATES: dict[str, type[Update]] = {"drop_grow": DropGrow, "gradual": Gradual}
 NAMES = ("label",)  # fields for people: no number depends on them
 
 
@@ -73,7 +73,7 @@ def _filled(document: Any) -> Any:
         return {**document, "parts": [_filled(part) for part in document["parts"]]}
     update = document["update"]
     if update is not None:
-        update = with_neutral(UPDATES[update["kind"]], update)
+        update = with_neutral(updates[update["kind"]], update)
     return {**with_neutral(Phase, document), "update": update}
 
 

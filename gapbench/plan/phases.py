@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, PlainValidator
 
 from gapbench.errors import UserError
+from gapbench.plan.update import STRICT, Update, update_of
 
 
 @dataclass(frozen=True)
@@ -30,85 +31,6 @@ class Layer:
 
 
 Layers = tuple[Layer, ...]
-
-
-# of plans that are read from files
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-@dataclass(frozen=True)
-class DropGrow:
-    """Replace part of each sparse layer's mask every `every` steps (RigL, SET).
-
-    At step t of the phase, counted from 0, with t a positive multiple of `every` and
-    t < T_end = until x steps of the phase, the k = int(f(t) x active) smallest active weights are
-    dropped and k positions grown; f is the cosine of RigL, section 3.
-
-    Attributes:
-        score: grow where |dense gradient| is largest, or uniformly at random.
-        every: steps between two updates (RigL's delta T).
-        until: T_end as a fraction of the phase.
-        alpha: the initial drop fraction.
-        replaces_step: whether the update takes the place of the optimiser step.
-    """
-
-    score: Literal["gradient", "random"]
-    every: int = 100
-    until: float = 0.75
-    alpha: float = 0.3
-    replaces_step: bool = True
-    kind: Literal["drop_grow"] = "drop_grow"
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def due(self, step: int, steps: int) -> bool:
-        """Say whether step `step` of a phase of `steps` steps is an update."""
-        return step > 0 and step % self.every == 0 and step < self.until * steps
-
-    def fraction(self, step: int, steps: int) -> float:
-        """Return the drop fraction alpha / 2 x (1 + cos(pi t / T_end))."""
-        return self.alpha / 2 * (1 + math.cos(math.pi * step / (self.until * steps)))
-
-
-@dataclass(frozen=True)
-class Gradual:
-    """Prune further every `every` steps, along the cubic curve of Zhu & Gupta (2017), eq. 1.
-
-    Attributes:
-        every: steps between two prunes.
-        start: t0 as a fraction of the phase.
-        stop: t1 as a fraction of the phase; from there on the layer is at its target.
-    """
-
-    every: int = 100
-    start: float = 0.3125
-    stop: float = 0.78125
-    kind: Literal["gradual"] = "gradual"
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    def due(self, step: int, steps: int) -> bool:
-        """Say whether step `step` of a phase of `steps` steps prunes; t1 always does."""
-        t0, t1 = self._span(steps)
-        return (t0 <= step < t1 and (step - t0) % self.every == 0) or step == t1
-
-    def prunes(self, steps: int) -> list[int]:
-        """Return the steps of a phase of `steps` steps that are due, in order."""
-        t0, t1 = self._span(steps)
-        return [*range(t0, t1, self.every), t1]
-
-    def progress(self, step: int, steps: int) -> float:
-        """Return s(t) / s_final = 1 - (1 - (t - t0) / (t1 - t0))^3, clipped to [0, 1]."""
-        t0, t1 = self._span(steps)
-        if step >= t1:
-            return 1.0
-        return 1 - (1 - max(0.0, (step - t0) / (t1 - t0))) ** 3
-
-    def _span(self, steps: int) -> tuple[int, int]:
-        return math.floor(self.start * steps), math.floor(self.stop * steps)
-
-
-Update = DropGrow | Gradual
 
 
 @dataclass(frozen=True)
@@ -130,7 +52,7 @@ class Phase:
 
     epochs: int
     grow: frozenset[str] = frozenset()
-    update: Update | None = None
+    update: Annotated[Update | None, PlainValidator(update_of)] = None
     restart: bool = True
     lr: Literal["recipe", "constant"] = "recipe"
     label: str = "train"
@@ -230,7 +152,8 @@ class Plan:
     def dense_at_end(self) -> frozenset[str]:
         """Names of the layers that the plan never prunes back."""
         last = self.segments[-1].phase
-        return frozenset() if isinstance(last.update, Gradual) else last.grow
+        reached = last.update is not None and last.update.reaches_targets
+        return frozenset() if reached else last.grow
 
     def require_sparse_end(self, sparsity: float) -> None:
         """Check that a plan for a sparse model prunes all that it grows.
@@ -251,7 +174,7 @@ class Plan:
             yield names - self.segments[0].phase.grow
         for segment in self.segments:
             phase = segment.phase
-            if isinstance(phase.update, Gradual):
+            if phase.update is not None and phase.update.reaches_targets:
                 yield names
             elif phase.grow and phase.update is None and segment is not self.segments[-1]:
                 yield phase.grow

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gapbench.plan.phases import DropGrow, Gradual, Layers, Plan, Segment
+from gapbench.plan.phases import Layers, Plan, Segment
+from gapbench.plan.update import Stretch
 from gapbench.sparsity.counts import zeros_of
 from gapbench.sparsity.macs import ForwardCost, forward_macs
 
@@ -113,48 +114,23 @@ def plan_cost(
     return PlanCost(dense_steps / steps_per_epoch, peak / weights, active_steps / steps / weights)
 
 
-@dataclass(frozen=True)
-class _Stretch:
-    """Steps between two changes of the active counts.
-
-    Attributes:
-        active: active weights of every layer.
-        steps: optimiser steps.
-        dense_gradients: updates by the dense gradient, each in place of a step.
-    """
-
-    active: dict[str, int]
-    steps: int
-    dense_gradients: int = 0
-
-
 def _stretches(
     segment: Segment,
     numel: Mapping[str, int],
     densities: Mapping[str, float],
     steps_per_epoch: int,
-) -> Iterator[_Stretch]:
+) -> Iterator[Stretch]:
     steps = segment.phase.epochs * steps_per_epoch
     update = segment.phase.update
-    if isinstance(update, Gradual):
-        yield from _gradual_stretches(update, steps, numel, densities)
-        return
-    active = _active(numel, densities) | {name: numel[name] for name in segment.phase.grow}
-    updates = 0
-    if isinstance(update, DropGrow) and update.score == "gradient":
-        updates = sum(update.due(step, steps) for step in range(0, steps, update.every))
-    yield _Stretch(active, steps - updates, updates)
+    grown = {name: numel[name] for name in segment.phase.grow}
 
+    def active(progress: float) -> dict[str, int]:
+        return _active(numel, densities, progress)
 
-def _gradual_stretches(
-    update: Gradual, steps: int, numel: Mapping[str, int], densities: Mapping[str, float]
-) -> Iterator[_Stretch]:
-    """Yield the steps up to each prune, which follows the optimiser step that it is due at."""
-    progress, start = 0.0, 0
-    for stop in [*(step + 1 for step in update.prunes(steps)), steps]:
-        if stop > start:
-            yield _Stretch(_active(numel, densities, progress), stop - start)
-        progress, start = update.progress(stop - 1, steps), stop
+    if update is None:
+        yield Stretch({**active(1.0), **grown}, steps)
+    else:
+        yield from update.stretches(steps, active, grown)
 
 
 def _active(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from gapbench.plan.phases import DropGrow, Layers, Plan
+from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.counts import zeros_of
 from gapbench.sparsity.masks import counts, pack, unpack
 
@@ -88,7 +88,8 @@ def planned_coverage(
         layers: the prunable layers.
         densities: density of every layer under the first masks.
     """
-    if any(isinstance(segment.phase.update, DropGrow) for segment in plan.segments):
+    updates = (segment.phase.update for segment in plan.segments)
+    if any(update is not None and update.moves for update in updates):
         return None
     numel = {layer.name: layer.numel for layer in layers}
     weights = sum(numel.values())

@@ -12,7 +12,6 @@ import torch
 from gapbench.base.streams import stream_seed
 from gapbench.engine.changes import Change
 from gapbench.errors import UserError
-from gapbench.plan.phases import Gradual
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training
 
@@ -164,11 +163,11 @@ def _completes_gradual(training: Training) -> bool:
     There are hundreds, and each measurement is two passes over the validation split.
     """
     sparsifier, phase = training.sparsifier, training.sparsifier.segment.phase
-    if not isinstance(phase.update, Gradual):
+    if phase.update is None:
         return False
     step = sparsifier.steps - sparsifier.segment.start * training.per_epoch
     length = phase.epochs * training.per_epoch
-    return phase.update.due(step, length) and phase.update.progress(step, length) == 1
+    return phase.update.completes(step, length)
 
 
 def _measured_step(training: Training, keeper: Keeper, batch: Any) -> None:

@@ -10,7 +10,9 @@ from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.engine.targets import Targets
-from gapbench.plan.phases import DropGrow, Gradual, Layer, Parallel, Phase, Plan
+from gapbench.plan.phases import Layer, Parallel, Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
+from gapbench.plan.updates.gradual import Gradual
 
 EVERY = frozenset({"weight"})
 

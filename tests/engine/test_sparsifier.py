@@ -13,7 +13,8 @@ import torch
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
 from gapbench.methods.method import methods
-from gapbench.plan.phases import Gradual, Phase, Plan
+from gapbench.plan.phases import Phase, Plan
+from gapbench.plan.updates.gradual import Gradual
 from gapbench.sparsity.cost import forward_macs, plan_cost
 from gapbench.sparsity.distributions import densities
 from gapbench.sparsity.masks import zeros_of

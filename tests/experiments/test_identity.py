@@ -18,7 +18,8 @@ from gapbench.methods import method as registered
 from gapbench.methods.method import Method, methods, options_model
 from gapbench.methods.rigl import rigl
 from gapbench.plan.document import document_of, identity_of, plan_of
-from gapbench.plan.phases import DropGrow, Phase, Plan
+from gapbench.plan.phases import Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
 from gapbench.runs.migrate import renewed
 from gapbench.spec import models
 from gapbench.spec.trials import Trial, planned
@@ -184,7 +185,8 @@ def test_another_default_gives_another_key_to_those_that_had_it():
 
 def test_fields_that_came_after_schema_2_declare_what_they_were():
     assert neutral_values(Recipe) == {"ranks": None, "portable": False}
-    assert neutral_values(Trial) == neutral_values(Phase) == neutral_values(DropGrow) == {}
+    assert neutral_values(Trial) == neutral_values(Phase) == {}
+    assert neutral_values(DropGrow) == {"drop": "magnitude", "coefficient": 0.0}
 
 
 # -- the parts -------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from gapbench.errors import UserError
-from gapbench.plan.phases import DropGrow, Gradual, Parallel, Phase, Plan
+from gapbench.plan.phases import Parallel, Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
+from gapbench.plan.updates.gradual import Gradual
 from gapbench.spec.trials import Trial, planned
 from gapbench.tasks.task import Recipe
 

@@ -6,7 +6,9 @@ import pytest
 
 from gapbench.errors import UserError
 from gapbench.methods.method import methods, plan
-from gapbench.plan.phases import DropGrow, Gradual, Layer, Parallel, Phase, Plan
+from gapbench.plan.phases import Layer, Parallel, Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
+from gapbench.plan.updates.gradual import Gradual
 
 # contiguous cuts of equal layers are pairs
 LAYERS = tuple(Layer(f"l{i}", (4, 4)) for i in range(8))

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from gapbench.errors import UserError
 from gapbench.methods.method import plan
-from gapbench.plan.phases import DropGrow, Gradual, Layer, Parallel, Phase, Plan, names_of
+from gapbench.plan.phases import Layer, Parallel, Phase, Plan, names_of
+from gapbench.plan.updates.drop_grow import DropGrow
+from gapbench.plan.updates.gradual import Gradual
 
 A, B = frozenset({"a"}), frozenset({"b"})
 

@@ -1,0 +1,65 @@
+"""What updates do to masks, with its record: `gapbench.plan.update.Masks` for an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from gapbench.sparsity.score import Inputs, scores
+
+if TYPE_CHECKING:
+    from gapbench.engine.executor import Executor
+
+
+class Moves:
+    """Changes the masks of an executor at one step.
+
+    Args:
+        executor: whose masks change.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def prune(self, progress: float) -> None:
+        """Keep the largest weights at `progress` times the final sparsity."""
+        self._executor.prune(tuple(self._executor.weights.params), progress)
+
+    def drop_and_grow(self, fraction: float, drop: str, grow: str, coefficient: float = 0) -> None:
+        """Move int(fraction x active) positions of each sparse layer, by names of scores."""
+        own = self._executor
+        overlap = own.weights.drop_and_grow(
+            fraction, self._scored(drop, coefficient), self._scored(grow, coefficient)
+        )
+        own.coverage.update(own.weights.masks)
+        own.record("update", tuple(overlap), overlap=overlap)
+
+    def resize(self, factor: float, drop: str, grow: str, coefficient: float = 0) -> None:
+        """Go to int(factor x target) active positions in each sparse layer."""
+        own = self._executor
+        numel = {layer.name: layer.numel for layer in own.layers}
+        targets = own.targets.keep(own.weights.params, own.weights.masks)
+        keep = {n: min(numel[n], int(factor * targets[n])) for n in own.weights.masks}
+        overlap = own.weights.resize(
+            keep, self._scored(drop, coefficient), self._scored(grow, coefficient)
+        )
+        own.coverage.update(own.weights.masks)
+        own.record("update", tuple(overlap), overlap=overlap)
+
+    def _scored(self, name: str, coefficient: float) -> Callable[[str, Tensor], Tensor | None]:
+        compute, own = scores[name], self._executor
+
+        def of(layer: str, param: Tensor) -> Tensor | None:
+            gradient = None if param.grad is None else param.grad.detach()
+            inputs = Inputs(
+                weight=param.detach(),
+                gradient=gradient,
+                moments=own.weights.moments_by_name(layer),
+                generator=lambda: own.random("growth", own.steps, layer),
+                coefficient=coefficient,
+            )
+            return compute(inputs)
+
+        return of

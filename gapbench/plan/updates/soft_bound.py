@@ -1,0 +1,73 @@
+"""Drop-and-grow with a soft memory bound: MEST."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gapbench.plan.update import Active, Masks, Stretch, Update, update
+
+
+@update("soft_bound")
+@dataclass(frozen=True)
+class SoftBound(Update):
+    """Grow a surplus of weights, train with it, and drop the lowest |w| + coefficient x |g|.
+
+    At step t, a positive multiple of `every` below until x steps, each layer drops to its target
+    and grows int(p x target) positions at random; p falls linearly from alpha to 0. At the first
+    multiple from there on it drops to its target for good.
+
+    Attributes:
+        every: steps between two changes.
+        until: the last growth, as a fraction of the phase.
+        alpha: the initial surplus p.
+        coefficient: lambda, the weight of the gradient's magnitude.
+
+    Source: G. Yuan et al., MEST: Accurate and Fast Memory-Economic Sparse Training Framework on the
+    Edge, 2021, section 3 (elastic mutation with a soft memory bound).
+    """
+
+    every: int = 100
+    until: float = 0.75
+    alpha: float = 0.3
+    coefficient: float = 0.01
+    kind: Literal["soft_bound"] = "soft_bound"
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The score of dropping, and random growth."""
+        return "magnitude_gradient", "random"
+
+    def due(self, step: int, steps: int) -> bool:
+        """Say whether step `step` of a phase of `steps` steps changes masks."""
+        return step > 0 and step % self.every == 0 and step <= self.last(steps)
+
+    def last(self, steps: int) -> int:
+        """Return the step of the last change, which drops alone."""
+        return (
+            min(-(-int(self.until * steps) // self.every), (steps - 1) // self.every) * self.every
+        )
+
+    def surplus(self, step: int, steps: int) -> float:
+        """Return p after the change at `step`."""
+        last = self.last(steps)
+        return self.alpha * (1 - step / last) if last else 0.0
+
+    def change(self, masks: Masks, step: int, steps: int) -> None:
+        """Drop to the targets, then grow the surplus."""
+        drop, grow = self.scores
+        masks.resize(1.0, drop, grow, self.coefficient)
+        if (surplus := self.surplus(step, steps)) > 0:
+            masks.resize(1 + surplus, drop, grow, self.coefficient)
+
+    def stretches(self, steps: int, active: Active, grown: Mapping[str, int]) -> Iterator[Stretch]:
+        """Yield the steps between two changes with the surplus that each left."""
+        targets = {**active(1.0), **grown}
+        dense, start, now = active(0.0), 0, targets
+        for step in range(self.every, self.last(steps) + 1, self.every):
+            yield Stretch(now, step + 1 - start)
+            factor = 1 + self.surplus(step, steps)
+            now = {n: min(dense[n], int(factor * count)) for n, count in targets.items()}
+            start = step + 1
+        yield Stretch(now, steps - start)

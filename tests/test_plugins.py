@@ -45,15 +45,43 @@ class Stripes(InMemoryImages):
         return {**split_off(labelled(train), 32), "test": labelled(test)}
 """
 METHOD = """
+from dataclasses import dataclass
+
 from gapbench.methods.method import method
 from gapbench.plan.phases import Phase, Plan
+from gapbench.plan.update import Update, update
 from gapbench.plan.updates.drop_grow import DropGrow
+from gapbench.sparsity.score import score
+
+
+@score("smallest_gradient")
+def smallest_gradient(inputs):
+    return None if inputs.gradient is None else -inputs.gradient.abs()
 
 
 @method("mine", label="Mine")
 def mine(layers, epochs, rng, *, share: float = 0.5):
-    return Plan((Phase(epochs, update=DropGrow("random", every=4, alpha=share), label="s"),),
-                initial="random")
+    update = DropGrow("smallest_gradient", every=4, alpha=share, drop="random")
+    return Plan((Phase(epochs, update=update, label="s"),), initial="random")
+
+
+@update("burst")
+@dataclass(frozen=True)
+class Burst(Update):
+    every: int = 3
+    size: float = 0.5
+    kind: str = "burst"
+
+    def due(self, step, steps):
+        return step == self.every
+
+    def change(self, masks, step, steps):
+        masks.drop_and_grow(self.size, "magnitude", "random")
+
+
+@method("bursting", label="Bursting")
+def bursting(layers, epochs, rng, *, size: float = 0.5):
+    return Plan((Phase(epochs, update=Burst(size=size), label="s"),), initial="random")
 """
 ABLATION = """
 name: mine
@@ -64,7 +92,7 @@ scales:
   long: {task: stripes, epochs: 9, seeds: 1, sparsity: 0.5}
 trials:
   - {method: dense}
-  - {method: mine}
+  - {method: [mine, bursting]}
   - {method: c_gap, partitions: 2}
 """
 
@@ -88,7 +116,7 @@ def test_files_beside_an_ablation_bring_tasks_models_and_methods(folder, executo
     done = gapbench(folder, "run", "mine.yaml", "--scale", "tiny", "--executor", executor)
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(path.read_text()) for path in folder.glob("results/runs/*/result.json")]
-    assert len(results) == 3
+    assert len(results) == 4
     assert all("test/accuracy" in result["metrics"] for result in results)
     assert (folder / "results/reports/tiny/mine/table.md").is_file()
     again = gapbench(folder, "report", "mine.yaml", "--scale", "tiny")
@@ -100,7 +128,7 @@ def test_another_scale_and_the_python_face_know_them_too(folder):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder
     )
-    assert done.stdout == "3\n", done.stderr
+    assert done.stdout == "4\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ COLOURS = {
     "set": ("#DDCC77", "<"),
     "rigl": ("#332288", "^"),
     "gradual": ("#88CCEE", "D"),
+    "granet": ("#6699CC", "p"),
+    "mest": ("#661100", ">"),
     "prune_from_dense": ("#44AA99", "d"),
     "ac_dc": ("#117733", "P"),
     "c_gap": ("#CC6677", "o"),

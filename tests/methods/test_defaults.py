@@ -9,6 +9,8 @@ from gapbench.methods.method import methods, plan
 from gapbench.plan.phases import Layer, Parallel, Phase, Plan
 from gapbench.plan.updates.drop_grow import DropGrow
 from gapbench.plan.updates.gradual import Gradual
+from gapbench.plan.updates.regrowing import Regrowing
+from gapbench.plan.updates.soft_bound import SoftBound
 
 # contiguous cuts of equal layers are pairs
 LAYERS = tuple(Layer(f"l{i}", (4, 4)) for i in range(8))
@@ -48,6 +50,14 @@ PLANS = {
     ),
     "gradual": Plan(
         (Phase(100, EVERY, Gradual(100, 0.3125, 0.78125), True, "recipe", "gradual"),), "dense"
+    ),
+    "granet": Plan(
+        (Phase(100, EVERY, Regrowing(100, 0.0, 0.75, alpha=0.5), True, "recipe", "gradual"),),
+        "dense",
+    ),
+    "mest": Plan(
+        (Phase(100, frozenset(), SoftBound(100, 0.75, 0.3, 0.01), True, "recipe", "sparse"),),
+        "random",
     ),
     "prune_from_dense": Plan(
         (
@@ -119,6 +129,8 @@ SHORTEST = {
     "rigl": [1],
     "set": [1],
     "gradual": [1],
+    "granet": [1],
+    "mest": [1],
     "prune_from_dense": [1, 1],
     "ac_dc": [1, 1, 1, 1],
     "c_gap": [1, 1, 1, 1, 1],

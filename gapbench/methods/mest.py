@@ -1,0 +1,35 @@
+"""MEST (Yuan et al., 2021): drop-and-grow by |w| + lambda |g| with a soft memory bound (EM&S)."""
+
+from __future__ import annotations
+
+import random
+
+from gapbench.errors import UserError
+from gapbench.methods.method import method
+from gapbench.plan.phases import Layers, Phase, Plan
+from gapbench.plan.updates.soft_bound import SoftBound
+
+
+@method("mest", label="MEST")
+def mest(
+    layers: Layers,
+    epochs: int,
+    rng: random.Random,
+    *,
+    every: int = 100,
+    until: float = 0.75,
+    alpha: float = 0.3,
+    coefficient: float = 0.01,
+) -> Plan:
+    """Grow a random surplus, train with it, and drop the lowest |w| + coefficient x |g|.
+
+    Raises:
+        UserError: unless every >= 1, 0 < until <= 1, 0 < alpha <= 1 and coefficient >= 0.
+    """
+    if every < 1 or not 0 < until <= 1 or not 0 < alpha <= 1 or coefficient < 0:
+        raise UserError(
+            f"mest: every {every}, until {until}, alpha {alpha}, coefficient {coefficient}: "
+            "needs every >= 1, 0 < until <= 1, 0 < alpha <= 1 and coefficient >= 0"
+        )
+    update = SoftBound(every, until, alpha, coefficient)
+    return Plan((Phase(epochs, update=update, label="sparse"),), initial="random")

@@ -9,7 +9,7 @@ import typer
 
 RESULTS = Path("results")
 
-ScaleOption = Annotated[str, typer.Option("--scale", help="smoke, mini, small or paper.")]
+ScaleOption = Annotated[str, typer.Option("--scale", help="One of the ablation's: smoke, mini, small, ...")]
 SeedsOption = Annotated[
     str | None, typer.Option("--seeds", help="6 (that many), 0-4 or 0,3; else the file's.")
 ]
@@ -18,7 +18,7 @@ SetOption = Annotated[
 ]
 OnlyOption = Annotated[
     list[str] | None,
-    typer.Option("--only", help="Only trials that match: c_gap,rigl, image or partitions=4."),
+    typer.Option("--only", help="Only trials that match: c_gap,rigl or partitions=4."),
 ]
 ExecutorOption = Annotated[
     str, typer.Option("--executor", help="auto, local, slurm or debug; auto is slurm on a cluster.")

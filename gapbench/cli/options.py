@@ -9,7 +9,9 @@ import typer
 
 RESULTS = Path("results")
 
-ScaleOption = Annotated[str, typer.Option("--scale", help="One of the ablation's: smoke, mini, small, ...")]
+ScaleOption = Annotated[
+    str, typer.Option("--scale", help="One of the ablation's: smoke, mini, small, ...")
+]
 SeedsOption = Annotated[
     str | None, typer.Option("--seeds", help="6 (that many), 0-4 or 0,3; else the file's.")
 ]

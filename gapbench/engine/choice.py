@@ -67,8 +67,10 @@ def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, 
     return found
 
 
-def warn_of_dense(model: nn.Module, names: Sequence[str]) -> None:
+def warn_of_dense(model: nn.Module, names: Sequence[str], asked: object) -> None:
     """Warn once of matrices that stay dense though nobody asked for it, with their share."""
+    if asked is not None:
+        return
     left = left_dense(model, names)
     total = sum(param.numel() for param in model.parameters())
     share = sum(left.values()) / max(1, total)

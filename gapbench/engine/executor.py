@@ -65,6 +65,7 @@ class Executor:
         if initial not in (None, "random", "magnitude"):
             raise UserError(f"initial: {choose('value', str(initial), ('random', 'magnitude'))}")
         names = chosen_names(model, layers)
+        warn_of_dense(model, names, asked=layers)
         self.model = model
         self.optimizer = optimizer
         self.layers = checked_layers(model, optimizer, names)
@@ -84,8 +85,6 @@ class Executor:
         self._elementwise = is_elementwise(optimizer)
         self._start_by = initial
         self._fresh: Fresh | None = None
-        if layers is None:
-            warn_of_dense(model, names)
         self._shapes = {layer.name: layer.shape for layer in self.layers}
         self.coverage = Coverage(self._shapes)
         self._ledger = Ledger(self.layers)
@@ -139,19 +138,20 @@ class Executor:
         if self._fresh is not None:
             self._fresh.settle()
             self._fresh = None
-        update = self.segment.phase.update
         step = self.steps - self.segment.start * self.steps_per_epoch
         length = self.segment.phase.epochs * self.steps_per_epoch
-        due = update is not None and update.due(step, length)
-        if due and update.replaces_step:  # type: ignore[union-attr]
+        update = self.segment.phase.update
+        if update is not None and not update.due(step, length):
+            update = None
+        if update is not None and update.replaces_step:
             loss = None if closure is None else closure()
         else:
-            loss = self._optimise(closure, keep_gradients=due and update.dense_gradient)  # type: ignore[union-attr]
+            loss = self._optimise(closure, update is not None and update.dense_gradient)
             self.weights.hold()
-        if due:
-            self._change(update, step, length)  # type: ignore[arg-type]
-        else:
+        if update is None:
             self._uncounted += 1
+        else:
+            self._change(update, step, length)
         self.steps += 1
         if self.phase_ended and not self._manual:
             self.next_phase()

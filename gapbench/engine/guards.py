@@ -89,10 +89,10 @@ def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) 
         step = state.get("step")
         if (step is not None and float(step) > 0) or state.get("momentum_buffer") is not None:
             return "the optimiser has state of earlier steps"
-    zeros = {n: param.numel() - int(torch.count_nonzero(param)) for n, param in params.items()}
-    name = max(zeros, key=lambda name: zeros[name] / params[name].numel())
-    if 4 * zeros[name] > params[name].numel():
-        return f"{name} has {zeros[name]} zeros of {params[name].numel()} already"
+    for name, param in params.items():
+        zeros = param.numel() - int(torch.count_nonzero(param))
+        if param.numel() < 4 * zeros < 4 * param.numel():  # layers of zeros alone are begun so
+            return f"{name} has {zeros} zeros of {param.numel()} already"
     return None
 
 

@@ -135,6 +135,14 @@ def test_a_sparse_model_is_finetuned_with_its_own_zeros():
     assert tuned.verify() == 0
 
 
+def test_a_layer_that_begins_as_zeros_is_no_sparse_one():
+    model = net()
+    nn.init.zeros_(model[4].weight)
+    built = sparse(model, sgd(model))
+    train(model, built, 30)
+    assert built.verify() >= 0
+
+
 def test_who_wants_random_masks_says_so():
     model = net()
     with torch.no_grad():

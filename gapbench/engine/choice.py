@@ -79,7 +79,7 @@ def warn_of_dense(model: nn.Module, names: Sequence[str], asked: object) -> None
         warnings.warn(
             f"{share:.0%} of the model's weights stay dense: {shown}; name what is to be pruned in "
             "layers=, or see sparsifier.summary()",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

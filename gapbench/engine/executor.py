@@ -65,10 +65,10 @@ class Executor:
         if initial not in (None, "random", "magnitude"):
             raise UserError(f"initial: {choose('value', str(initial), ('random', 'magnitude'))}")
         names = chosen_names(model, layers)
-        warn_of_dense(model, names, asked=layers)
         self.model = model
         self.optimizer = optimizer
         self.layers = checked_layers(model, optimizer, names)
+        warn_of_dense(model, names, asked=layers)
         self.plan = plan_of(method, self.layers, epochs, seed, options)
         self.steps_per_epoch = int(steps_per_epoch)
         self.seed = seed

@@ -32,7 +32,7 @@ from torch import Tensor
 from benchmarks.rows import Row, main, paired
 from gapbench.base.streams import stream_seed
 from gapbench.execution.building import build_training
-from gapbench.execution.keeper import FolderKeeper
+from gapbench.execution.recorder import FolderKeeper
 from gapbench.execution.sacred_run import run_attempt
 from gapbench.runs.store import RunFolder
 from gapbench.sparsity.masks import top_mask

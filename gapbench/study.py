@@ -107,7 +107,7 @@ class Study:
 
         from gapbench.spec.dry_run import dry_run
 
-        return pd.DataFrame([outlook.as_dict() for outlook in dry_run(self.entries)])
+        return pd.DataFrame([forecast.as_dict() for forecast in dry_run(self.entries)])
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -162,14 +162,14 @@ class Study:
         forget: list[RunFolder] = []
         done = 0
         folders = [self.folder(entry) for entry in self.entries]
-        for entry, folder, sight in zip(self.entries, folders, look(folders, Queue()), strict=True):
-            if sight.state == "completed" and (retry_failed or not force):
+        for entry, folder, seen in zip(self.entries, folders, look(folders, Queue()), strict=True):
+            if seen.state == "completed" and (retry_failed or not force):
                 done += 1
-            elif retry_failed and sight.state != "failed":
+            elif retry_failed and seen.state != "failed":
                 continue
-            elif sight.state in GOING:
+            elif seen.state in GOING:
                 # one that waits without a job is just being submitted by another launcher
-                attached = attach and (sight.job or sight.state == "queued")
+                attached = attach and (seen.job or seen.state == "queued")
                 (todo if attached else elsewhere).append(entry)
             else:
                 todo.append(entry)
@@ -205,7 +205,7 @@ class Study:
     def going(self, todo: ToDo, queue: Queue | None = None) -> bool:
         """Say whether any of these trials runs or waits, for this launcher or for another."""
         folders = [self.folder(entry) for entry in (*todo.entries, *todo.elsewhere)]
-        return any(sight.state in GOING for sight in look(folders, queue or Queue()))
+        return any(seen.state in GOING for seen in look(folders, queue or Queue()))
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -215,10 +215,10 @@ class Study:
 
         rows: list[dict[str, Any]] = []
         folders = [self.folder(entry) for entry in self.entries]
-        for entry, folder, sight in zip(self.entries, folders, look(folders, Queue()), strict=True):
-            error = folder.read_status().get("error") if sight.state == "failed" else None
+        for entry, folder, seen in zip(self.entries, folders, look(folders, Queue()), strict=True):
+            error = folder.read_status().get("error") if seen.state == "failed" else None
             told = {"key": entry.trial.key, "label": entry.label}
-            rows.append({**told, "state": sight.state, "error": error})
+            rows.append({**told, "state": seen.state, "error": error})
         return pd.DataFrame(rows)
 
     def report(self) -> ReportResult:

@@ -14,11 +14,11 @@ import json, os, signal, subprocess, sys
 from pathlib import Path
 from gapbench.__main__ import main
 from gapbench.base.documents import write_json
-from gapbench.runs import marks
+from gapbench.runs import leases
 
 results = Path(sys.argv[1])
-me, bystander = marks.this_process(), subprocess.Popen(["sleep", "60"], start_new_session=True)
-began = marks._process_start(bystander.pid)
+me, bystander = leases.this_process(), subprocess.Popen(["sleep", "60"], start_new_session=True)
+began = leases._process_start(bystander.pid)
 others = [
     {"pid": -1}, {"pid": -1, "began": None}, {"pid": 0}, {"pid": 1}, {"pid": -bystander.pid},
     {"pid": bystander.pid}, {"pid": bystander.pid, "began": "12345"},

@@ -14,7 +14,7 @@ import pytest
 
 from gapbench.__main__ import main
 from gapbench.base.documents import write_json
-from gapbench.runs import marks
+from gapbench.runs import leases
 from gapbench.runs.store import RunFolder, _PathOf
 from tests.damage import damage, damages
 from tests.report.folders import history_of, result_of
@@ -51,11 +51,11 @@ def whole(tmp_path_factory):
     folder.history.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     status = {"state": "running", "attempt": 1, "epoch": 2.5, "epochs": 4, "phase": "fine-tune",
               "metric": {"val/accuracy": 80.0}, "density": 0.1, "seconds_left": 12.5,
-              "error": None, "legs": 0, **marks.this_process()}  # fmt: skip
+              "error": None, "legs": 0, **leases.this_process()}  # fmt: skip
     write_json(folder.status, status)
-    write_json(folder.owner, {"token": "1", **marks.this_process(), "host": "elsewhere"})
+    write_json(folder.owner, {"token": "1", **leases.this_process(), "host": "elsewhere"})
     claim = {"submission": "20260101-000000-abcdef", "index": 0, "attempts": 0, "at": time.time()}
-    write_json(folder.submitted, claim | marks.this_process())
+    write_json(folder.submitted, claim | leases.this_process())
     write_json(folder.exchange, {"branches": [{"part": 0, "branch": 0, "sent": 1, "dense": 2}]})
     for path in (folder.log, folder.error):
         path.write_text("a line\n")

@@ -123,7 +123,7 @@ def test_status_shows_on_80_columns_the_keys_that_other_commands_take(done, caps
 def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
     chosen = [*SMOKE, "--only", "dense,rigl", "--results", str(tmp_path)]
     assert main([*chosen, "--dry-run", "--json"]) == 0
-    keys = [outlook["key"] for outlook in json.loads(capsys.readouterr().out)]
+    keys = [forecast["key"] for forecast in json.loads(capsys.readouterr().out)]
     folder = tmp_path / "runs" / keys[0]
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").write_bytes(b"not a checkpoint")
@@ -145,8 +145,8 @@ def test_one_failing_trial_leaves_the_others_running(tmp_path, capsys):
 def test_a_checkpoint_of_wrong_content_fails_its_trial_in_one_line(tmp_path, capsys, content):
     chosen = [*SMOKE, "--only", "dense", "--results", str(tmp_path)]
     assert main([*chosen, "--dry-run", "--json"]) == 0
-    (outlook,) = json.loads(capsys.readouterr().out)
-    checkpoint = tmp_path / "runs" / outlook["key"] / "checkpoint.pt"
+    (forecast,) = json.loads(capsys.readouterr().out)
+    checkpoint = tmp_path / "runs" / forecast["key"] / "checkpoint.pt"
     checkpoint.parent.mkdir(parents=True)
     torch.save(content, checkpoint)
     assert main(chosen) == 1

@@ -95,10 +95,10 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
     """Print what the trials will do and cost."""
     from gapbench.spec.dry_run import dry_run
 
-    outlooks = dry_run(entries)
+    forecasts = dry_run(entries)
     if as_json:
         # a line a trial: indented, ten thousand take seconds
-        print("[" + ",\n".join(json.dumps(outlook.as_dict()) for outlook in outlooks) + "]")
+        print("[" + ",\n".join(json.dumps(forecast.as_dict()) for forecast in forecasts) + "]")
         return 0
     from gapbench.cli.columns import Column, table_text
 
@@ -106,21 +106,21 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
     columns = [Column("trial", wraps=True), *(Column(heading, right=True) for heading in headings)]
     rows = [
         (
-            outlook.label,
-            str(outlook.epochs),
-            str(outlook.wall_epochs),
-            _ratio(outlook.train_flops_ratio),
-            _ratio(outlook.inference_flops_ratio),
-            f"{outlook.prunable_density:.3f}",
-            f"{outlook.model_density:.3f}",
-            "*" if outlook.coverage is None else f"{outlook.coverage:.3f}",
+            forecast.label,
+            str(forecast.epochs),
+            str(forecast.wall_epochs),
+            _ratio(forecast.train_flops_ratio),
+            _ratio(forecast.inference_flops_ratio),
+            f"{forecast.prunable_density:.3f}",
+            f"{forecast.model_density:.3f}",
+            "*" if forecast.coverage is None else f"{forecast.coverage:.3f}",
         )
-        for outlook in outlooks
+        for forecast in forecasts
     ]
     console = _console(False)
     console.print(table_text(columns, rows, console.width), soft_wrap=True)
     console.print(
-        f"{len(outlooks)} trials, {sum(o.epochs for o in outlooks)} machine-epochs. FLOPs are "
+        f"{len(forecasts)} trials, {sum(o.epochs for o in forecasts)} machine-epochs. FLOPs are "
         "multiples of the task's dense recipe and of dense inference; * is known after the run."
     )
     return 0

@@ -155,16 +155,16 @@ def cancel(
     folders = [folder for folder in _chosen(what, pick, results) if folder.path.exists()]
     jobs: list[str] = []
     told = 0
-    for folder, sight in zip(folders, look(folders, queue.Queue()), strict=True):
-        if sight.state == "failed":
-            jobs += sight.jobs  # those of its chain that wait
-        if sight.state in ("completed", "failed"):
+    for folder, seen in zip(folders, look(folders, queue.Queue()), strict=True):
+        if seen.state == "failed":
+            jobs += seen.jobs  # those of its chain that wait
+        if seen.state in ("completed", "failed"):
             continue
         folder.cancel()
-        if sight.state in ("running", "queued"):
+        if seen.state in ("running", "queued"):
             print(f"asked to stop: {folder.path.name}")
             told += 1
-            jobs += sight.jobs
+            jobs += seen.jobs
             folder.terminate_owner()  # elsewhere it finds by itself that it was cancelled
     if not told:
         print("nothing is running")
@@ -234,10 +234,10 @@ def last_words(folder: RunFolder) -> str:
     from gapbench.launch.queue import Queue
     from gapbench.launch.submissions import look
 
-    (sight,) = look([folder], Queue())
+    (seen,) = look([folder], Queue())
     output = _output(folder)
     printed = _text_from(output, 0)[0].split("\n") if output is not None else []
-    told = [f"SLURM says {sight.hint}"] if sight.hint else []
+    told = [f"SLURM says {seen.hint}"] if seen.hint else []
     told += _disk(folder)
     told += [line.strip() for line in printed if line.strip()][-1:]
     return ": ".join(told) or "no error was recorded"

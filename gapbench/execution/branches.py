@@ -20,7 +20,7 @@ from gapbench.base.documents import append_plain, read_json, read_text, require_
 from gapbench.engine.exchange import decode, encode, sizes
 from gapbench.errors import UserError
 from gapbench.execution.building import build_training
-from gapbench.execution.keeper import FolderKeeper, read_history
+from gapbench.execution.recorder import FolderKeeper, read_history
 from gapbench.execution.stopping import StopSign
 from gapbench.runs.store import RunFolder
 from gapbench.spec.trials import Trial
@@ -34,7 +34,7 @@ RESULT = "handed_back.pt"
 
 
 def run_round(
-    training: Training, folder: RunFolder, keeper: FolderKeeper, processes: int, apart: bool
+    training: Training, folder: RunFolder, recorder: FolderKeeper, processes: int, apart: bool
 ) -> None:
     """Train all branches of the round that begins now, and merge what they hand back.
 
@@ -43,18 +43,18 @@ def run_round(
     Args:
         training: at the start of the round.
         folder: the trial's.
-        keeper: of `training`.
+        recorder: of `training`.
         processes: how many branches are trained side by side, each in a process of its own; with 1
             they are trained one after another in this process, on all its ranks.
         apart: whether other jobs have trained branches, side by side; their time is counted then.
 
     Raises:
-        Interrupted: if the keeper said to stop; branches have written their checkpoints.
+        Interrupted: if the recorder said to stop; branches have written their checkpoints.
         UserError: if a branch failed.
     """
     segment = training.sparsifier.segment
-    keeper.checkpoint(training)  # the state that branches start from
-    if keeper.writes:
+    recorder.checkpoint(training)  # the state that branches start from
+    if recorder.writes:
         _remove_earlier_rounds(folder, segment.part)
     places = [branch_folder(folder, segment.part, branch) for branch in range(segment.branches)]
     for place in places:
@@ -63,12 +63,12 @@ def run_round(
     missing = [b for b, place in enumerate(places) if not (place.path / RESULT).exists()]
     missing = training.ranks.agree(missing)
     if processes > 1:
-        _train_side_by_side(training, folder, keeper, deque(missing), processes)
+        _train_side_by_side(training, folder, recorder, deque(missing), processes)
     else:
         for branch in missing:
-            with places[branch].owned() if keeper.writes else nullcontext():
-                run_branch(folder, places[branch], keeper.checkpoint_seconds,
-                           lambda: keeper.ask(training) == "stop")  # fmt: skip
+            with places[branch].owned() if recorder.writes else nullcontext():
+                run_branch(folder, places[branch], recorder.checkpoint_seconds,
+                           lambda: recorder.ask(training) == "stop")  # fmt: skip
         training.ranks.agree(None)  # rank 0 has written the last result
     shapes = {layer.name: layer.shape for layer in training.sparsifier.layers}
     results, sent, elsewhere = [], [], [0.0]
@@ -82,9 +82,9 @@ def run_round(
                 elsewhere.append(handed["seconds"])
             results.append(decode(handed["result"], shapes))
         for line in read_history(place.history):
-            keeper.line(line)
-    keeper.seconds_before += max(elsewhere)
-    if keeper.writes:
+            recorder.line(line)
+    recorder.seconds_before += max(elsewhere)
+    if recorder.writes:
         _record_exchange(folder, segment.part, sent)
     training.sparsifier.finish_round(results)
     training.epoch = training.sparsifier.segment.start
@@ -104,7 +104,7 @@ def _record_exchange(folder: RunFolder, part: int, sent: list[dict[str, int]]) -
 def _train_side_by_side(
     training: Training,
     folder: RunFolder,
-    keeper: FolderKeeper,
+    recorder: FolderKeeper,
     waiting: deque[int],
     processes: int,
 ) -> None:
@@ -113,8 +113,8 @@ def _train_side_by_side(
     while waiting or running:
         while waiting and len(running) < processes:
             branch = waiting.popleft()
-            running[branch] = _start(folder, part, branch, keeper.checkpoint_seconds)
-        if keeper.ask(training) == "stop":
+            running[branch] = _start(folder, part, branch, recorder.checkpoint_seconds)
+        if recorder.ask(training) == "stop":
             _stop(list(running.values()))
             raise loop.Interrupted
         for branch, process in list(running.items()):
@@ -182,16 +182,16 @@ def run_branch(
     if branch == 0:
         training.sparsifier.changes()  # the trial itself has recorded that partition 0 grows
     first = training.ranks.rank == 0
-    keeper = FolderKeeper(place, stop, _no_scalar, checkpoint_seconds, writes=first)
-    keeper.resume(training)
-    loop.train(training, keeper, until=training.sparsifier.segment.stop)
+    recorder = FolderKeeper(place, stop, _no_scalar, checkpoint_seconds, writes=first)
+    recorder.resume(training)
+    loop.train(training, recorder, until=training.sparsifier.segment.stop)
     metrics = loop.evaluate(training, "val")
     handed: dict[str, Any] = encode(training.sparsifier.finish_branch())
-    loop.record_changes(training, keeper, metrics, in_branch=True)
-    keeper.close()
+    loop.record_changes(training, recorder, metrics, in_branch=True)
+    recorder.close()
     if first:
         place.require_owner()
-        state.save(place.path / RESULT, {"result": handed, "seconds": keeper.seconds})
+        state.save(place.path / RESULT, {"result": handed, "seconds": recorder.seconds})
 
 
 def _remove_earlier_rounds(folder: RunFolder, part: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from gapbench.execution.branches import run_round
 from gapbench.execution.building import build_training
 from gapbench.execution.environment import environment
-from gapbench.execution.keeper import FolderKeeper, LogScalar
+from gapbench.execution.recorder import FolderKeeper, LogScalar
 from gapbench.runs.store import RunFolder
 from gapbench.sparsity import masks
 from gapbench.sparsity.cost import inference_ratio
@@ -65,30 +65,30 @@ def run_trial(
     def leg_ended() -> bool:
         return execution.until is not None and training.epoch >= execution.until
 
-    keeper = FolderKeeper(
+    recorder = FolderKeeper(
         folder, lambda: stop() or leg_ended(), log_scalar, execution.checkpoint_seconds, first
     )
-    keeper.resume(training)
+    recorder.resume(training)
     parallel = None
     processes = execution.branches if training.ranks.world == 1 else 1  # ranks train together
     if processes > 1 or execution.apart:
 
         def parallel(training: Training) -> None:
-            run_round(training, folder, keeper, processes, execution.apart)
+            run_round(training, folder, recorder, processes, execution.apart)
 
     try:
         if training.ranks.agree(leg_ended()):
-            loop.record_changes(training, keeper)
-            keeper.checkpoint(training)
+            loop.record_changes(training, recorder)
+            recorder.checkpoint(training)
             raise LegEnded
-        loop.train(training, keeper, parallel_round=parallel)
+        loop.train(training, recorder, parallel_round=parallel)
     except loop.Interrupted as interrupted:
         if leg_ended():
             raise LegEnded from interrupted
         raise
     finally:
-        keeper.close()
-    result = outcome(trial, training, keeper)
+        recorder.close()
+    result = outcome(trial, training, recorder)
     if first:
         folder.require_owner()
         folder.save_model(training.model.state_dict(), training.sparsifier.masks)
@@ -96,7 +96,7 @@ def run_trial(
     return result
 
 
-def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str, Any]:
+def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[str, Any]:
     """Check the finished model and return its result.
 
     Raises:
@@ -117,7 +117,7 @@ def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str,
         },
         "epochs": sparsifier.plan.epochs,
         "wall_epochs": sparsifier.plan.wall_epochs,
-        "seconds": keeper.seconds,
+        "seconds": recorder.seconds,
         "seed": trial.seed,
         "ranks": Ranks.current().world,
         "data_sha256": training.task.data_digest(),
@@ -126,7 +126,7 @@ def outcome(trial: Trial, training: Training, keeper: FolderKeeper) -> dict[str,
             "weights": _digest(training.model.state_dict()),
             "masks": masks.digest(sparsifier.masks),
         },
-        "history_sha256": keeper.history and keeper.history.digest,
+        "history_sha256": recorder.history and recorder.history.digest,
         "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }

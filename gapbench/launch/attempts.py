@@ -14,7 +14,7 @@ from gapbench.launch import queue
 from gapbench.launch.chains import Branches, Train
 from gapbench.launch.jobs import Attempt, Job, own_signals
 from gapbench.launch.submissions import jobs_of
-from gapbench.runs import marks
+from gapbench.runs import leases
 from gapbench.runs.store import LOST_AFTER, RunFolder, TakenOver
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class SlurmAttempt(Attempt):
 
 def _not_ended_by_others() -> bool:
     """Say whether SLURM thinks that this job runs."""
-    job = marks.slurm_job()
+    job = leases.slurm_job()
     listed = ((job and queue.listed([job.partition("_")[0]])) or {}).get(job or "")
     # cancelled jobs are COMPLETING, and those that SLURM requeues by itself too, or PENDING
     return listed is None or listed.state not in (*queue.FINAL, "COMPLETING", "PENDING")
@@ -96,10 +96,10 @@ def _wait_for_dead_owner(folder: RunFolder) -> bool:
         job = owner.get("slurm_job")
         answer = queue.listed([job.partition("_")[0]]) if job else None
         listed = (answer or {}).get(job or "")
-        if marks.is_here(owner) or (listed is not None and listed.state == "RUNNING"):
+        if leases.is_here(owner) or (listed is not None and listed.state == "RUNNING"):
             return False
         if answer is not None and (listed is None or not listed.lives):
-            marks.remove(folder.owner, owner)
+            leases.remove(folder.owner, owner)
             return True
         if time.monotonic() > deadline:
             return False
@@ -225,7 +225,7 @@ class BranchAttempt(SlurmAttempt):
 
 def _end_chain(folder: RunFolder) -> None:
     """Cancel the jobs that wait for this one: there is nothing that they could go on with."""
-    others = set(jobs_of(folder)) - {marks.slurm_job() or ""}
+    others = set(jobs_of(folder)) - {leases.slurm_job() or ""}
     with suppress(queue.SlurmError):
         queue.cancel(others)
 

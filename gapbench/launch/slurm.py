@@ -62,7 +62,7 @@ class SlurmLaunch:
         self._pause = min(self._pause * 1.2, SLOWEST_POLL_SECONDS)
         self._next = time.monotonic() + self._pause
         self._refuse_hopeless()
-        return any(sight.state in ("queued", "running") for sight in look(waiting, self._queue))
+        return any(seen.state in ("queued", "running") for seen in look(waiting, self._queue))
 
     def stop(self) -> str:
         """Leave the jobs to SLURM."""

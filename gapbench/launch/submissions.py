@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gapbench.base.documents import is_plain, read_json, write_json
 from gapbench.launch.queue import Listed, Queue
-from gapbench.runs import marks
+from gapbench.runs import leases
 from gapbench.runs.store import LOST_AFTER, Count, Finite, RunFolder, State
 
 JOB = re.compile(r"\d+(_\d+)?")
@@ -65,7 +65,7 @@ class Submission:
         for folder in folders:
             attempts = folder.read_status().get("attempt") or 0
             mark = {"submission": self.name, "index": len(claimed), "attempts": attempts}
-            mark |= {"at": time.time(), **marks.this_process()}
+            mark |= {"at": time.time(), **leases.this_process()}
             if _replace(folder, mark, queue):
                 claimed.append(folder)
         return claimed
@@ -75,7 +75,7 @@ class Submission:
         for folder in folders:
             claim = _claim(folder)
             if claim is not None and claim["submission"] == self.name:
-                marks.remove(folder.submitted, claim)
+                leases.remove(folder.submitted, claim)
 
     def submitted(self, job: str, count: int) -> None:
         """Record the job's id; with more than one trial it is an array."""
@@ -110,7 +110,7 @@ def log_of(folder: RunFolder) -> Path | None:
 
 
 @dataclass(frozen=True)
-class Sight:
+class TrialState:
     """What is known of a trial, SLURM's word included.
 
     Attributes:
@@ -126,14 +126,14 @@ class Sight:
     jobs: tuple[str, ...] = ()
 
 
-def look(folders: Sequence[RunFolder], queue: Queue) -> list[Sight]:
+def look(folders: Sequence[RunFolder], queue: Queue) -> list[TrialState]:
     """Return what is known of each trial."""
     jobs = [jobs_of(folder) for folder in folders]
     answer = queue.ask(job for several in jobs for job in several)
     return [_sight(folder, several, answer) for folder, several in zip(folders, jobs, strict=True)]
 
 
-def _sight(folder: RunFolder, jobs: list[str], answer: dict[str, Listed] | None) -> Sight:
+def _sight(folder: RunFolder, jobs: list[str], answer: dict[str, Listed] | None) -> TrialState:
     seen = _seen(folder, _whose_turn(jobs, answer), answer)
     return replace(seen, jobs=tuple(jobs)) if seen.job else seen
 
@@ -146,28 +146,28 @@ def _whose_turn(jobs: Sequence[str], answer: dict[str, Listed] | None) -> str | 
     return next(iter([*running, *waiting, *reversed(jobs)]), None)
 
 
-def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) -> Sight:
+def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) -> TrialState:
     state, claim = folder.state(), _claim(folder)
     if state == "completed" or claim is None:
-        return Sight(state)
+        return TrialState(state)
     if job is None:  # claimed, but not submitted yet
         waits = state != "running" and _lives(folder, claim, answer)
-        return Sight("queued" if waits else _without_job(state))
+        return TrialState("queued" if waits else _without_job(state))
     listed = None if answer is None else answer.get(job)
     if answer is None:
-        return Sight(state, job, "SLURM does not answer")
+        return TrialState(state, job, "SLURM does not answer")
     ending = listed is not None and listed.state == "COMPLETING" and folder.cancelled.exists()
     if listed is None or not listed.lives or ending:  # not to be requeued any more
         hint = "" if listed is None else listed.hint
-        return Sight(_without_job(state), job, hint)
+        return TrialState(_without_job(state), job, hint)
     attempt = folder.read_status().get("attempt") or 0
     if state == "failed" and attempt > claim["attempts"]:
-        return Sight(state, job, listed.hint)  # the job is about to end
+        return TrialState(state, job, listed.hint)  # the job is about to end
     if state in ("interrupted", "lost") and any(branches_of(folder)):
-        return Sight("running", job, listed.hint)
+        return TrialState("running", job, listed.hint)
     if state == "lost" and _beats_elsewhere(folder, job):
-        return Sight("running", job, f"{listed.hint}, no sign of life for a while")
-    return Sight("running" if state == "running" else "queued", job, listed.hint)
+        return TrialState("running", job, f"{listed.hint}, no sign of life for a while")
+    return TrialState("running" if state == "running" else "queued", job, listed.hint)
 
 
 def _without_job(state: State) -> State:
@@ -178,7 +178,7 @@ def _without_job(state: State) -> State:
 def _beats_elsewhere(folder: RunFolder, job: str) -> bool:
     """Say whether a run on another host, whose job SLURM still lists, has just been silent."""
     owner = read_json(folder.owner)
-    return owner is not None and not marks.is_here(owner) and owner.get("slurm_job") == job
+    return owner is not None and not leases.is_here(owner) and owner.get("slurm_job") == job
 
 
 def branches_of(folder: RunFolder) -> Iterator[RunFolder]:
@@ -190,12 +190,12 @@ def branches_of(folder: RunFolder) -> Iterator[RunFolder]:
 
 def _replace(folder: RunFolder, mark: dict[str, Any], queue: Queue) -> bool:
     """Put a claim in place of none or of one that no longer counts."""
-    while not marks.create(folder.submitted, mark):
+    while not leases.create(folder.submitted, mark):
         found = read_json(folder.submitted)
         claim = _claim(folder)
         if claim is not None and _lives(folder, claim, queue.ask(jobs_of(folder))):
             return False
-        marks.remove(folder.submitted, found)
+        leases.remove(folder.submitted, found)
     return True
 
 
@@ -213,8 +213,8 @@ def _lives(folder: RunFolder, claim: dict[str, Any], answer: dict[str, Listed] |
     """Say whether a claim counts; one about which SLURM does not answer does."""
     jobs = jobs_of(folder)
     if not jobs:
-        if marks.is_here(claim):
-            return marks.runs_here(claim)
+        if leases.is_here(claim):
+            return leases.runs_here(claim)
         return time.time() - float(claim["at"]) < LOST_AFTER
     if answer is None:
         return True

@@ -28,7 +28,7 @@ from gapbench.base.documents import (
     write_text,
 )
 from gapbench.errors import UserError, choose
-from gapbench.runs import marks
+from gapbench.runs import leases
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,15 +70,15 @@ class Owned(UserError):
     """A live process owns the run folder.
 
     Attributes:
-        mark: what is known of it.
+        lease: what is known of it.
     """
 
-    def __init__(self, trial: str, mark: Mapping[str, Any]) -> None:
+    def __init__(self, trial: str, lease: Mapping[str, Any]) -> None:
         super().__init__(
-            f"trial {trial} is being run by process {mark.get('pid')} on {mark.get('host')}; "
+            f"trial {trial} is being run by process {lease.get('pid')} on {lease.get('host')}; "
             "wait for it, or stop it with `gapbench cancel`"
         )
-        self.mark = mark
+        self.lease = lease
 
 
 class _PathOf:
@@ -221,13 +221,13 @@ class RunFolder:
         if self.completed():
             return "completed"
         owner = read_json(self.owner)
-        mark = owner if marks.is_mark(owner) else None
-        if mark and self._lives(mark):
+        lease = owner if leases.is_lease(owner) else None
+        if lease and self._lives(lease):
             return "running"
         written = self.read_status().get("state")
-        if not mark and written in ("failed", "interrupted"):
+        if not lease and written in ("failed", "interrupted"):
             return "failed" if written == "failed" else "interrupted"
-        if mark or written == "running":
+        if lease or written == "running":
             # one that was asked to stop and then killed has ended as it should
             return "interrupted" if self.cancelled.exists() else "lost"
         return "queued" if self.submitted.exists() else "planned"
@@ -271,34 +271,34 @@ class RunFolder:
             raise TakenOver(f"{self.path}: another process has taken this trial over")
 
     def living_owner(self) -> dict[str, Any] | None:
-        """Return the mark of the process that owns the folder, or None: free, or it is dead."""
+        """Return the lease of the process that owns the folder, or None: free, or it is dead."""
         owner = read_json(self.owner)
-        return owner if marks.is_mark(owner) and self._lives(owner) else None
+        return owner if leases.is_lease(owner) and self._lives(owner) else None
 
     def _lives(self, owner: Mapping[str, Any]) -> bool:
         """Judge an owner by its process on this host, else by its last sign of life."""
-        if marks.outlived(owner):
+        if leases.outlived(owner):
             return False
-        if marks.is_here(owner):
-            return marks.runs_here(owner)
+        if leases.is_here(owner):
+            return leases.runs_here(owner)
         # a sign from a future that clocks do not differ by is none
         return abs(time.time() - self._last_sign()) < LOST_AFTER
 
     def terminate_owner(self) -> bool:
         """Send SIGTERM to the process that owns the folder; return whether it was on this host."""
         owner = read_json(self.owner)
-        return owner is not None and marks.terminate(self.owner, owner)
+        return owner is not None and leases.terminate(self.owner, owner)
 
     def _take(self) -> None:
         token = uuid.uuid4().hex
-        while not marks.create(self.owner, {"token": token, **marks.this_process()}):
+        while not leases.create(self.owner, {"token": token, **leases.this_process()}):
             owner = read_json(self.owner)
-            if marks.is_mark(owner) and self._lives(owner):
+            if leases.is_lease(owner) and self._lives(owner):
                 raise Owned(self.path.name, owner)
-            marks.remove(self.owner, owner)
+            leases.remove(self.owner, owner)
         self._token = token
         with suppress(OSError):  # another has replaced it already, which `require_owner` will find
-            self._held = open_plain(self.owner)  # how `marks.terminate` knows this process
+            self._held = open_plain(self.owner)  # how `leases.terminate` knows this process
 
     def _give_back(self) -> None:
         if self._held is not None:
@@ -306,7 +306,7 @@ class RunFolder:
             self._held = None
         owner = read_json(self.owner)
         if owner is not None and owner.get("token") == self._token:
-            marks.remove(self.owner, owner)
+            leases.remove(self.owner, owner)
         self._token = None
 
     def sweep(self) -> None:
@@ -341,7 +341,7 @@ class RunFolder:
                 "started": time.time(),
                 "updated": time.time(),
                 "error": None,
-                **marks.this_process(),
+                **leases.this_process(),
             },
         )
         return attempt

@@ -15,7 +15,7 @@ AFTER_THE_RUN = "FLOPs known after the run: global magnitudes decide each layer'
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """A trial's plan in numbers. Cost is None where it is known only after the run.
 
     Attributes:
@@ -59,8 +59,8 @@ class Outlook:
         return dict(vars(self))
 
 
-def dry_run(entries: Sequence[Entry]) -> list[Outlook]:
-    """Return the outlook of every trial; no tensor is allocated and no data are read.
+def dry_run(entries: Sequence[Entry]) -> list[Forecast]:
+    """Return the forecast of every trial; no tensor is allocated and no data are read.
 
     Raises:
         UserError: if a method's options do not fit the model or the epochs.
@@ -68,7 +68,7 @@ def dry_run(entries: Sequence[Entry]) -> list[Outlook]:
     return [_outlook(entry) for entry in entries]
 
 
-def _outlook(entry: Entry) -> Outlook:
+def _outlook(entry: Entry) -> Forecast:
     from gapbench.sparsity.cost import inference_ratio
 
     trial, proxy = entry.trial, entry.trial.proxy
@@ -84,7 +84,7 @@ def _outlook(entry: Entry) -> Outlook:
         exact = {name: kept[name] / numel[name] for name in numel}
         inference = inference_ratio(proxy.cost, exact)
     total = sum(kept.values())
-    return Outlook(
+    return Forecast(
         key=trial.key,
         label=entry.label,
         task=trial.task,

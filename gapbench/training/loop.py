@@ -24,7 +24,7 @@ class Interrupted(Exception):
     """The run was asked to stop; its checkpoint is written."""
 
 
-class Keeper(Protocol):
+class Recorder(Protocol):
     """What the loop needs of its surroundings: a place for lines and checkpoints, and a sign."""
 
     def line(self, line: Line) -> None:
@@ -50,7 +50,7 @@ class Final:
 
 def train(
     training: Training,
-    keeper: Keeper,
+    recorder: Recorder,
     *,
     until: int | None = None,
     parallel_round: Callable[[Training], None] | None = None,
@@ -59,29 +59,29 @@ def train(
 
     Args:
         training: a new or a resumed run.
-        keeper: receives history, checkpoints and progress.
+        recorder: receives history, checkpoints and progress.
         until: machine-epoch to stop after.
         parallel_round: runs all branches of a P-GaP round elsewhere; in this process if None.
 
     Raises:
-        Interrupted: after the checkpoint was written, if the keeper said to stop.
+        Interrupted: after the checkpoint was written, if the recorder said to stop.
     """
     sparsifier = training.sparsifier
     end = sparsifier.plan.epochs if until is None else until
-    record_changes(training, keeper)
+    record_changes(training, recorder)
     while training.epoch < end:
         at_round = sparsifier.segment.branch == 0 and _at_start(training)
         if parallel_round is not None and at_round:
             parallel_round(training)
-            record_changes(training, keeper, after=evaluate(training, "val"))
+            record_changes(training, recorder, after=evaluate(training, "val"))
         else:
-            metrics = train_epoch(training, keeper)
+            metrics = train_epoch(training, recorder)
             if training.epoch < end:
-                change_phase(training, keeper, metrics)
-        _safe_point(training, keeper)
+                change_phase(training, recorder, metrics)
+        _safe_point(training, recorder)
 
 
-def train_epoch(training: Training, keeper: Keeper) -> Metrics:
+def train_epoch(training: Training, recorder: Recorder) -> Metrics:
     """Train the rest of the current epoch, then record it; return its validation metrics.
 
     Raises:
@@ -99,23 +99,23 @@ def train_epoch(training: Training, keeper: Keeper) -> Metrics:
     training.replica.train()
     for batch in batches:
         if _completes_gradual(training):
-            _measured_step(training, keeper, batch)
+            _measured_step(training, recorder, batch)
         else:
             train_step(training, batch)
         training.batch += 1
         alone = training.ranks.world == 1 or training.batch % 10 == 0  # agreeing is a round trip
         if alone and training.batch < training.per_epoch:
-            _safe_point(training, keeper)
+            _safe_point(training, recorder)
     metrics = evaluate(training, "val")
-    record_changes(training, keeper)
+    record_changes(training, recorder)
     line = _epoch_line(training, metrics)
-    keeper.line(line)
+    recorder.line(line)
     if not math.isfinite(line["train/loss"]):
         raise UserError(
             f"training diverged in epoch {line['epoch']}: its mean loss is {line['train/loss']}; "
             "a smaller recipe.lr or a longer warm-up may help"
         )
-    keeper.progress(training, metrics)
+    recorder.progress(training, metrics)
     training.epoch += 1
     training.batch = 0
     training.loss_sum = torch.zeros_like(training.loss_sum)
@@ -170,17 +170,17 @@ def _completes_gradual(training: Training) -> bool:
     return phase.update.completes(step, length)
 
 
-def _measured_step(training: Training, keeper: Keeper, batch: Any) -> None:
+def _measured_step(training: Training, recorder: Recorder, batch: Any) -> None:
     """Do a step that prunes, and record the metrics before and after it."""
-    record_changes(training, keeper)  # earlier prunes: these metrics are not theirs
+    record_changes(training, recorder)  # earlier prunes: these metrics are not theirs
     before = evaluate(training, "val")
     training.replica.train()
     train_step(training, batch)
-    record_changes(training, keeper, before, evaluate(training, "val"))
+    record_changes(training, recorder, before, evaluate(training, "val"))
     training.replica.train()
 
 
-def change_phase(training: Training, keeper: Keeper, before: Metrics) -> None:
+def change_phase(training: Training, recorder: Recorder, before: Metrics) -> None:
     """At the end of a phase enter the next one, and measure what pruning cost."""
     if not training.sparsifier.phase_ended:
         return
@@ -188,7 +188,7 @@ def change_phase(training: Training, keeper: Keeper, before: Metrics) -> None:
     training.sparsifier.next_phase()
     merged = in_branch and training.sparsifier.segment.branch in (None, 0)
     after = evaluate(training, "val") if merged or not in_branch else None
-    record_changes(training, keeper, before, after, in_branch)
+    record_changes(training, recorder, before, after, in_branch)
 
 
 def evaluate(training: Training, split: Any) -> Metrics:
@@ -204,7 +204,7 @@ def finish(training: Training) -> Final:
 
 def record_changes(
     training: Training,
-    keeper: Keeper,
+    recorder: Recorder,
     before: Metrics | None = None,
     after: Metrics | None = None,
     in_branch: bool = False,
@@ -213,7 +213,7 @@ def record_changes(
     for change in training.sparsifier.changes():
         pruned = change.event == "prune"
         measured = change.event == "merge" or (pruned and not in_branch)
-        keeper.line(
+        recorder.line(
             _change_line(
                 training,
                 change,
@@ -223,12 +223,12 @@ def record_changes(
         )
 
 
-def _safe_point(training: Training, keeper: Keeper) -> None:
-    ask = training.ranks.agree(keeper.ask(training))
+def _safe_point(training: Training, recorder: Recorder) -> None:
+    ask = training.ranks.agree(recorder.ask(training))
     if ask == "go":
         return
-    record_changes(training, keeper)
-    keeper.checkpoint(training)
+    record_changes(training, recorder)
+    recorder.checkpoint(training)
     if ask == "stop":
         raise Interrupted
 

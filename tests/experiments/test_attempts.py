@@ -157,10 +157,10 @@ def test_measured_cost_is_the_cost_that_the_dry_run_announced(c_gap):
     from gapbench.spec.dry_run import dry_run
 
     chosen, folder = c_gap
-    outlook = dry_run([chosen])[0]
+    forecast = dry_run([chosen])[0]
     cost = folder.read_result()["cost"]
-    assert cost["train_flops_ratio"] == pytest.approx(outlook.train_flops_ratio, rel=1e-12)
-    assert cost["inference_flops_ratio"] == pytest.approx(outlook.inference_flops_ratio, rel=1e-12)
+    assert cost["train_flops_ratio"] == pytest.approx(forecast.train_flops_ratio, rel=1e-12)
+    assert cost["inference_flops_ratio"] == pytest.approx(forecast.inference_flops_ratio, rel=1e-12)
 
 
 def test_a_run_that_misses_its_sparsity_fails_and_names_the_layers(tmp_path, monkeypatch):

@@ -18,11 +18,11 @@ def paper():
     return dry_run(entries)
 
 
-def one(outlooks, **wanted):
-    """Return the outlook of these settings among those of the task's own recipe."""
+def one(forecasts, **wanted):
+    """Return the forecast of these settings among those of the task's own recipe."""
     found = [
         o
-        for o in outlooks
+        for o in forecasts
         if all(getattr(o, k, o.options.get(k)) == v for k, v in wanted.items())
         and "own recipe" not in o.label  # RigL's own
     ]
@@ -88,11 +88,11 @@ def test_gradual_pruning_costs_what_its_paper_says(paper, sparsity, train):
 
 
 def test_flops_under_global_magnitude_are_known_only_after_the_run(paper):
-    for outlook in paper:
-        unknown = outlook.distribution == "global_magnitude"
-        assert (outlook.train_flops_ratio is None) == unknown
-        assert (outlook.inference_flops_ratio is None) == unknown
-        assert outlook.note == (AFTER_THE_RUN if unknown else None)
+    for forecast in paper:
+        unknown = forecast.distribution == "global_magnitude"
+        assert (forecast.train_flops_ratio is None) == unknown
+        assert (forecast.inference_flops_ratio is None) == unknown
+        assert forecast.note == (AFTER_THE_RUN if unknown else None)
 
 
 def test_both_densities_are_given(paper):

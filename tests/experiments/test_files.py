@@ -45,10 +45,10 @@ def test_a_file_is_named_after_its_ablation_and_has_the_four_usual_scales(file):
 
 @pytest.mark.parametrize(("file", "scale"), PLACES)
 def test_a_file_can_be_run_dry_at_every_scale(file, scale):
-    outlooks = dry_run(entries_of(file, scale))
-    labels = [outlook.label for outlook in outlooks]
+    forecasts = dry_run(entries_of(file, scale))
+    labels = [forecast.label for forecast in forecasts]
     assert len(set(labels)) == len(labels)
-    json.dumps([outlook.as_dict() for outlook in outlooks], allow_nan=False)
+    json.dumps([forecast.as_dict() for forecast in forecasts], allow_nan=False)
 
 
 @pytest.mark.parametrize(("file", "scale"), PLACES)
@@ -94,14 +94,14 @@ def test_the_translation_ablation_has_its_rows_at_mini(fairseq):
 
 def test_transformer_big_is_pruned_in_96_tensors_and_density_counts_the_whole_model(fairseq):
     entries = expand(read(ROOT / "ablations/translation.yaml"), "paper", seeds=(0,))
-    outlooks = [outlook for outlook in dry_run(entries) if outlook.method == "c_gap"]
-    assert {outlook.partitions for outlook in outlooks} == {1, 3, 6}
-    for outlook in outlooks:
-        assert outlook.layers == 96
-        assert (outlook.prunable_parameters, outlook.parameters) == (176_160_768, 210_882_560)
-        assert outlook.prunable_density == pytest.approx(1 - outlook.sparsity, abs=1e-6)
-        kept = 1 - outlook.sparsity * 176_160_768 / 210_882_560
-        assert outlook.model_density == pytest.approx(kept, abs=1e-6)
+    forecasts = [forecast for forecast in dry_run(entries) if forecast.method == "c_gap"]
+    assert {forecast.partitions for forecast in forecasts} == {1, 3, 6}
+    for forecast in forecasts:
+        assert forecast.layers == 96
+        assert (forecast.prunable_parameters, forecast.parameters) == (176_160_768, 210_882_560)
+        assert forecast.prunable_density == pytest.approx(1 - forecast.sparsity, abs=1e-6)
+        kept = 1 - forecast.sparsity * 176_160_768 / 210_882_560
+        assert forecast.model_density == pytest.approx(kept, abs=1e-6)
 
 
 def published_rows(task):
@@ -116,23 +116,23 @@ def published_rows(task):
 def test_every_published_row_has_its_trials(task, scale, count, fairseq):
     rows = published_rows(task)
     assert len(rows) >= count
-    outlooks = [
-        outlook
+    forecasts = [
+        forecast
         for file in FILES
         if scale in (ablation := read(file)).scales
-        for outlook in dry_run(expand(ablation, scale, seeds=(0,)))
+        for forecast in dry_run(expand(ablation, scale, seeds=(0,)))
     ]
     for row in rows:
-        assert any(_is(outlook, row) for outlook in outlooks), row
+        assert any(_is(forecast, row) for forecast in forecasts), row
 
 
-def _is(outlook, row):
+def _is(forecast, row):
     wanted = {key: row[key] for key in ("task", "method", "distribution", "strategy") if row[key]}
     numbers = {"sparsity": float(row["sparsity"])}
     if row["partitions"]:
         numbers["partitions"] = int(row["partitions"])
-    given = {key: getattr(outlook, key) for key in (*wanted, *numbers)}
-    epochs = not row["epochs"] or str(outlook.epochs) in row["epochs"].split("/")
+    given = {key: getattr(forecast, key) for key in (*wanted, *numbers)}
+    epochs = not row["epochs"] or str(forecast.epochs) in row["epochs"].split("/")
     return given == {**wanted, **numbers} and epochs
 
 

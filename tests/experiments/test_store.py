@@ -12,7 +12,7 @@ import pytest
 
 from gapbench.base.documents import read_json, write_json
 from gapbench.errors import UserError
-from gapbench.runs import marks
+from gapbench.runs import leases
 from gapbench.runs.store import LOST_AFTER, Owned, RunFolder, TakenOver
 from tests.runs import FORK, in_child
 
@@ -181,7 +181,7 @@ def test_a_damaged_mark_of_an_owner_counts_as_absent(folder, mark):
     write_json(folder.owner, {"token": "t", "host": HOST, **mark})
     assert folder.state() == "planned"
     assert folder.living_owner() is None
-    assert not marks.runs_here(mark)
+    assert not leases.runs_here(mark)
     with folder.owned():
         assert folder.state() == "running"
 
@@ -249,12 +249,12 @@ def test_a_broken_mark_does_not_block_a_folder(folder):
 
 def test_removing_a_mark_spares_one_that_has_replaced_it(tmp_path):
     path = tmp_path / "owner.json"
-    assert marks.create(path, {"token": "a"})
-    assert not marks.create(path, {"token": "b"})
-    marks.remove(path, {"token": "b"})
+    assert leases.create(path, {"token": "a"})
+    assert not leases.create(path, {"token": "b"})
+    leases.remove(path, {"token": "b"})
     assert read_json(path) == {"token": "a"}
-    marks.remove(path, {"token": "a"})
-    marks.remove(path, {"token": "a"})
+    leases.remove(path, {"token": "a"})
+    leases.remove(path, {"token": "a"})
     assert list(tmp_path.iterdir()) == []
 
 

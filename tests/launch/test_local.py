@@ -144,9 +144,9 @@ def test_cancel_stops_running_and_waiting_trials_until_the_next_run(tmp_path, un
 
 
 def test_a_trial_on_another_machine_finds_by_itself_that_it_was_cancelled(tmp_path, monkeypatch):
-    from gapbench.execution import keeper
+    from gapbench.execution import recorder
 
-    monkeypatch.setattr(keeper, "BEAT_SECONDS", 0.0)
+    monkeypatch.setattr(recorder, "BEAT_SECONDS", 0.0)
     (job,) = jobs(tmp_path, 1)
     folder = RunFolder(job.folder)
     folder.cancel()

@@ -49,8 +49,8 @@ def submitted(folders, tmp_path):
 
 
 def state_of(folder, **answers):
-    (sight,) = look([folder], Answers(**answers))
-    return sight.state
+    (seen,) = look([folder], Answers(**answers))
+    return seen.state
 
 
 def test_a_claim_leads_to_the_task_of_the_array(folders, submitted):
@@ -155,9 +155,9 @@ def test_a_failed_trial_stays_failed_while_its_job_ends_and_is_queued_when_retri
 
 def test_slurms_word_never_makes_a_failure(folders, submitted):
     for word in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "PREEMPTED", "NODE_FAIL"):
-        (sight,) = look([folders[0]], Answers(j12_0=word))
-        assert sight.state == "planned"
-        assert sight.hint == word
+        (seen,) = look([folders[0]], Answers(j12_0=word))
+        assert seen.state == "planned"
+        assert seen.hint == word
 
 
 def test_a_silent_run_on_a_node_whose_job_runs_is_running(folders, submitted):
@@ -167,9 +167,9 @@ def test_a_silent_run_on_a_node_whose_job_runs_is_running(folders, submitted):
     past = time.time() - LOST_AFTER - 1
     os.utime(folder.owner, (past, past))
     assert folder.state() == "lost"
-    (sight,) = look([folder], Answers(j12_0="RUNNING"))
-    assert sight.state == "running"
-    assert "no sign of life" in sight.hint
+    (seen,) = look([folder], Answers(j12_0="RUNNING"))
+    assert seen.state == "running"
+    assert "no sign of life" in seen.hint
     assert state_of(folder, j12_0="NODE_FAIL") == "lost"
 
 

@@ -69,7 +69,7 @@ def attempts(folder):
     return (read_json(folder.status) or {}).get("attempt", 0)
 
 
-def sight(folder):
+def seen(folder):
     return look([folder], Queue(0))[0]
 
 
@@ -86,7 +86,7 @@ def completes(folder, seconds=120):
 def test_slurms_warning_makes_a_trial_checkpoint_and_requeue_itself(cluster, trial, undisturbed):
     job = only_job(trial)
     cluster.run("scancel", "--signal=USR2", job)  # what #SBATCH --signal sends before the limit
-    wait_until(lambda: sight(trial).state == "queued", 30, "the requeue")
+    wait_until(lambda: seen(trial).state == "queued", 30, "the requeue")
     assert read_json(trial.status)["state"] == "interrupted"
     assert trial.checkpoint.exists()
     completes(trial)
@@ -115,17 +115,17 @@ def test_a_requeue_by_hand_runs_the_trial_once_more_from_its_checkpoint(
 
 def test_a_cancelled_job_is_not_requeued_and_the_next_run_goes_on(cluster, trial, undisturbed):
     cluster.run("scancel", only_job(trial))
-    wait_until(lambda: sight(trial).state == "interrupted", 30, "the job to end")
+    wait_until(lambda: seen(trial).state == "interrupted", 30, "the job to end")
     time.sleep(3)
-    assert sight(trial).state == "interrupted"
+    assert seen(trial).state == "interrupted"
     run_again(trial)
     assert_equal(trial, undisturbed)
 
 
 def test_a_killed_process_ends_its_job_and_the_next_run_goes_on(cluster, trial, undisturbed):
     os.kill(trial.living_owner()["pid"], signal.SIGKILL)
-    wait_until(lambda: sight(trial).state == "lost", 30, "the job to end")
-    assert "FAILED" in sight(trial).hint
+    wait_until(lambda: seen(trial).state == "lost", 30, "the job to end")
+    assert "FAILED" in seen(trial).hint
     run_again(trial)
     assert attempts(trial) == 2
     assert_equal(trial, undisturbed)
@@ -161,8 +161,8 @@ def test_a_restart_of_the_controller_changes_nothing(cluster, trial, undisturbed
     os.kill(pid, signal.SIGSTOP)  # commands wait ten seconds for a controller that is not there
     cluster.kill("slurmctld", signal.SIGTERM)  # it saves its state; the last seconds' is lost by -9
     try:
-        seen = sight(trial)
-        assert (seen.state, seen.hint) == ("running", "SLURM does not answer")
+        found = seen(trial)
+        assert (found.state, found.hint) == ("running", "SLURM does not answer")
         assert started.poll()  # silence does not end the following
     finally:
         cluster.start_controller()

@@ -187,7 +187,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_stays_submitted(
     waiting = [line for line in listing(cluster).splitlines() if "PENDING" in line]
     assert not waiting
     seen = look([RunFolder(path) for path in (tmp_path / "runs").glob("*")], Queue(0))
-    assert {sight.state for sight in seen} <= {"planned"}
+    assert {one.state for one in seen} <= {"planned"}
 
 
 def test_a_later_array_that_is_refused_takes_the_earlier_ones_back(cluster, tmp_path):

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from gapbench.execution.keeper import read_history
+from gapbench.execution.recorder import read_history
 from gapbench.execution.sacred_run import run_attempt
 from gapbench.execution.trial_run import Execution
 from gapbench.training.loop import _seed_noise

@@ -1,4 +1,4 @@
-"""Marks: files that say which process holds something. One at a time, over processes and hosts."""
+"""Leases: files that say which process holds something. One at a time, over processes and hosts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from gapbench.base.documents import read_json, write_json
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-class Mark(BaseModel):
-    """What a mark says of its author; it may hold more.
+class Lease(BaseModel):
+    """What a lease says of its author; it may hold more.
 
     Attributes:
         host: name of the machine.
@@ -61,37 +61,37 @@ def slurm_job() -> str | None:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
-def is_mark(value: object) -> TypeGuard[dict[str, Any]]:
-    """Say whether a document names a process; a damaged mark is none."""
+def is_lease(value: object) -> TypeGuard[dict[str, Any]]:
+    """Say whether a document names a process; a damaged lease is none."""
     try:
-        Mark.model_validate(value)
+        Lease.model_validate(value)
     except ValidationError:
         return False
     return True
 
 
-def is_here(mark: Mapping[str, Any]) -> bool:
-    """Say whether this process can see the author of a mark, if it lives.
+def is_here(lease: Mapping[str, Any]) -> bool:
+    """Say whether this process can see the author of a lease, if it lives.
 
     Containers may share a host's name, and the numbers of their processes mean others here.
     """
-    return (mark.get("host"), mark.get("processes")) == (socket.gethostname(), _processes())
+    return (lease.get("host"), lease.get("processes")) == (socket.gethostname(), _processes())
 
 
-def runs_here(mark: Mapping[str, Any]) -> bool:
-    """Say whether the author of a mark is a process that this one sees, and still runs."""
-    return is_mark(mark) and is_here(mark) and _process_start(mark["pid"]) == mark["began"]
+def runs_here(lease: Mapping[str, Any]) -> bool:
+    """Say whether the author of a lease is a process that this one sees, and still runs."""
+    return is_lease(lease) and is_here(lease) and _process_start(lease["pid"]) == lease["began"]
 
 
-def terminate(path: Path, mark: Mapping[str, Any]) -> bool:
-    """Send SIGTERM to the author of the mark in `path`; return whether it was here.
+def terminate(path: Path, lease: Mapping[str, Any]) -> bool:
+    """Send SIGTERM to the author of the lease in `path`; return whether it was here.
 
-    Anybody may have written the mark, whatever it says: the author is who has the file open.
+    Anybody may have written the lease, whatever it says: the author is who has the file open.
     """
-    if not runs_here(mark) or not _has_open(mark["pid"], path):
+    if not runs_here(lease) or not _has_open(lease["pid"], path):
         return False
     with suppress(ProcessLookupError):
-        os.kill(mark["pid"], signal.SIGTERM)
+        os.kill(lease["pid"], signal.SIGTERM)
     return True
 
 
@@ -107,22 +107,22 @@ def _has_open(pid: int, path: Path) -> bool:
     return False
 
 
-def outlived(mark: Mapping[str, Any]) -> bool:
-    """Say whether SLURM has started this job anew since its earlier copy made the mark.
+def outlived(lease: Mapping[str, Any]) -> bool:
+    """Say whether SLURM has started this job anew since its earlier copy made the lease.
 
     SLURM does so when it believes that copy dead. A copy that lives on a node without a working
-    daemon finds its mark gone and stops.
+    daemon finds its lease gone and stops.
     """
     me = this_process()
-    same = me["slurm_job"] is not None and me["slurm_job"] == mark.get("slurm_job")
-    return same and me["restarts"] > mark.get("restarts", 0)
+    same = me["slurm_job"] is not None and me["slurm_job"] == lease.get("slurm_job")
+    return same and me["restarts"] > lease.get("restarts", 0)
 
 
-def create(path: Path, mark: Mapping[str, Any]) -> bool:
-    """Write a mark unless there is one; return whether this process did."""
+def create(path: Path, lease: Mapping[str, Any]) -> bool:
+    """Write a lease unless there is one; return whether this process did."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        write_json(partial, mark, durable=False)
+        write_json(partial, lease, durable=False)
         _link(partial, path)
     except FileExistsError:
         return False
@@ -131,15 +131,15 @@ def create(path: Path, mark: Mapping[str, Any]) -> bool:
     return True
 
 
-def remove(path: Path, mark: Mapping[str, Any] | None) -> None:
-    """Remove the mark that was read from `path`, but not another one that has replaced it."""
+def remove(path: Path, lease: Mapping[str, Any] | None) -> None:
+    """Remove the lease that was read from `path`, but not another one that has replaced it."""
     grave = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         os.rename(path, grave)
     except FileNotFoundError:
         return
     try:
-        if read_json(grave) != mark:
+        if read_json(grave) != lease:
             _link(grave, path)  # it was another's already: give it back
     except FileExistsError:
         pass

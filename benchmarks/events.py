@@ -74,6 +74,7 @@ class Subject:
             steps_per_epoch=1,
             manual_phases=True,
         )
+        sparsifier.release()  # the events of a subject take turns with its model
 
         def grow() -> None:
             if sparsifier.phase_ended or not sparsifier.segment.phase.grow:
@@ -93,7 +94,9 @@ class Subject:
             epochs=1,
             steps_per_epoch=ROUNDS,
             every=1,
+            initial="random",
         )
+        sparsifier.release()
         sparsifier.step()  # from the second step on, each is an update
 
         def settle() -> None:

@@ -169,6 +169,7 @@ def sparsifier_of(method: str, model: nn.Module, optimizer: torch.optim.Optimize
         sparsity=SPARSITY,
         epochs=100,
         steps_per_epoch=NEVER,
+        initial="random",  # without it the weights are kept until the first step
         **METHODS[method],
     )
 

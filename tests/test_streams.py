@@ -55,7 +55,8 @@ def random_growth(seed):
     sparsifier = training_of(seed).sparsifier
     sparsifier.steps = 20
     name, param = next(iter(sparsifier.weights.params.items()))
-    return sparsifier._random_score(name, param)
+    generator = sparsifier.random("growth", sparsifier.steps, name)
+    return torch.rand(param.shape, generator=generator)
 
 
 def random_steps(seed):
@@ -90,11 +91,10 @@ def test_another_seed_draws_otherwise_and_the_same_seed_the_same(name):
 def test_scores_of_growth_differ_by_step_and_by_layer():
     sparsifier = training_of(3).sparsifier
     names = list(sparsifier.weights.params)
-    blank = torch.zeros(64)
     drawn = []
     for steps, name in itertools.product((100, 200), names[:2]):
         sparsifier.steps = steps
-        drawn.append(sparsifier._random_score(name, blank))
+        drawn.append(torch.rand(64, generator=sparsifier.random("growth", steps, name)))
     for one, other in itertools.combinations(drawn, 2):
         assert not torch.equal(one, other)
 
@@ -122,7 +122,7 @@ def asked(monkeypatch):
         found.append((seed, *path))
         return stream_seed(seed, *path)
 
-    for module in ("engine.sparsifier", "training.loop", "training.setup"):
+    for module in ("engine.executor", "training.loop", "training.setup"):
         monkeypatch.setattr(f"gapbench.{module}.stream_seed", recorded)
     monkeypatch.setattr(
         "gapbench.methods.method.stream",

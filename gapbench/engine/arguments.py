@@ -91,7 +91,7 @@ def require_changes(plan: Plan, steps_per_epoch: int) -> None:
     """
     for segment in plan.segments:
         update, steps = segment.phase.update, segment.phase.epochs * steps_per_epoch
-        if update is not None and not any(update.due(step, steps) for step in range(steps)):
+        if update is not None and next(iter(update.dues(steps)), None) is None:
             raise UserError(
                 f"every: no update falls into the {steps} steps of phase {segment.phase.label}, "
                 f"masks would never change: {update.every} is too large, or training too short"

@@ -74,10 +74,15 @@ def claim(owner: Any, params: Mapping[str, nn.Parameter]) -> None:
         for param in other.weights.params.values():
             if id(param) in mine:
                 raise UserError(
-                    f"model: {mine[id(param)]} has a Sparsifier already: delete it (del), or build "
+                    f"model: {mine[id(param)]} has a Sparsifier already: release() it, or build "
                     "model and optimiser anew"
                 )
     _owners.add(owner)
+
+
+def release(owner: Any) -> None:
+    """Forget that a Sparsifier has parameters."""
+    _owners.discard(owner)
 
 
 def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) -> str | None:
@@ -160,7 +165,8 @@ class SoleCaller:
             if caller is not None and not caller.calling:
                 caller.others += 1
 
-        weakref.finalize(self, optimizer.register_step_post_hook(seen).remove)
+        # removes the hook once, when it is called or when this is deleted
+        self.stop = weakref.finalize(self, optimizer.register_step_post_hook(seen).remove)
 
     def require_sole(self) -> None:
         """Check that nobody else has called.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gapbench.engine.choice import left_dense
 from gapbench.engine.executor import Executor
+from gapbench.engine.guards import release
 from gapbench.errors import UserError
 
 
@@ -106,6 +107,11 @@ class Sparsifier(Executor):
         `torch.nn.utils.clip_grad_norm_` counts the gradients of masked weights too.
         """
         self.weights.clip_gradients(self.model.parameters(), max_norm)
+
+    def release(self) -> None:
+        """Give the model up, which another Sparsifier may have from now on; this one has ended."""
+        release(self)
+        self._caller.stop()
 
     def summary(self) -> str:
         """Return what is pruned to which density, and which trained matrices are left dense."""

@@ -7,7 +7,7 @@ itself, so that nothing else has to know which updates there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -81,6 +81,10 @@ class Update:
         """Say whether masks change at step `step` of a phase of `steps` steps."""
         raise NotImplementedError
 
+    def dues(self, steps: int) -> Iterable[int]:
+        """Return the steps of a phase of `steps` steps that are due, in order."""
+        return (step for step in range(steps) if self.due(step, steps))
+
     def change(self, masks: Masks, step: int, steps: int) -> None:
         """Change the masks at a step that is due."""
         raise NotImplementedError
@@ -97,7 +101,7 @@ class Update:
             active: returns the active weights of every layer at a share of its final sparsity.
             grown: the weights of the layers that are dense in the phase.
         """
-        due = sum(self.due(step, steps) for step in range(steps)) if self.dense_gradient else 0
+        due = sum(1 for _ in self.dues(steps)) if self.dense_gradient else 0
         yield Stretch({**active(1.0), **grown}, steps - due, due)
 
 

@@ -119,15 +119,14 @@ def test_a_sparse_model_is_finetuned_with_its_own_zeros():
     first = sparse(model, sgd(model))
     train(model, first, 30)
     zeros = {name: ~mask for name, mask in first.masks.items()}
-    with pytest.raises(UserError, match=r"0\.weight has a Sparsifier already: delete it"):
+    with pytest.raises(UserError, match=r"0\.weight has a Sparsifier already: release"):
         sparse(model, sgd(model))
     del first
     gc.collect()
     second = sparse(model, sgd(model), "static")
     with pytest.raises(UserError, match=r"initial: .* has \d+ zeros of \d+ already"):
         train(model, second, 1)
-    del second
-    gc.collect()
+    second.release()
     tuned = sparse(model, sgd(model), "static", initial="magnitude")
     train(model, tuned, 30)
     params = dict(model.named_parameters())

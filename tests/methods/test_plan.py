@@ -44,7 +44,7 @@ def test_reference_rigl_cosine(step, fraction):
 def test_gradual_pruning_ends_at_exactly_its_target_and_never_goes_back(steps, every):
     cubic = Gradual(every, 0.3125, 0.78125)
     due = [step for step in range(steps) if cubic.due(step, steps)]
-    assert due == cubic.prunes(steps)
+    assert due == cubic.dues(steps)
     progress = [cubic.progress(step, steps) for step in due]
     assert due[-1] == int(0.78125 * steps)
     assert progress[-1] == 1

@@ -52,6 +52,10 @@ class DropGrow(Update):
         """Say whether step `step` of a phase of `steps` steps is an update."""
         return step > 0 and step % self.every == 0 and step < self.until * steps
 
+    def dues(self, steps: int) -> range:
+        """Return the multiples of `every` below T_end."""
+        return range(self.every, math.ceil(self.until * steps), self.every)
+
     def fraction(self, step: int, steps: int) -> float:
         """Return the drop fraction alpha / 2 x (1 + cos(pi t / T_end))."""
         return self.alpha / 2 * (1 + math.cos(math.pi * step / (self.until * steps)))

@@ -34,7 +34,7 @@ class Gradual(Update):
         t0, t1 = self._span(steps)
         return (t0 <= step < t1 and (step - t0) % self.every == 0) or step == t1
 
-    def prunes(self, steps: int) -> list[int]:
+    def dues(self, steps: int) -> list[int]:
         """Return the steps of a phase of `steps` steps that are due, in order."""
         t0, t1 = self._span(steps)
         return [*range(t0, t1, self.every), t1]
@@ -57,7 +57,7 @@ class Gradual(Update):
     def stretches(self, steps: int, active: Active, grown: Mapping[str, int]) -> Iterator[Stretch]:
         """Yield the steps up to each prune, which follows the optimiser step that it is due at."""
         progress, start = 0.0, 0
-        for stop in [*(step + 1 for step in self.prunes(steps)), steps]:
+        for stop in [*(step + 1 for step in self.dues(steps)), steps]:
             if stop > start:
                 dense = int(self.dense_gradient and self.due(stop - 1, steps))
                 yield Stretch(active(progress), stop - start - dense, dense)

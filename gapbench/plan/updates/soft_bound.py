@@ -43,6 +43,10 @@ class SoftBound(Update):
         """Say whether step `step` of a phase of `steps` steps changes masks."""
         return step > 0 and step % self.every == 0 and step <= self.last(steps)
 
+    def dues(self, steps: int) -> range:
+        """Return the multiples of `every` up to the last change."""
+        return range(self.every, self.last(steps) + 1, self.every)
+
     def last(self, steps: int) -> int:
         """Return the step of the last change, which drops alone."""
         return (
@@ -65,7 +69,7 @@ class SoftBound(Update):
         """Yield the steps between two changes with the surplus that each left."""
         targets = {**active(1.0), **grown}
         dense, start, now = active(0.0), 0, targets
-        for step in range(self.every, self.last(steps) + 1, self.every):
+        for step in self.dues(steps):
             yield Stretch(now, step + 1 - start)
             factor = 1 + self.surplus(step, steps)
             now = {n: min(dense[n], int(factor * count)) for n, count in targets.items()}

@@ -93,8 +93,8 @@ def test_a_trial_that_is_killed_leaves_the_others_running_and_goes_on_later(tmp_
     most = 0
     while started.poll():
         most = max(most, len(owners(tmp_path)))
-        if training(tmp_path) == 2 and victim.living_owner():
-            os.kill(victim.living_owner()["pid"], signal.SIGKILL)
+        if training(tmp_path) == 2 and (owner := victim.living_owner()):
+            os.kill(owner["pid"], signal.SIGKILL)
         time.sleep(0.05)
     assert most == 2  # no more than were asked for
     assert [RunFolder(job.folder).state() for job in work] == ["lost", "completed", "completed"]

@@ -26,6 +26,7 @@ from gapbench.spec.schema import (
 )
 
 PlacedScales = Mapping[str, "tuple[PlacedScale, ...]"]
+Bases = dict[str, tuple[Mapping[str, ScaleSettings], Document]]  # by their real paths
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def read(file: Path) -> Ablation:
     spec = validated(AblationSpec, document)
     for number, name in enumerate(spec.plugins):
         load_plugin(_beside(document, ("plugins", number), name))
-    scales = _scales(spec, document)
-    rows = (*_included(spec, document, scales), *_rows(spec, document, scales))
+    bases: Bases = {}
+    scales = _scales(spec, document, bases)
+    rows = (*_included(spec, document, scales, bases), *_rows(spec, document, scales, bases))
     if not rows:
         raise document.problem(("trials",), "there is no trial here, nor in an included file")
     ablation = Ablation(spec, document, rows, scales)
@@ -95,19 +97,23 @@ def read(file: Path) -> Ablation:
     return ablation
 
 
-def _included(spec: AblationSpec, document: Document, scales: PlacedScales) -> Iterator[PlacedRow]:
+def _included(
+    spec: AblationSpec, document: Document, scales: PlacedScales, bases: Bases
+) -> Iterator[PlacedRow]:
     for number, include in enumerate(spec.include):
         inner = load(_beside(document, ("include", number), include.file))
         included = validated(AblationSpec, inner)
         if included.include:
             raise inner.problem(("include",), "a file that is included cannot include another")
-        for row in _rows(included, inner, scales):
+        for row in _rows(included, inner, scales, bases):
             yield replace(row, only=include.only)
 
 
-def _rows(spec: AblationSpec, document: Document, scales: PlacedScales) -> Iterator[PlacedRow]:
+def _rows(
+    spec: AblationSpec, document: Document, scales: PlacedScales, bases: Bases
+) -> Iterator[PlacedRow]:
     """Yield the rows of a file; they may name its own scales, and those of the ablation."""
-    known = {**scales, **spec.scales, **_base(spec, document)[0]}
+    known = {**scales, **spec.scales, **_base(spec, document, bases)[0]}
     for number, row in enumerate(spec.trials):
         for name in row.scales:
             if name not in known:
@@ -116,16 +122,28 @@ def _rows(spec: AblationSpec, document: Document, scales: PlacedScales) -> Itera
         yield PlacedRow(row, document, ("trials", number))
 
 
-def _base(spec: AblationSpec, document: Document) -> tuple[Mapping[str, ScaleSettings], Document]:
-    """Return the scales that a file starts from, and where they were read."""
+def _base(
+    spec: AblationSpec, document: Document, bases: Bases
+) -> tuple[Mapping[str, ScaleSettings], Document]:
+    """Return the scales that a file starts from, and where they were read.
+
+    Args:
+        spec: the file.
+        document: where it was read from.
+        bases: those that were read before; files that are included mostly share theirs.
+    """
     if spec.base is None:
         return {}, document
-    outer = load(_beside(document, ("base",), spec.base))
-    return validated(BaseSpec, outer).scales, outer
+    path = _beside(document, ("base",), spec.base)
+    real = os.path.realpath(path)
+    if real not in bases:
+        outer = load(path)
+        bases[real] = validated(BaseSpec, outer).scales, outer
+    return bases[real]
 
 
-def _scales(spec: AblationSpec, document: Document) -> PlacedScales:
-    base, outer = _base(spec, document)
+def _scales(spec: AblationSpec, document: Document, bases: Bases) -> PlacedScales:
+    base, outer = _base(spec, document, bases)
     found: dict[str, tuple[PlacedScale, ...]] = {}
     for name in spec.scales or base:
         places = [

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gapbench.errors import UserError, choose
-from gapbench.sparsity.layers import prunable
+from gapbench.sparsity.layers import embeddings, prunable
 
 Chosen = Sequence["str | nn.Module"] | Callable[[str, nn.Parameter], bool] | Mapping[str, float]
 NOTED_SHARE = 0.05  # of a model's weights: of more that stay dense a warning tells
@@ -85,11 +85,7 @@ def warn_of_dense(model: nn.Module, names: Sequence[str], asked: object) -> None
 
 def left_dense(model: nn.Module, names: Sequence[str]) -> dict[str, int]:
     """Return the trained matrices that are not pruned, but for embeddings, and their sizes."""
-    embedded = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-    }
+    embedded = embeddings(model)
     return {
         name: param.numel()
         for name, param in model.named_parameters()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from gapbench.sparsity.growth import drop_grow_by_scores
+from gapbench.sparsity.growth import drop_grow
 from gapbench.sparsity.masks import counts, top_mask
 
 Score = Callable[[str, Tensor], Tensor | None]  # of a layer's name and weights
@@ -151,7 +151,7 @@ class MaskedWeights:
             going, coming = drop(name, param), grow(name, param)
             new = mask
             if going is not None and coming is not None:
-                new = drop_grow_by_scores(going, mask, coming, count, active[name])
+                new = drop_grow(going, mask, coming, count, active[name])
             self.masks[name] = self._placed(name, new)
             kept = mask & self.masks[name]
             common.append(kept.count_nonzero())

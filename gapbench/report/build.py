@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from gapbench.base.documents import require_real
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.canvas import evidence_of, figures, lines_of
-from gapbench.report.drawing import KINDS, draw_all, save, unshown
+from gapbench.report.drawing import KINDS, draw, save, unshown
 from gapbench.report.numbers import answers_frame, cells_frame
 from gapbench.report.tables import Table, tables_of
 from gapbench.spec.ablation import Ablation
@@ -163,7 +163,7 @@ def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path],
         left_out.append(LeftOut(f"{spec.name}/figures", why))
     drawn = figure_files(evaluation, found)
     left_out += drawn.broken
-    for stem, files in drawn.files:
+    for stem, files in (item for own in drawn.by_task for item in own.items()):
         if files is None:
             where = f"{spec.name}/figures/{stem}"
             left_out.append(LeftOut(where, "nothing has run that it could show"))
@@ -177,9 +177,14 @@ def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path],
 
 @dataclass(frozen=True)
 class FigureFiles:
-    """Figures as files by their stem, None where there is nothing to draw; and broken histories."""
+    """The figures of an ablation, and broken histories.
 
-    files: tuple[tuple[str, dict[str, bytes] | None], ...]
+    Attributes:
+        by_task: for each task the figures as files by their stem, None where there is nothing to
+            draw.
+    """
+
+    by_task: tuple[dict[str, dict[str, bytes] | None], ...]
     broken: tuple[LeftOut, ...]
 
 
@@ -190,11 +195,9 @@ def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
     metrics = {f"val/{one.value.rpartition('/')[2]}" for one in evaluation.results}
     histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
 
-    def drawn() -> Iterator[tuple[str, dict[str, bytes] | None]]:
-        for results in evaluation.results:
-            task = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
-            evidence = evidence_of(results, evaluation.frame, histories)
-            for name, files in zip(names, draw_all(names, evidence), strict=True):
-                yield f"{name}{task}", files
-
-    return FigureFiles(tuple(drawn()), histories.left_out)
+    by_task = []
+    for results in evaluation.results:
+        task = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
+        evidence = evidence_of(results, evaluation.frame, histories)
+        by_task.append({f"{name}{task}": draw(name, evidence) for name in names})
+    return FigureFiles(tuple(by_task), histories.left_out)

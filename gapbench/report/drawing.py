@@ -79,11 +79,6 @@ def _drawn(name: str, evidence: Evidence, further: Sequence[str]) -> dict[str, b
     return files
 
 
-def draw_all(names: Sequence[str], evidence: Evidence) -> list[dict[str, bytes] | None]:
-    """Return what `draw` returns for each name."""
-    return [draw(name, evidence) for name in names]
-
-
 def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
     """Write what `draw` returned as `folder`/`stem`.png, .svg and .csv."""
     paths = []

@@ -61,11 +61,9 @@ def publish(
 
 def _draw(evaluation: Evaluation, found: Scan, folder: Path) -> Iterator[Path]:
     """Draw the first figures of each task that what has run, and is here, can be drawn in."""
-    drawn = [(stem, files) for stem, files in figure_files(evaluation, found).files if files]
-    for results in evaluation.results:
-        task = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
-        own = [(stem, files) for stem, files in drawn if stem.endswith(task)]
-        for stem, files in own[:MOST_FIGURES]:
+    for figures in figure_files(evaluation, found).by_task:
+        drawn = [(stem, files) for stem, files in figures.items() if files]
+        for stem, files in drawn[:MOST_FIGURES]:
             yield from save({"svg": files["svg"]}, folder, stem)
 
 

@@ -99,8 +99,7 @@ def _tex_head(text: str) -> str:
 def _tex_grid(grid: Grid, label: str) -> str:
     frame = grid.frame()
     if grid.groups:
-        over = [words for words, width in grid.groups for _ in range(width)]
-        frame.columns = pd.MultiIndex.from_arrays([over, list(grid.head)])
+        frame.columns = pd.MultiIndex.from_arrays([grid.over, list(grid.head)])
     style = frame.style.format(_tex_cell).format_index(_tex_head, axis=1)
     sides = "".join("r" if grid.is_numeric(index) else "l" for index in range(len(grid.head)))
     body = style.hide(axis="index").to_latex(column_format=sides, hrules=True, multicol_align="c")

@@ -54,12 +54,15 @@ class Grid:
     on_screen: bool = True
     only_in_files: tuple[str, ...] = ()
 
+    @property
+    def over(self) -> list[str]:
+        """The words over each column."""
+        words = [words for words, width in self.groups for _ in range(width)]
+        return words or [""] * len(self.head)
+
     def frame(self) -> pd.DataFrame:
         """Return the texts, with each head under the words over it as one name."""
-        over = [words for words, width in self.groups for _ in range(width)] or [""] * len(
-            self.head
-        )
-        heads = [", ".join(filter(None, pair)) for pair in zip(over, self.head, strict=True)]
+        heads = [", ".join(filter(None, pair)) for pair in zip(self.over, self.head, strict=True)]
         return pd.DataFrame([[cell.text for cell in row] for row in self.body], columns=heads)
 
     def is_numeric(self, index: int) -> bool:

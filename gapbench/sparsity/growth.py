@@ -8,12 +8,15 @@ from gapbench.sparsity.masks import top_mask
 
 
 def drop_grow(
-    weight: Tensor, mask: Tensor, growth: Tensor, count: int, active: int | None = None
+    drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int | None = None
 ) -> Tensor:
-    """Drop the `count` active weights of least magnitude and grow as many positions.
+    """Drop the `count` active positions of the lowest `drop` score and grow as many.
+
+    Growth chooses among all positions that are not kept, so that a position dropped now may come
+    back (RigL, algorithm 1).
 
     Args:
-        weight: the layer's weights.
+        drop: score of every position: the weights' magnitude (RigL, SET), or another.
         mask: the present boolean mask, of the same shape.
         growth: score of every position: |dense gradient| (RigL), or random numbers (SET).
         count: how many positions move; at most as many as are active.
@@ -21,17 +24,6 @@ def drop_grow(
 
     Returns:
         a mask with as many active positions as before.
-    """
-    return drop_grow_by_scores(weight.detach().abs(), mask, growth, count, active)
-
-
-def drop_grow_by_scores(
-    drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int | None = None
-) -> Tensor:
-    """Do the same where the active positions that go are those of the lowest `drop` score.
-
-    Growth chooses among all positions that are not kept, so that a position dropped now may come
-    back (RigL, algorithm 1).
     """
     active = int(mask.sum()) if active is None else active
     count = min(count, active)

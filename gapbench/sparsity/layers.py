@@ -21,19 +21,17 @@ def prunable(model: nn.Module) -> tuple[str, ...]:
     Other tied weights are named once, as `named_parameters` names them. The packed projection of
     `nn.MultiheadAttention` counts.
     """
+    matrices = {id(weight) for module in model.modules() for weight in _matrices(module)}
+    matrices -= embeddings(model)
+    return tuple(name for name, parameter in model.named_parameters() if id(parameter) in matrices)
+
+
+def embeddings(model: nn.Module) -> set[int]:
+    """Return the identities of the weights that are embeddings."""
     from torch import nn
 
-    embeddings = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-    }
-    matrices = {id(weight) for module in model.modules() for weight in _matrices(module)}
-    return tuple(
-        name
-        for name, parameter in model.named_parameters()
-        if id(parameter) in matrices - embeddings
-    )
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    return {id(module.weight) for module in model.modules() if isinstance(module, kinds)}
 
 
 def layers_of(model: nn.Module, names: Sequence[str]) -> Layers:

@@ -65,10 +65,10 @@ def dry_run(entries: Sequence[Entry]) -> list[Forecast]:
     Raises:
         UserError: if a method's options do not fit the model or the epochs.
     """
-    return [_outlook(entry) for entry in entries]
+    return [_forecast(entry) for entry in entries]
 
 
-def _outlook(entry: Entry) -> Forecast:
+def _forecast(entry: Entry) -> Forecast:
     from gapbench.sparsity.cost import inference_ratio
 
     trial, proxy = entry.trial, entry.trial.proxy

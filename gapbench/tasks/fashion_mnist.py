@@ -11,7 +11,7 @@ from gapbench.tasks.data.sources import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from gapbench.tasks.images.memory import Labelled
 
@@ -77,28 +77,29 @@ class FashionMnist(InMemoryImages):
 
     def read(self) -> dict[Split, Labelled]:
         """Return the splits; the test split is the data set's own."""
-        from gapbench.tasks.images.batching import fixed_order
-        from gapbench.tasks.images.memory import Labelled
+        from gapbench.tasks.images.memory import Labelled, split_off
 
         files = obtain(FASHION_MNIST)
-        images, labels = (read_idx(files[f"train-{kind}"]) for kind in ("images", "labels"))
-        order = fixed_order(len(labels))
-        chosen: dict[Split, Tensor] = {
-            "val": order[:VALIDATION],
-            "train": order[VALIDATION:][: self.train_examples],
+        train, test = (
+            Labelled(read_idx(files[f"{part}-images"]), read_idx(files[f"{part}-labels"]).long())
+            for part in ("train", "test")
+        )
+        splits = split_off(train, VALIDATION)
+        return {
+            "val": self._sized(splits["val"]),
+            "train": self._sized(splits["train"], self.train_examples),
+            "test": self._sized(test),
         }
-        splits = {
-            name: Labelled(self._sized(images[index]), labels[index].long())
-            for name, index in chosen.items()
-        }
-        images, labels = (read_idx(files[f"test-{kind}"]) for kind in ("images", "labels"))
-        return {**splits, "test": Labelled(self._sized(images), labels.long())}
 
-    def _sized(self, images: Tensor) -> Tensor:
+    def _sized(self, split: Labelled, count: int | None = None) -> Labelled:
+        """Return the first `count` images of a split, or all, in the size that is asked for."""
+        from gapbench.tasks.images.memory import Labelled
+
+        images, labels = split.images[:count], split.labels[:count]
         if self.size == 28:
-            return images
+            return Labelled(images, labels)
         import torch
         from torch.nn import functional
 
         halved = functional.avg_pool2d(images[:, None].float(), 2)[:, 0]
-        return halved.round().to(torch.uint8)
+        return Labelled(halved.round().to(torch.uint8), labels)

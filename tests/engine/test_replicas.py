@@ -56,10 +56,10 @@ def test_rigl_grows_by_the_magnitude_of_the_average_gradient(tmp_path):
         0.45 * (1 + torch.cos(torch.tensor(torch.pi / 15)).item()) * int(first["mask"].sum())
     )
     average = (first["own"] + second["own"]) / 2
-    expected = drop_grow(first["before"], first["mask"], average.abs(), count)
+    expected = drop_grow(first["before"].abs(), first["mask"], average.abs(), count)
     assert torch.equal(first["after"], expected)
     wrong = (first["own"].abs() + second["own"].abs()) / 2
-    assert not torch.equal(expected, drop_grow(first["before"], first["mask"], wrong, count))
+    assert not torch.equal(expected, drop_grow(first["before"].abs(), first["mask"], wrong, count))
 
 
 def _masks_that_differ(rank):

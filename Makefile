@@ -17,15 +17,15 @@ FAIRSEQ := fairseq==0.12.2
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2
 
-PYTEST := $(BIN)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
 test: $(VENV)/installed-dev $(VENV)/installed-bench
-	$(PYTEST) -m "not (slurm or fairseq or browser or tex or slow)"
+	$(PYTEST) --numprocesses 3 -m "not (slurm or fairseq or browser or tex or slow)"
 
 test-all: $(VENV)/installed-dev $(VENV)/installed-bench
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
 		echo "fairseq could not be built here: the tests that need it are skipped"
-	$(PYTEST) --durations 25
+	$(PYTEST) --numprocesses 4 --durations 25 # many of these wait for jobs
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from gapbench.analysis.records import (
     settings_of,
 )
 from gapbench.analysis.stats import Summary
+from gapbench.sparsity.distributions import EMERGENT
 from gapbench.spec.schema import AblationSpec
 from gapbench.tasks.task import Metric, tasks
 
@@ -33,6 +34,7 @@ FORMS = {
     "restart": "restart {}",
     "step_lr": "step lr {}",
 }
+NEAR = 0.01  # of a column's sparsity: learned ones are compared within it
 # what a trial costs and is, averaged over the seeds of a cell: column of the frame, words
 COSTS = {
     "run/epochs": "machine-epochs",
@@ -58,6 +60,7 @@ class Cell:
         summary: None where no seed has a finite value.
         costs: mean of each of `COSTS` over the seeds that have run.
         states: how many trials that have not completed are in which state.
+        reached: mean sparsity of prunable weights where a method learns it, else None.
     """
 
     values: Mapping[int, float]
@@ -67,11 +70,18 @@ class Cell:
     costs: Mapping[str, float]
     states: Mapping[str, int]
     published: Published | None
+    reached: float | None = None
 
     @property
     def n_run(self) -> int:
         """Number of seeds that have run."""
         return len(self.values) + len(self.diverged)
+
+    def stands_for(self, field: str, column: object) -> bool:
+        """Say whether it may be compared in a column: a sparsity that was learned is near to it."""
+        if self.reached is None or field != "sparsity" or not isinstance(column, float):
+            return True
+        return abs(self.reached - column) <= NEAR
 
 
 @dataclass(frozen=True)
@@ -229,6 +239,8 @@ def _cell(
         given = [t[name] for t in done if is_given(t.get(name)) and is_number(t[name])]
         if given:
             costs[name] = sum(map(float, given)) / len(given)
+    learned = any(trial["distribution"] == EMERGENT for trial in trials)
+    density = costs.get("density/prunable")
     return Cell(
         values=values,
         diverged=diverged,
@@ -237,4 +249,5 @@ def _cell(
         costs=costs,
         states=states,
         published=published_for(trials[0], metric.name, ablation, varying) if trials else None,
+        reached=1 - density if learned and density is not None else None,
     )

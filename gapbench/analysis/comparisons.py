@@ -8,8 +8,10 @@ from typing import Any
 
 from gapbench.analysis import stats
 from gapbench.analysis.cells import Cell, Results, Row
-from gapbench.analysis.records import NOTHING, fits, text_of
+from gapbench.analysis.records import NOTHING, alternatives, fits, text_of
 from gapbench.analysis.stats import Difference, Verdict
+from gapbench.methods.method import methods
+from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.schema import Claim
 
 # training FLOPs this near to each other count as equal: a budget is met in whole epochs
@@ -77,7 +79,7 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
         for row in results.rows
         for other in results.rows
         if _fits(results, row, better) and _fits(results, other, than)
-        if row is not other and (claim.better or not _fits(results, row, than))
+        if row is not other and (claim.better or _is_sparse_other(results, row, than))
         if _comparable(results, row, other, {**better, **than})
         if claim.equal != "epochs" or row.settings["epochs"] == other.settings["epochs"]
     ]
@@ -93,6 +95,11 @@ def unfinished(results: Results, claim: Claim) -> bool:
         for row, _, cell in results.cells()
         if any(_fits(results, row, side) for side in sides)
     )
+
+
+def _is_sparse_other(results: Results, row: Row, than: Mapping[str, Any]) -> bool:
+    """Say whether a row is meant by a claim about any sparse row."""
+    return not _fits(results, row, than) and not methods[row.method].narrow
 
 
 def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) -> bool:
@@ -143,9 +150,18 @@ def _setting(row: Row, field: str) -> str:
 
 
 def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
-    """Say whether a row has the wanted settings; the field of the columns is no row's setting."""
+    """Say whether a row has the wanted settings; the field of the columns is no row's setting.
+
+    Where no pattern is named, that of masks without a rule is meant.
+    """
+    if row.settings.get("pattern", UNSTRUCTURED) not in alternatives(
+        wanted.get("pattern", UNSTRUCTURED)
+    ):
+        return False
     return all(
-        fits(row.settings, name, value) for name, value in wanted.items() if name != results.column
+        fits(row.settings, name, value)
+        for name, value in wanted.items()
+        if name not in (results.column, "pattern")
     )
 
 
@@ -171,6 +187,7 @@ def _compared(
         for row, other in pairs
         for column, mine, theirs in zip(results.columns, row.cells, other.cells, strict=True)
         if mine.planned and theirs.planned and at in (None, column)
+        if all(cell.stands_for(results.column, column) for cell in (mine, theirs))
         if not like or _alike(mine, theirs)
     ]
     higher = results.metric.higher_is_better

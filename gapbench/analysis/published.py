@@ -11,13 +11,14 @@ from typing import Any
 
 from gapbench.analysis.records import alternatives, is_given
 from gapbench.methods.method import methods, options_model
+from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.schema import Claim
 
 # settings that a published line states; in any other, a trial must be at its method's default
 STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")
 # settings that follow from the stated ones or from the scale, or name things
-FOLLOWING = ("label", "seed", "task", "first_layer", "patterns", "partition_rule", "step_epochs",
-             "steps", "rounds", "dense_epochs", "phase_epochs", "warmup_epochs",
+FOLLOWING = ("label", "seed", "task", "first_layer", "pattern", "patterns", "partition_rule",
+             "step_epochs", "steps", "rounds", "dense_epochs", "phase_epochs", "warmup_epochs",
              "fine_tune_epochs")  # fmt: skip
 RECIPE = ("recipe.", "task_options.")  # no line states these: it goes with every recipe of a row
 
@@ -93,6 +94,8 @@ def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> 
     known = dict(trial)
     if known["method"] == "dsd":
         known.update(method="c_gap", partitions=1, strategy="cyclic")
+    if known.get("pattern", UNSTRUCTURED) != UNSTRUCTURED:  # no line is of another
+        return False
     if (line.method, line.distribution) != (known["method"], known["distribution"]):
         return False
     if abs(line.sparsity - known["sparsity"]) > 1e-9:

@@ -15,7 +15,7 @@ from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import identity_of
-from gapbench.plan.phases import Layers, Plan
+from gapbench.plan.phases import UNSTRUCTURED, Layers, Plan
 from gapbench.sparsity.layers import layers_of
 
 Distribution = (
@@ -130,4 +130,6 @@ def spread_of(
 def fingerprint(plan: Plan, targets: Targets) -> str:
     """Return a hash that is equal for equal plans and targets, in every process."""
     layers = [(layer.name, layer.shape) for layer in targets.layers.values()]
-    return digest([identity_of(plan), targets.sparsity, targets.distribution, layers])
+    whole = [identity_of(plan), targets.sparsity, targets.distribution, layers]
+    pattern = targets.pattern.text
+    return digest(whole if pattern == UNSTRUCTURED else [*whole, pattern])

@@ -35,11 +35,13 @@ from gapbench.engine.rounds import (
     tensors,
 )
 from gapbench.engine.targets import Targets
+from gapbench.engine.transformed import Transformed
 from gapbench.errors import UserError, choose
 from gapbench.plan.phases import Plan, Segment
 from gapbench.plan.update import Update
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
-from gapbench.sparsity.masks import pack, random_mask, unpack
+from gapbench.sparsity.masks import pack, unpack
+from gapbench.sparsity.pattern import UNSTRUCTURED, Pattern, pattern_of
 
 
 class Executor:
@@ -55,6 +57,7 @@ class Executor:
         steps_per_epoch: int,
         epochs: int | None = None,
         distribution: Distribution = "uniform",
+        pattern: str | Pattern = UNSTRUCTURED,
         layers: Chosen | None = None,
         seed: int = 0,
         manual_phases: bool = False,
@@ -76,9 +79,13 @@ class Executor:
         if method != "dense":
             self.plan.require_sparse_end(sparsity)
         require_changes(self.plan, self.steps_per_epoch)
-        self.targets = Targets(self.layers, sparsity, spread, self.plan)
+        self.targets = Targets(self.layers, sparsity, spread, self.plan, pattern_of(pattern))
         own = tensors(model)
-        self.weights = MaskedWeights({name: own[name] for name in names}, optimizer)  # type: ignore[misc]
+        self.weights = MaskedWeights(
+            {name: own[name] for name in names},  # type: ignore[misc]
+            optimizer,
+            self.targets.pattern,
+        )
         claim(self, self.weights.params)
         self._wiring = Wiring(model, names)
         self._caller = SoleCaller(optimizer)
@@ -96,6 +103,7 @@ class Executor:
         self._round: RoundStart | None = None
         self._results: list[BranchResult] = []
         self._changes: list[Change] = []
+        self._transformed: Transformed | None = None
         self._start()
 
     @property
@@ -150,6 +158,8 @@ class Executor:
             self.weights.hold()
         if update is None:
             self._uncounted += 1
+            if self._transformed is not None:
+                self._transform(self._transformed)
         else:
             self._change(update, step, length)
         self.steps += 1
@@ -163,7 +173,9 @@ class Executor:
 
         def computed() -> Any:
             loss = None if closure is None else closure()
-            if not self._elementwise:
+            if self._transformed is not None:
+                self._transformed.pull_back()
+            elif not self._elementwise:
                 dense.update(self.weights.hide_gradients(keep_gradients))
             return loss
 
@@ -179,6 +191,14 @@ class Executor:
         for name, gradient in dense.items():
             self.weights.params[name].grad = gradient
         return loss
+
+    def _transform(self, transformed: Transformed) -> None:
+        """Make the weights of the next step, and count this one at the density that it had."""
+        self._count_steps()
+        transformed.apply()
+        self.coverage.update(self.weights.masks)
+        if (self.steps + 1) % self.steps_per_epoch == 0:
+            self.record("update", tuple(self.weights.masks))
 
     def _change(self, update: Update, step: int, length: int) -> None:
         """Let an update change the masks, and count this step at the density that it had."""
@@ -267,6 +287,7 @@ class Executor:
             "results": [vars(result) for result in self._results],
             "coverage": self.coverage.state_dict(),
             "ledger": self.ledger.state_dict(),
+            **({} if self._transformed is None else {"made": self._transformed.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -302,6 +323,8 @@ class Executor:
         self._results = [BranchResult(**result) for result in state["results"]]
         self.coverage.load_state_dict(state["coverage"])
         self._ledger.load_state_dict(state["ledger"])
+        if self._transformed is not None:
+            self._transformed.load_state_dict(state["made"])
 
     @property
     def _is_last(self) -> bool:
@@ -316,7 +339,7 @@ class Executor:
         elif masked:
             keep = self.targets.initial()
             masks = {
-                name: random_mask(shape, keep[name], self.random("mask", name))
+                name: self.weights.pattern.random(shape, keep[name], self.random("mask", name))
                 for name, shape in self._shapes.items()
             }
             self.weights.mask_by(masks)
@@ -326,6 +349,9 @@ class Executor:
             if sparse:
                 self.prune(sparse)
         self._enter(0)
+        if self.plan.transform is not None:
+            self._transformed = Transformed(self.plan.transform, self.weights, self.targets.counts)
+            self._transformed.apply()
         if self._fresh is not None:
             self._fresh.note()
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from gapbench.sparsity.growth import drop_grow
-from gapbench.sparsity.masks import counts, top_mask
+from gapbench.sparsity.masks import counts
+from gapbench.sparsity.pattern import LOWEST, Pattern
 
 Score = Callable[[str, Tensor], Tensor | None]  # of a layer's name and weights
 
@@ -24,13 +24,18 @@ class MaskedWeights:
     Args:
         params: prunable parameters by name, in model order.
         optimizer: its per-parameter state of a weight's shape follows every mask change.
+        pattern: of the masks.
     """
 
     def __init__(
-        self, params: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+        self,
+        params: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        pattern: Pattern,
     ) -> None:
         self.params = dict(params)
         self.optimizer = optimizer
+        self.pattern = pattern
         self.masks: dict[str, Tensor] = {}
         self._sparse: list[Tensor] = []
         self._keep: list[Tensor] = []
@@ -96,7 +101,7 @@ class MaskedWeights:
 
     def largest(self, keep: Mapping[str, int]) -> dict[str, Tensor]:
         """Return masks of the `keep[layer]` largest weights; a masked one never comes back."""
-        return {name: top_mask(self._scores(name), count) for name, count in keep.items()}
+        return {n: self.pattern.select(self._scores(n), count) for n, count in keep.items()}
 
     @torch.no_grad()
     def grow(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -135,11 +140,19 @@ class MaskedWeights:
         return kept
 
     @torch.no_grad()
-    def drop_and_grow(self, fraction: float, drop: Score, grow: Score) -> dict[str, float]:
+    def drop_and_grow(
+        self, fraction: float, drop: Score, grow: Score, keep: Mapping[str, int]
+    ) -> dict[str, float]:
         """Move int(fraction x active) positions of every sparse layer.
 
         Those of the lowest `drop` score go to where `grow` is largest. A layer without a score,
         such as one that took no part in the loss, stays as it is.
+
+        Args:
+            fraction: of the active positions.
+            drop: scores of what goes.
+            grow: scores of what comes.
+            keep: how many positions are meant to be active at the end of the plan.
 
         Returns:
             intersection over union of each layer's mask before and after.
@@ -151,16 +164,21 @@ class MaskedWeights:
             going, coming = drop(name, param), grow(name, param)
             new = mask
             if going is not None and coming is not None:
-                new = drop_grow(going, mask, coming, count, active[name])
+                new = self.pattern.drop_grow(
+                    going, mask, coming, count, active[name], keep.get(name)
+                )
             self.masks[name] = self._placed(name, new)
             kept = mask & self.masks[name]
             common.append(kept.count_nonzero())
             _clear_outside(kept, param, *self._moments(name))
         self._refresh()
-        self._active = active  # as many are grown as are dropped
+        if self.pattern.keeps_counts:  # as many are grown as are dropped
+            self._active = active
+        now = self.active()
         found = torch.stack(common).tolist() if common else []  # waits once for the device
-        pairs = zip(self.masks, found, strict=True)
-        return {n: both / (2 * active[n] - both) if active[n] else 1.0 for n, both in pairs}
+        unions = {n: active[n] + now[n] - both for n, both in zip(self.masks, found, strict=True)}
+        pairs = zip(unions.items(), found, strict=True)
+        return {n: both / union if union else 1.0 for (n, union), both in pairs}
 
     @torch.no_grad()
     def resize(self, keep: Mapping[str, int], drop: Score, grow: Score) -> dict[str, float]:
@@ -177,10 +195,9 @@ class MaskedWeights:
                 overlap[name] = 1.0
                 continue
             if count < active[name]:
-                new = top_mask(scores.masked_fill(~mask, -float("inf")), count)
+                new = self.pattern.select(scores.masked_fill(~mask, LOWEST), count)
             else:
-                more = count - active[name]
-                new = mask | top_mask(scores.masked_fill(mask, -float("inf")), more)
+                new = self.pattern.select(scores, count - active[name], mask)
             self.masks[name] = self._placed(name, new)
             _clear_outside(mask & self.masks[name], param, *self._moments(name))
             overlap[name] = min(count, active[name]) / max(count, active[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -31,7 +31,10 @@ class Moves:
         """Move int(fraction x active) positions of each sparse layer, by names of scores."""
         own = self._executor
         overlap = own.weights.drop_and_grow(
-            fraction, self._scored(drop, coefficient), self._scored(grow, coefficient)
+            fraction,
+            self._scored(drop, coefficient),
+            self._scored(grow, coefficient),
+            own.targets.counts(),
         )
         own.coverage.update(own.weights.masks)
         own.record("update", tuple(overlap), overlap=overlap)
@@ -39,14 +42,38 @@ class Moves:
     def resize(self, factor: float, drop: str, grow: str, coefficient: float = 0) -> None:
         """Go to int(factor x target) active positions in each sparse layer."""
         own = self._executor
-        numel = {layer.name: layer.numel for layer in own.layers}
         targets = own.targets.keep(own.weights.params, own.weights.masks)
-        keep = {n: min(numel[n], int(factor * targets[n])) for n in own.weights.masks}
+        keep = {name: int(factor * targets[name]) for name in own.weights.masks}
+        self.resize_to(keep, drop, grow, coefficient)
+
+    def resize_to(
+        self, keep: Mapping[str, int], drop: str, grow: str, coefficient: float = 0
+    ) -> None:
+        """Go to `keep[layer]` active positions in each layer named."""
+        own = self._executor
+        numel = {layer.name: layer.numel for layer in own.layers}
         overlap = own.weights.resize(
-            keep, self._scored(drop, coefficient), self._scored(grow, coefficient)
+            {n: own.targets.counts.fit(n, min(numel[n], count)) for n, count in keep.items()},
+            self._scored(drop, coefficient),
+            self._scored(grow, coefficient),
         )
         own.coverage.update(own.weights.masks)
         own.record("update", tuple(overlap), overlap=overlap)
+
+    def active(self) -> dict[str, int]:
+        """Return the active positions of each sparse layer."""
+        counts = self._executor.weights.active()
+        return {name: counts[name] for name in self._executor.weights.masks}
+
+    def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
+        """Return the mean score of the active positions of each sparse layer that has scores."""
+        own, compute = self._executor.weights, self._scored(score, coefficient)
+        found = {name: compute(name, own.params[name]) for name in own.masks}
+        return {
+            name: float(values[own.masks[name]].double().mean())
+            for name, values in found.items()
+            if values is not None
+        }
 
     def _scored(self, name: str, coefficient: float) -> Callable[[str, Tensor], Tensor | None]:
         compute, own = scores[name], self._executor

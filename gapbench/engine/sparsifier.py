@@ -36,6 +36,8 @@ class Sparsifier(Executor):
         distribution: how the zeros are spread over layers: uniform, erk or global_magnitude; or
             densities by name or pattern, the last that fits; or a function of shapes by name and
             sparsity that returns densities.
+        pattern: which masks are allowed: unstructured, "2:4" and other n:m, constant_fan_in, or
+            "block:4x1" and other sizes.
         layers: the prunable parameters: names, patterns such as "blocks.*", modules, a function of
             name and parameter, or densities by name; all conv and linear weights that are trained
             by default.

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from gapbench.engine.guards import not_finite
 from gapbench.errors import UserError
 from gapbench.plan.phases import Layers, Plan
+from gapbench.sparsity.counts import Counts, zeros_of
 from gapbench.sparsity.distributions import check_reachable, densities, distributions
-from gapbench.sparsity.masks import zeros_of
+from gapbench.sparsity.pattern import Pattern, require_fit
 
 
 class Targets:
@@ -22,10 +23,11 @@ class Targets:
         sparsity: fraction of zeros over all of them.
         distribution: name of the rule that spreads the zeros, or the density of every layer.
         plan: layers that it leaves dense at its end have no target.
+        pattern: of the masks.
 
     Raises:
-        UserError: if the sparsity is outside [0, 1) or out of reach, or the distribution needs
-            magnitudes and the plan never prunes by magnitude.
+        UserError: if the sparsity is outside [0, 1) or out of reach, the distribution needs
+            magnitudes and the plan never prunes by magnitude, or a layer cannot have the pattern.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Targets:
         sparsity: float,
         distribution: str | Mapping[str, float],
         plan: Plan,
+        pattern: Pattern,
     ) -> None:
         if not 0 <= sparsity < 1:
             raise UserError(f"sparsity: {sparsity} is not possible: give a number in [0, 1)")
@@ -43,26 +46,38 @@ class Targets:
         self._rule = distributions[distribution] if isinstance(distribution, str) else None
         self.by_magnitude = self._rule is not None and self._rule.by_magnitude
         self.untargeted = plan.dense_at_end
+        self.budget = plan.budget
+        self.pattern = pattern
         self._overlapping = False
         shapes = {layer.name: layer.shape for layer in layers}
-        if not isinstance(distribution, str):
-            self._density = dict(distribution)
-        elif self.by_magnitude:
-            if plan.initial == "random" and not any(s.phase.grow for s in plan.segments):
-                raise UserError(
-                    f"distribution: {distribution} needs a method that prunes by magnitude; "
-                    "with this one choose uniform or erk"
-                )
-            together = list(dict.fromkeys(plan.pruned_together(frozenset(shapes))))
-            check_reachable(distribution, shapes, sparsity, together)
-            self._overlapping = sum(map(len, together)) > len(frozenset().union(*together))
-            self._density = densities("uniform", shapes, sparsity)
-        else:
-            self._density = densities(distribution, shapes, sparsity)
+        if self.by_magnitude:
+            self._require_prunes(plan, shapes)
+        self.counts = Counts(layers, self._densities(shapes), pattern)
+        require_fit(pattern, layers, None if self.by_magnitude else self.counts())
+
+    def _densities(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, float]:
+        """Return every layer's density; uniform ones where magnitudes will decide."""
+        if not isinstance(self.distribution, str):
+            return dict(self.distribution)
+        return densities(
+            "uniform" if self.by_magnitude else self.distribution, shapes, self.sparsity
+        )
+
+    def _require_prunes(self, plan: Plan, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Check that magnitudes can decide."""
+        name = str(self.distribution)
+        if plan.initial == "random" and not any(s.phase.grow for s in plan.segments):
+            raise UserError(
+                f"distribution: {name} needs a method that prunes by magnitude; "
+                "with this one choose uniform or erk"
+            )
+        together = list(dict.fromkeys(plan.pruned_together(frozenset(shapes))))
+        check_reachable(name, shapes, self.sparsity, together)
+        self._overlapping = sum(map(len, together)) > len(frozenset().union(*together))
 
     def initial(self) -> dict[str, int]:
         """Return the kept counts of random first masks (uniform where magnitudes will decide)."""
-        return {name: self._exact(name, 1.0) for name in self.layers}
+        return self.counts()
 
     def keep(
         self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor], progress: float = 1.0
@@ -75,7 +90,7 @@ class Targets:
             progress: fraction of the final sparsity that is asked for now.
         """
         if self._rule is None or not self.by_magnitude:
-            return {name: self._exact(name, progress) for name in params}
+            return {name: self.counts.of(name, progress) for name in params}
         sparsity = self.sparsity * progress
         if self._overlapping:
             sparsity = self._sparsity_left(params, masks, sparsity)
@@ -98,10 +113,6 @@ class Targets:
         # halfway to the next count: the product with `own` cannot be rounded below `zeros`
         return (min(max(zeros, 0), own - 1) + 0.5) / own
 
-    def _exact(self, name: str, progress: float) -> int:
-        numel = self.layers[name].numel
-        return numel - zeros_of(numel, 1 - (1 - self._density[name]) * progress)
-
     def verify(
         self, params: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor], remark: str = ""
     ) -> int:
@@ -122,10 +133,13 @@ class Targets:
         wrong = [
             f"{name} has {_zeros(params[name])} zeros, not {zeros}"
             for name, zeros in self._expected(held).items()
-            if _zeros(params[name]) < zeros or _zeros_of_mask(held.get(name)) != zeros
+            if _zeros(params[name]) < zeros
+            or not 0 <= _zeros_of_mask(held.get(name)) - zeros <= self._slack(name)
         ]
-        if self.by_magnitude:
+        if self.by_magnitude or self.budget == "total":
             wrong += self._total_missed(held)
+        broken = [name for name, mask in held.items() if not self.pattern.holds(mask)]
+        wrong += [f"{name} breaks the pattern {self.pattern.text}" for name in broken]
         if wrong:
             told = "; ".join(wrong[:5])
             remark = f"{remark}{not_finite(params)}"
@@ -134,20 +148,27 @@ class Targets:
             _zeros_of_mask(mask) for mask in held.values()
         )
 
+    def _slack(self, name: str) -> int:
+        return self.pattern.slack(self.layers[name])
+
     def _total_missed(self, masks: Mapping[str, Tensor]) -> list[str]:
         """Compare the whole with the target: each group pruned together rounds down once."""
         numel = sum(layer.numel for layer in self.layers.values())
         zeros = sum(_zeros_of_mask(mask) for mask in masks.values())
-        target = zeros_of(numel, 1 - self.sparsity)
-        if target - len(self.layers) <= zeros <= target:
+        if self.by_magnitude:
+            target = zeros_of(numel, 1 - self.sparsity)
+            least = target - len(self.layers)
+        else:
+            least = target = numel - sum(self.counts().values())
+        if least <= zeros <= target:
             return []
         return [f"all layers together have {zeros} zeros, not {target}"]
 
     def _expected(self, masks: Mapping[str, Tensor]) -> dict[str, int]:
         targeted = [name for name in self.layers if name not in self.untargeted]
-        if not self.by_magnitude:
-            return {name: self.layers[name].numel - self._exact(name, 1.0) for name in targeted}
-        return {name: _zeros_of_mask(masks.get(name)) for name in targeted}
+        if self.by_magnitude or self.budget != "layers":
+            return {name: _zeros_of_mask(masks.get(name)) for name in targeted}
+        return {name: self.layers[name].numel - self.counts.of(name) for name in targeted}
 
 
 def _zeros(weight: Tensor) -> int:

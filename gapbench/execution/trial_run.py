@@ -147,6 +147,7 @@ def _sparsity(trial: Trial, training: Training, active_zeros: int) -> dict[str, 
     zeros = {name: param.numel() - int(param.count_nonzero()) for name, param in weights.items()}
     numel = sum(param.numel() for param in weights.values())
     whole = sum(param.numel() for param in training.model.parameters())
+    relative = 1.0 if trial.as_small_as is None else whole / trial.whole.parameters
     return {
         "sparsity": {
             "target": trial.sparsity,
@@ -156,7 +157,7 @@ def _sparsity(trial: Trial, training: Training, active_zeros: int) -> dict[str, 
         },
         "density": {
             "prunable": 1 - sum(zeros.values()) / numel,
-            "model": 1 - sum(zeros.values()) / whole,
+            "model": relative * (1 - sum(zeros.values()) / whole),
             "layers": {
                 name: {
                     "density": 1 - zeros[name] / param.numel(),
@@ -173,12 +174,13 @@ def _cost(training: Training) -> dict[str, float]:
     sparsifier, cost = training.sparsifier, training.cost
     dense_epochs = sparsifier.ledger.dense_steps(cost) / training.per_epoch
     examples = training.task.train_examples
+    relative = training.settings.relative_cost
     return {
         # a multiply-accumulate is two operations; forward and backward are three passes
         "train_flops": dense_epochs * examples * 3 * 2 * cost.total,
-        "train_flops_ratio": dense_epochs / training.settings.recipe.epochs,
+        "train_flops_ratio": relative * dense_epochs / training.settings.recipe.epochs,
         "inference_flops": 2 * cost.total * inference_ratio(cost, sparsifier.densities()),
-        "inference_flops_ratio": inference_ratio(cost, sparsifier.densities()),
+        "inference_flops_ratio": relative * inference_ratio(cost, sparsifier.densities()),
         "peak_density": sparsifier.ledger.peak_density,
         "mean_density": sparsifier.ledger.mean_density,
     }

@@ -27,11 +27,16 @@ Build = Callable[..., Plan]
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method: `build(layers, epochs, rng, **options)` returns its plan."""
+    """A registered method: `build(layers, epochs, rng, **options)` returns its plan.
+
+    Attributes:
+        narrow: whether it trains a dense network that is as small as a sparse one.
+    """
 
     name: str
     label: str
     build: Build
+    narrow: bool = False
 
     @property
     def origin(self) -> str:
@@ -42,7 +47,7 @@ class Method:
 methods: Registry[Method] = Registry("method", "gapbench.methods")
 
 
-def method(name: str, *, label: str) -> Callable[[Build], Build]:
+def method(name: str, *, label: str, narrow: bool = False) -> Callable[[Build], Build]:
     """Register a function as a method.
 
     The function takes (layers, epochs, rng) and its options as keyword-only arguments with types
@@ -50,7 +55,7 @@ def method(name: str, *, label: str) -> Callable[[Build], Build]:
     """
 
     def add(build: Build) -> Build:
-        methods.register(name)(Method(name, label, build))
+        methods.register(name)(Method(name, label, build, narrow))
         return build
 
     return add

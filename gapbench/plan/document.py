@@ -23,12 +23,18 @@ NAMES = ("label",)  # fields for people: no number depends on them
 
 def document_of(plan: Plan) -> Document:
     """Return a plan as plain values, ready for JSON."""
-    return {"initial": plan.initial, "parts": [_of_part(part, _whole) for part in plan.parts]}
+    return _of_plan(plan, _whole)
 
 
 def identity_of(plan: Plan) -> Document:
     """Return what a plan's numbers depend on: its document without names and neutral values."""
-    return {"initial": plan.initial, "parts": [_of_part(part, _counting) for part in plan.parts]}
+    return _of_plan(plan, _counting)
+
+
+def _of_plan(plan: Plan, values: Callable[[Any], Document]) -> Document:
+    parts = [_of_part(part, values) for part in plan.parts]
+    transform = {} if plan.transform is None else {"transform": values(plan.transform)}
+    return {"initial": plan.initial, "parts": parts, **transform}
 
 
 def _of_part(part: Phase | Parallel, values: Callable[[Any], Document]) -> Document:

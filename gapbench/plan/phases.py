@@ -14,7 +14,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, PlainValidator
 
 from gapbench.errors import UserError
-from gapbench.plan.update import STRICT, Update, update_of
+from gapbench.plan.update import STRICT, Budget, Update, update_of
+
+UNSTRUCTURED = "unstructured"  # the pattern of masks without a rule
 
 
 @dataclass(frozen=True)
@@ -94,16 +96,37 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Transform:
+    """A transform of all layers' weights before the forward pass, all through a plan.
+
+    Attributes:
+        name: the registered name of its function.
+        initial: the first value of each layer's own trained scalar; None: it has none.
+        decay: the weight decay of that; None: the optimiser's own.
+        budget: what it leaves exact.
+    """
+
+    name: str
+    initial: float | None = None
+    decay: float | None = None
+    budget: Budget = "layers"
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a method does over time.
 
     Attributes:
         parts: phases and parallel rounds, in order.
         initial: whether training starts from dense layers or from random masks of exact counts.
+        transform: of the weights before the forward pass; the optimiser moves what it is made from.
     """
 
     parts: tuple[Phase | Parallel, ...]
     initial: Literal["dense", "random"] = "dense"
+    transform: Transform | None = None
     segments: tuple[Segment, ...] = field(init=False, repr=False, compare=False)
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -111,6 +134,9 @@ class Plan:
     def __post_init__(self) -> None:
         if not self.parts:
             raise UserError("a plan has no phase: at least one is needed")
+        alone = len(self.parts) == 1 and isinstance(self.parts[0], Phase)
+        if self.transform is not None and not (alone and self.parts[0].update is None):  # type: ignore[union-attr]
+            raise UserError("a plan with a transform has one phase, without updates")
         object.__setattr__(self, "segments", tuple(self._lay_out()))
 
     def _lay_out(self) -> Iterator[Segment]:
@@ -151,9 +177,21 @@ class Plan:
     @property
     def dense_at_end(self) -> frozenset[str]:
         """Names of the layers that the plan never prunes back."""
+        if self.transform is not None:
+            return frozenset()
         last = self.segments[-1].phase
         reached = last.update is not None and last.update.reaches_targets
         return frozenset() if reached else last.grow
+
+    @property
+    def budget(self) -> Budget:
+        """What is exact at the end of the plan."""
+        updates = (segment.phase.update for segment in self.segments)
+        found = {update.budget for update in updates if update is not None}
+        if self.transform is not None:
+            found.add(self.transform.budget)
+        order: tuple[Budget, ...] = ("emergent", "total")
+        return next((budget for budget in order if budget in found), "layers")
 
     def require_sparse_end(self, sparsity: float) -> None:
         """Check that a plan for a sparse model prunes all that it grows.

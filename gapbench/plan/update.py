@@ -9,17 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter
 
 from gapbench.base.registry import Registry
 
 U = TypeVar("U", bound="type[Update]")
-Active = Callable[[float], dict[str, int]]
+# what is exact at the end of a plan: the count of every layer, that of all together, or none
+Budget = Literal["layers", "total", "emergent"]
 
 # of plans that are read from files
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Active(Protocol):
+    """The active weights of every layer."""
+
+    def __call__(self, progress: float = 1.0) -> dict[str, int]:
+        """Return them at a share of the final sparsity."""
+
+    def fit(self, name: str, count: int) -> int:
+        """Return the count nearest to `count`, and not above it, that a layer can have."""
 
 
 class Masks(Protocol):
@@ -33,6 +44,17 @@ class Masks(Protocol):
 
     def resize(self, factor: float, drop: str, grow: str, coefficient: float = 0) -> None:
         """Go to int(factor x target) active positions in each layer: drop the lowest, or grow."""
+
+    def resize_to(
+        self, keep: Mapping[str, int], drop: str, grow: str, coefficient: float = 0
+    ) -> None:
+        """Go to `keep[layer]` active positions in each layer named."""
+
+    def active(self) -> dict[str, int]:
+        """Return the active positions of each sparse layer."""
+
+    def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
+        """Return the mean score of the active positions of each sparse layer that has scores."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,7 @@ class Update:
         dense_gradient: whether a change needs the gradients of weights that do not exist.
         moves: whether masks move where no plan can tell, so that coverage is measured alone.
         reaches_targets: whether it prunes the layers that are dense in its phase to their targets.
+        budget: what it leaves exact; an update that moves weights between layers says "total".
     """
 
     kind: str
@@ -69,6 +92,7 @@ class Update:
     dense_gradient: ClassVar[bool] = False
     moves: ClassVar[bool] = True
     reaches_targets: ClassVar[bool] = False
+    budget: ClassVar[Budget] = "layers"
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -98,7 +122,7 @@ class Update:
 
         Args:
             steps: of the phase.
-            active: returns the active weights of every layer at a share of its final sparsity.
+            active: the active weights of every layer.
             grown: the weights of the layers that are dense in the phase.
         """
         due = sum(1 for _ in self.dues(steps)) if self.dense_gradient else 0

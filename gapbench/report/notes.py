@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from gapbench.analysis import stats
-from gapbench.analysis.cells import Results
+from gapbench.analysis.cells import NEAR, Results
 from gapbench.analysis.comparisons import LIKE_FLOPS, Comparison
 from gapbench.spec.schema import Claim
 
@@ -56,6 +56,11 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
             else "stands beside sparse ones"
         )
         yield f"Dense training has no sparsity; its row {words}."
+    if any(cell.reached is not None for cell in cells):
+        yield (
+            f"A sparsity that was learned stands with the value, and is compared within "
+            f"{100 * NEAR:g} % of its column's."
+        )
     if results.commits > 1:
         yield (
             f"These trials ran with the code of {results.commits} commits, named in their results; "

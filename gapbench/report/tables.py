@@ -186,6 +186,8 @@ def _measured(cell: Cell, results: Results) -> Text:
     if cell.summary is None:
         return Text(f"{DIVERGED}{partly}{failed}")
     words = interval(cell.summary, decimals(results))
+    if cell.reached is not None:
+        words += f" at {100 * cell.reached:.1f} %"
     return Text(words + partly + diverged + failed, cell.summary.mean)
 
 

@@ -123,10 +123,12 @@ def _renew(path: Path, trial: Trial) -> None:
 
     from gapbench.engine.arguments import fingerprint
     from gapbench.engine.targets import Targets
+    from gapbench.sparsity.pattern import pattern_of
     from gapbench.training import state
 
     whole = state.load(path, torch.device("cpu"))
-    targets = Targets(trial.layers, trial.sparsity, trial.distribution, trial.plan)
+    place = (trial.layers, trial.sparsity, trial.distribution, trial.plan)
+    targets = Targets(*place, pattern_of(trial.pattern))
     with state.restoring(path):
         whole["training"]["sparsifier"]["of"] = fingerprint(trial.plan, targets)
     state.save(path, whole)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gapbench.plan.phases import Layers, Plan, Segment
+from gapbench.plan.phases import Plan, Segment
 from gapbench.plan.update import Stretch
-from gapbench.sparsity.counts import zeros_of
+from gapbench.sparsity.counts import Counts
 from gapbench.sparsity.macs import ForwardCost, forward_macs
 
 __all__ = [
@@ -75,30 +75,23 @@ class PlanCost:
     mean_density: float
 
 
-def plan_cost(
-    plan: Plan,
-    layers: Layers,
-    densities: Mapping[str, float],
-    cost: ForwardCost,
-    steps_per_epoch: int,
-) -> PlanCost:
-    """Return the exact cost of a plan whose final densities are known.
+def plan_cost(plan: Plan, counts: Counts, cost: ForwardCost, steps_per_epoch: int) -> PlanCost:
+    """Return the exact cost of a plan whose final counts are known.
 
     A step costs 3 f of the layers' present densities. An update that grows by the dense gradient
     costs 2 f and the dense gradient instead of the optimiser step that it replaces.
 
     Args:
         plan: the plan.
-        layers: the prunable layers.
-        densities: final density of every layer.
+        counts: of the weights that each layer keeps.
         cost: of the dense model.
         steps_per_epoch: optimiser steps of one epoch.
     """
-    numel = {layer.name: layer.numel for layer in layers}
+    numel = {layer.name: layer.numel for layer in counts.layers}
     uses = dict.fromkeys(numel, 0)  # of weights, in the products of all steps
     steps = active_steps = peak = 0
     for segment in plan.segments:
-        for stretch in _stretches(segment, numel, densities, steps_per_epoch):
+        for stretch in _stretches(segment, numel, counts, steps_per_epoch):
             for name, active in stretch.active.items():
                 uses[name] += 3 * active * stretch.steps
                 uses[name] += (2 * active + numel[name]) * stretch.dense_gradients
@@ -115,29 +108,12 @@ def plan_cost(
 
 
 def _stretches(
-    segment: Segment,
-    numel: Mapping[str, int],
-    densities: Mapping[str, float],
-    steps_per_epoch: int,
+    segment: Segment, numel: Mapping[str, int], counts: Counts, steps_per_epoch: int
 ) -> Iterator[Stretch]:
     steps = segment.phase.epochs * steps_per_epoch
     update = segment.phase.update
     grown = {name: numel[name] for name in segment.phase.grow}
-
-    def active(progress: float) -> dict[str, int]:
-        return _active(numel, densities, progress)
-
     if update is None:
-        yield Stretch({**active(1.0), **grown}, steps)
+        yield Stretch({**counts(), **grown}, steps)
     else:
-        yield from update.stretches(steps, active, grown)
-
-
-def _active(
-    numel: Mapping[str, int], densities: Mapping[str, float], progress: float = 1.0
-) -> dict[str, int]:
-    """Return the active weights of every layer at `progress` times its final sparsity."""
-    return {
-        name: count - zeros_of(count, 1 - (1 - densities[name]) * progress)
-        for name, count in numel.items()
-    }
+        yield from update.stretches(steps, counts, grown)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gapbench.plan.phases import Layers
+
+if TYPE_CHECKING:
+    from gapbench.sparsity.pattern import Pattern
 
 # What rounding may take from a layer's zeros, relative to its size: a density gets here through a
 # few dozen operations, each of which loses at most 1.1e-16.
@@ -21,3 +28,39 @@ def zeros_of(numel: int, density: float) -> int:
     """
     zeros = math.floor((1 - density) * numel + _ROUNDING * numel)
     return min(numel, max(0, zeros))
+
+
+class Counts:
+    """How many weights each layer keeps under a pattern.
+
+    Args:
+        layers: the prunable layers.
+        densities: final density of every layer.
+        pattern: which counts its masks can have; any, if it is None.
+    """
+
+    def __init__(
+        self, layers: Layers, densities: Mapping[str, float], pattern: Pattern | None = None
+    ) -> None:
+        self.layers = layers
+        self._layers = {layer.name: layer for layer in layers}
+        self._densities = densities
+        self._pattern = pattern
+
+    def __call__(self, progress: float = 1.0) -> dict[str, int]:
+        """Return the kept counts at `progress` times the final sparsity."""
+        return {name: self.of(name, progress) for name in self._layers}
+
+    def of(self, name: str, progress: float = 1.0) -> int:
+        """Return the kept count of one layer."""
+        numel = self._layers[name].numel
+        zeros = zeros_of(numel, 1 - (1 - self._densities[name]) * progress)
+        return self.fit(name, numel - zeros)
+
+    def fit(self, name: str, count: int) -> int:
+        """Return the count nearest to `count`, and not above it, that a layer can have."""
+        return count if self._pattern is None else self._pattern.fit(self._layers[name], count)
+
+    def exact_densities(self) -> dict[str, float]:
+        """Return the density of every layer that its count is."""
+        return {name: self.of(name) / layer.numel for name, layer in self._layers.items()}

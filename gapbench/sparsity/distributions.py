@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
+EMERGENT = "emergent"  # of methods that learn how many weights each layer keeps
 FLOOR = 0.005  # the least density of a layer under global_magnitude
 Spread = Callable[..., dict[str, Any]]
 
@@ -131,6 +132,20 @@ def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
     """
     _check(sparsity)
     return dict.fromkeys(shapes, 1 - sparsity)
+
+
+@distribution(EMERGENT)
+def emergent(shapes: Shapes, sparsity: float) -> dict[str, float]:
+    """Name the zeros that a method learns by itself; counted as uniform where counts are asked for.
+
+    Args:
+        shapes: shape of every layer by name.
+        sparsity: in [0, 1).
+
+    Raises:
+        UserError: if the sparsity is outside [0, 1).
+    """
+    return uniform(shapes, sparsity)
 
 
 @distribution("erk")

@@ -89,7 +89,8 @@ def planned_coverage(
         densities: density of every layer under the first masks.
     """
     updates = (segment.phase.update for segment in plan.segments)
-    if any(update is not None and update.moves for update in updates):
+    moved = any(update is not None and update.moves for update in updates)
+    if moved or plan.transform is not None:
         return None
     numel = {layer.name: layer.numel for layer in layers}
     weights = sum(numel.values())

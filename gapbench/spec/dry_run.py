@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gapbench.plan.phases import Parallel, Plan
 from gapbench.spec.grid import Entry
-from gapbench.spec.models import cost_of_plan, densities_of_trial, layers_of_trial
+from gapbench.spec.models import cost_of_plan, counts_of_trial, layers_of_trial
 from gapbench.spec.trials import Trial
 
-AFTER_THE_RUN = "FLOPs known after the run: global magnitudes decide each layer's density"
+if TYPE_CHECKING:
+    from gapbench.sparsity.counts import Counts
+
+AFTER_THE_RUN = "FLOPs known after the run, which decides each layer's density"
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Forecast:
         inference_flops_ratio: multiply-accumulates over those of the dense model.
         prunable_density: kept over all weights of the layers that are pruned.
         model_density: kept over all parameters, of the whole model.
+        sparsity: of prunable weights; the one that a narrow dense network is as small as.
         coverage: prunable weights that will have been active at least once, over all of them; None
             where masks move, or magnitudes decide them: there it is measured.
     """
@@ -34,6 +38,7 @@ class Forecast:
     task: str
     method: str
     distribution: str
+    pattern: str
     sparsity: float
     partitions: int | None
     strategy: str | None
@@ -70,39 +75,45 @@ def dry_run(entries: Sequence[Entry]) -> list[Forecast]:
 
 def _forecast(entry: Entry) -> Forecast:
     from gapbench.sparsity.cost import inference_ratio
+    from gapbench.sparsity.counts import zeros_of
 
     trial, proxy = entry.trial, entry.trial.proxy
     plan = trial.plan
-    place = (trial.first_layer, trial.distribution, trial.sparsity)
-    targets = densities_of_trial(proxy, *place)
+    place = (trial.first_layer, trial.distribution, trial.sparsity, trial.pattern)
+    counts = counts_of_trial(proxy, *place)
     cost = cost_of_plan(proxy, plan, *place, trial.recipe.batch_size)
     numel = {layer.name: layer.numel for layer in layers_of_trial(proxy, trial.first_layer)}
-    kept = _kept(numel, targets, trial.sparsity)
     prunable, parameters = sum(numel.values()), proxy.parameters
-    inference = None
-    if targets is not None:
-        exact = {name: kept[name] / numel[name] for name in numel}
-        inference = inference_ratio(proxy.cost, exact)
-    total = sum(kept.values())
+    relative = trial.relative_cost
+    total = prunable - zeros_of(prunable, 1 - trial.sparsity)
+    if counts is not None:
+        total = sum(counts().values())
     return Forecast(
         key=trial.key,
         label=entry.label,
         task=trial.task,
         method=trial.method,
         distribution=trial.distribution,
-        sparsity=trial.sparsity,
+        pattern=trial.pattern,
+        sparsity=trial.column,
         partitions=trial.options.get("partitions"),
         strategy=_strategy(trial, plan),
         seed=trial.seed,
         epochs=plan.epochs,
         wall_epochs=plan.wall_epochs,
-        train_flops_ratio=None if cost is None else cost.dense_epochs / trial.recipe.epochs,
-        inference_flops_ratio=inference,
+        train_flops_ratio=(
+            None if cost is None else relative * cost.dense_epochs / trial.recipe.epochs
+        ),
+        inference_flops_ratio=(
+            relative * inference_ratio(proxy.cost, counts.exact_densities())
+            if counts is not None and plan.budget == "layers"
+            else None
+        ),
         peak_density=None if cost is None else cost.peak_density,
         mean_density=None if cost is None else cost.mean_density,
         prunable_density=total / prunable,
-        model_density=(parameters - prunable + total) / parameters,
-        coverage=_coverage(trial, plan, targets),
+        model_density=(parameters - prunable + total) / trial.whole.parameters,
+        coverage=_coverage(trial, plan, counts),
         prunable_parameters=prunable,
         parameters=parameters,
         layers=len(numel),
@@ -112,25 +123,15 @@ def _forecast(entry: Entry) -> Forecast:
     )
 
 
-def _coverage(trial: Trial, plan: Plan, targets: Mapping[str, float] | None) -> float | None:
+def _coverage(trial: Trial, plan: Plan, counts: Counts | None) -> float | None:
     from gapbench.sparsity.exploration import planned_coverage
 
     least = dict.fromkeys((layer.name for layer in trial.layers), 0.0)
-    curve = planned_coverage(plan, trial.layers, least if targets is None else targets)
-    if curve is None or (targets is None and curve[-1] < 1):
+    densities = least if counts is None else counts.exact_densities()
+    curve = planned_coverage(plan, trial.layers, densities)
+    if curve is None or (counts is None and curve[-1] < 1):
         return None
     return curve[-1]
-
-
-def _kept(
-    numel: Mapping[str, int], targets: Mapping[str, float] | None, sparsity: float
-) -> dict[str, int]:
-    """Return the weights that each layer keeps; of all together where magnitudes decide."""
-    from gapbench.sparsity.masks import zeros_of
-
-    if targets is None:
-        numel, targets = {"all": sum(numel.values())}, {"all": 1 - sparsity}
-    return {name: count - zeros_of(count, targets[name]) for name, count in numel.items()}
 
 
 def _strategy(trial: Trial, plan: Plan) -> str | None:

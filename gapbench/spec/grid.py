@@ -31,7 +31,7 @@ MOST_POINTS = 10_000  # of a row
 MOST_TRIALS = 20_000  # of an ablation: a dry run of so many takes seconds
 
 ALTERNATIVES = {"epochs": "train_flops", "train_flops": "epochs"}
-OF_SPARSE_TRIALS = ("sparsity", "distribution", "first_layer")
+OF_SPARSE_TRIALS = ("sparsity", "distribution", "first_layer", "pattern")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gapbench.sparsity.cost import ForwardCost, PlanCost
+    from gapbench.sparsity.counts import Counts
+
+
+WIDTH = "width"  # the option of tasks whose networks can be narrowed
 
 
 @cache
@@ -74,16 +78,19 @@ def layers_of_trial(proxy: Proxy, first_layer: str) -> Layers:
 
 
 @cache
-def densities_of_trial(
-    proxy: Proxy, first_layer: str, distribution: str, sparsity: float
-) -> Mapping[str, float] | None:
-    """Return the final density of every layer, or None where magnitudes decide it."""
+def counts_of_trial(
+    proxy: Proxy, first_layer: str, distribution: str, sparsity: float, pattern: str
+) -> Counts | None:
+    """Return the kept counts of every layer, or None where magnitudes decide them."""
+    from gapbench.sparsity.counts import Counts
     from gapbench.sparsity.distributions import densities, distributions
+    from gapbench.sparsity.pattern import pattern_of
 
-    shapes = {layer.name: layer.shape for layer in layers_of_trial(proxy, first_layer)}
+    layers = layers_of_trial(proxy, first_layer)
     if distributions[distribution].by_magnitude:
         return None
-    return densities(distribution, shapes, sparsity)
+    shapes = {layer.name: layer.shape for layer in layers}
+    return Counts(layers, densities(distribution, shapes, sparsity), pattern_of(pattern))
 
 
 @cache
@@ -93,16 +100,16 @@ def cost_of_plan(
     first_layer: str,
     distribution: str,
     sparsity: float,
+    pattern: str,
     batch_size: int,
 ) -> PlanCost | None:
-    """Return what a plan costs in training, or None where magnitudes decide it."""
+    """Return what a plan costs in training, or None where it is known after the run."""
     from gapbench.sparsity.cost import plan_cost
 
-    targets = densities_of_trial(proxy, first_layer, distribution, sparsity)
-    if targets is None:
+    counts = counts_of_trial(proxy, first_layer, distribution, sparsity, pattern)
+    if counts is None or plan.budget != "layers" or plan.transform is not None:
         return None
-    layers = layers_of_trial(proxy, first_layer)
-    return plan_cost(plan, layers, targets, proxy.cost, proxy.task.steps_per_epoch(batch_size))
+    return plan_cost(plan, counts, proxy.cost, proxy.task.steps_per_epoch(batch_size))
 
 
 def proxy(name: str, options: Mapping[str, Any]) -> Proxy:

@@ -12,17 +12,19 @@ from pydantic import BaseModel, ValidationError
 
 from gapbench.errors import UserError, choose
 from gapbench.methods import method
-from gapbench.plan.phases import Plan
-from gapbench.sparsity.distributions import check_reachable, distributions
+from gapbench.plan.phases import UNSTRUCTURED, Plan
+from gapbench.sparsity.distributions import EMERGENT, check_reachable, distributions
 from gapbench.spec.budget import nearest_epochs
 from gapbench.spec.loading import Document, Keys
 from gapbench.spec.models import (
     Proxy,
     cost_of_plan,
+    counts_of_trial,
     layers_of_trial,
     proxy,
     task_options_model,
 )
+from gapbench.spec.narrow import narrowed
 from gapbench.spec.schema import epochs_of, explain
 from gapbench.spec.trials import Trial
 from gapbench.tasks.task import MOST_EPOCHS, Recipe, tasks
@@ -125,6 +127,12 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
         "options": _options(point, model),
         **_sparsity(point, model),
     }
+    if method.methods[point.method].narrow:
+        try:
+            shared = narrowed(shared)
+        except UserError as error:
+            point.refuse(error)
+        model = proxy(task_name, shared["task_options"])
     chosen = seeds if seeds is not None else point.value("seeds", (0,))
     epochs = _epochs(point, model, shared, chosen[0])
     budget = str(point.value("epochs", epochs))
@@ -198,10 +206,15 @@ def _checked(point: Configuration, model: type[BaseModel], values: dict[str, Any
 def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:
     """Return sparsity and how it is spread; dense training has none, and counts every layer."""
     if point.method == "dense":
-        for key in ("sparsity", "distribution", "first_layer"):
+        for key in ("sparsity", "distribution", "first_layer", "pattern"):
             if key in point.given and point.given[key].keys[:1] == ("trials",):
                 point.fail(key, "method dense prunes nothing: remove it")
-        return {"sparsity": 0.0, "distribution": "dense", "first_layer": "sparse"}
+        return {
+            "sparsity": 0.0,
+            "distribution": "dense",
+            "first_layer": "sparse",
+            "pattern": UNSTRUCTURED,
+        }
     distribution = point.value("distribution", "uniform")
     sparse = [name for name in distributions if name != "dense"]
     if distribution not in sparse:
@@ -217,8 +230,24 @@ def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:
                 "first_layer", f"task {name} has no input layer to keep dense: valid: sparse"
             )
         first_layer = "sparse"
-    sparsity = point.value("sparsity")
-    return {"sparsity": sparsity, "distribution": distribution, "first_layer": first_layer}
+    return {
+        "sparsity": point.value("sparsity"),
+        "distribution": distribution,
+        "first_layer": first_layer,
+        "pattern": _pattern(point),
+    }
+
+
+def _pattern(point: Configuration) -> str:
+    given = str(point.value("pattern", UNSTRUCTURED))
+    if given == UNSTRUCTURED:
+        return given
+    from gapbench.sparsity.pattern import pattern_of
+
+    try:
+        return pattern_of(given).text
+    except UserError as error:
+        point.refuse(error)
 
 
 def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed: int) -> int:
@@ -231,7 +260,8 @@ def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed:
             "train_flops",
             f"the cost under {shared['distribution']} is known only after the run: give epochs",
         )
-    words = {key: shared[key] for key in ("distribution", "first_layer", "sparsity", "method")}
+    keys = ("distribution", "first_layer", "sparsity", "pattern", "method")
+    words = {key: shared[key] for key in keys}
     words["options"] = json.dumps(shared["options"])
     try:
         return _epochs_for(model, point.value("train_flops"), recipe, seed, **words)
@@ -261,6 +291,7 @@ def _epochs_for(
     first_layer: str,
     distribution: str,
     sparsity: float,
+    pattern: str,
 ) -> int:
     def cost_of(epochs: int) -> float | None:
         try:
@@ -269,7 +300,8 @@ def _epochs_for(
             if epochs > 100 * recipe.epochs:
                 raise
             return None
-        cost = cost_of_plan(model, plan, first_layer, distribution, sparsity, recipe.batch_size)
+        place = (first_layer, distribution, sparsity, pattern)
+        cost = cost_of_plan(model, plan, *place, recipe.batch_size)
         return None if cost is None else cost.dense_epochs / recipe.epochs
 
     return nearest_epochs(train_flops, cost_of)
@@ -300,14 +332,21 @@ def _check_distribution(
     except UserError as error:
         point.fail("method", f"{point.method}: {error}")
     name, layers = values["distribution"], layers_of_trial(model, values["first_layer"])
+    if (name == EMERGENT) != (plan.budget == EMERGENT):
+        words = "learns how zeros are spread: give" if name != EMERGENT else "does not learn:"
+        point.fail("distribution", f"method {point.method} {words} {EMERGENT}")
     magnitude = distributions[name].by_magnitude
     prunes = plan.initial == "dense" or any(segment.phase.grow for segment in plan.segments)
     if magnitude and not prunes:
         others = ", ".join(
-            n for n in distributions if n != "dense" and not distributions[n].by_magnitude
+            n
+            for n in distributions
+            if n not in ("dense", EMERGENT) and not distributions[n].by_magnitude
         )
         reason = f"{name} needs a method that prunes by magnitude, {point.method} never does"
         point.fail("distribution", f"{reason}: valid: {others}")
+    if values["pattern"] != UNSTRUCTURED:
+        _check_pattern(point, model, values)
     if magnitude:
         shapes = {layer.name: layer.shape for layer in layers}
         try:
@@ -315,6 +354,19 @@ def _check_distribution(
             check_reachable(name, shapes, values["sparsity"], together)
         except UserError as error:
             point.refuse(error)
+
+
+def _check_pattern(point: Configuration, model: Proxy, values: Mapping[str, Any]) -> None:
+    """Check that the masks of all layers can have the pattern."""
+    from gapbench.sparsity.pattern import pattern_of, require_fit
+
+    place = (values[key] for key in ("first_layer", "distribution", "sparsity", "pattern"))
+    counts = counts_of_trial(model, *place)
+    layers = layers_of_trial(model, values["first_layer"])
+    try:
+        require_fit(pattern_of(values["pattern"]), layers, None if counts is None else counts())
+    except UserError as error:
+        point.refuse(error)
 
 
 @cache

@@ -172,6 +172,7 @@ class Axes(Strict):
     task: Axis[str] | None = None
     distribution: Axis[str] | None = None
     first_layer: Axis[Literal["dense", "sparse"]] | None = None
+    pattern: Axis[str] | None = None
     sparsity: Axis[Sparsity] | None = None
     epochs: Axis[Epochs] | None = None
     train_flops: Axis[Annotated[float, Field(gt=0)]] | None = None

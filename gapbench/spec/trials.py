@@ -18,13 +18,13 @@ from pydantic import (
 )
 
 from gapbench.base.documents import read_document
-from gapbench.base.identity import digest, with_neutral, without_neutral
+from gapbench.base.identity import Neutral, digest, with_neutral, without_neutral
 from gapbench.errors import UserError
 from gapbench.methods.method import methods
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import document_of, identity_of, plan_of
-from gapbench.plan.phases import Layers, Plan
-from gapbench.spec.models import Proxy, layers_of_trial, proxy, task_options_model
+from gapbench.plan.phases import UNSTRUCTURED, Layers, Plan
+from gapbench.spec.models import WIDTH, Proxy, layers_of_trial, proxy, task_options_model
 from gapbench.spec.schema import Sparsity, epochs_of, is_multiple
 from gapbench.tasks.task import Recipe, Task, tasks
 
@@ -46,6 +46,8 @@ class Trial(BaseModel):
     Attributes:
         plan: what the method does, resolved for the layers of the task's model.
         first_layer: whether the task's input layer stays dense, and outside of the budget.
+        pattern: which masks are allowed, as people write it.
+        as_small_as: the sparsity that this dense network has been narrowed for.
         engine: version of what executes the plan.
         method, options, budget: how the plan was asked for; the key does not depend on them.
         budget: the epochs as a file gives them, "5x" or "160".
@@ -61,6 +63,8 @@ class Trial(BaseModel):
     distribution: str
     first_layer: Literal["dense", "sparse"]
     sparsity: Sparsity
+    pattern: Annotated[str, Neutral(UNSTRUCTURED)] = UNSTRUCTURED
+    as_small_as: Annotated[Sparsity | None, Neutral(None)] = None
     seed: int = Field(ge=0, lt=2**32)
     engine: int = ENGINE
     method: str
@@ -84,10 +88,10 @@ class Trial(BaseModel):
 
     @property
     def name(self) -> str:
-        """What the method is called in tables: "C-GaP", "RigL 5x"."""
-        label = methods[self.method].label
+        """What the method is called in tables: "C-GaP", "RigL 5x", "C-GaP 2:4"."""
         longer = is_multiple(self.budget) and epochs_of(self.budget, 1) != 1
-        return f"{label} {self.budget}" if longer else label
+        words = [methods[self.method].label, *([self.budget] if longer else [])]
+        return " ".join(words if self.pattern == UNSTRUCTURED else [*words, self.pattern])
 
     @property
     def label(self) -> str:
@@ -96,8 +100,25 @@ class Trial(BaseModel):
 
     def describe(self, name: str, *details: str) -> str:
         """Return `name` with distribution, sparsity, details and seed."""
-        sparse = [] if self.method == "dense" else [self.distribution, f"{self.sparsity:g}"]
+        sparse = [] if self.method == "dense" else [self.distribution, f"{self.column:g}"]
         return " ".join([name, *sparse, *details, f"seed {self.seed}"])
+
+    @property
+    def column(self) -> float:
+        """The sparsity that its results stand under."""
+        return self.sparsity if self.as_small_as is None else self.as_small_as
+
+    @property
+    def whole(self) -> Proxy:
+        """The network to whose cost and size those of this trial are related: of full width."""
+        if self.as_small_as is None:
+            return self.proxy
+        return proxy(self.task, {**self.task_options, WIDTH: self.options["full_width"]})
+
+    @property
+    def relative_cost(self) -> float:
+        """The forward cost of the dense network over that of the `whole` one."""
+        return 1.0 if self.as_small_as is None else self.proxy.cost.total / self.whole.cost.total
 
     def fields(self) -> dict[str, Any]:
         """Return all settings flat: method options by name, others as `recipe.lr`."""
@@ -106,7 +127,8 @@ class Trial(BaseModel):
             "method": self.method,
             "distribution": self.distribution,
             "first_layer": self.first_layer,
-            "sparsity": self.sparsity,
+            "pattern": self.pattern,
+            "sparsity": self.column,
             "epochs": self.plan.epochs,
             "seed": self.seed,
             **self.options,
@@ -116,7 +138,10 @@ class Trial(BaseModel):
 
     def document(self) -> dict[str, Any]:
         """Return what trial.json holds."""
-        return {"key": self.key, "schema": SCHEMA, **self.model_dump(mode="json")}
+        whole = without_neutral(type(self), self.model_dump(mode="json"))
+        options = task_options_model(self.task)
+        whole["task_options"] = without_neutral(options, whole["task_options"])
+        return {"key": self.key, "schema": SCHEMA, **whole}
 
     @classmethod
     def read(cls, path: Path) -> Trial:
@@ -179,7 +204,9 @@ class Trial(BaseModel):
             distribution=self.distribution,
             first_layer=self.first_layer,
             sparsity=self.sparsity,
+            pattern=self.pattern,
             seed=self.seed,
+            relative_cost=self.relative_cost,
         )
 
     @property

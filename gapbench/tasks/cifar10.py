@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
+from gapbench.base.identity import Neutral
 from gapbench.errors import UserError
 from gapbench.tasks.classification import InMemoryImages
 from gapbench.tasks.data import cifar
@@ -27,6 +28,7 @@ class Cifar10(InMemoryImages):
 
     Args:
         model: WRN-22-2, or He et al.'s ResNet-20 and ResNet-32, with 1 x 1 shortcuts.
+        width: channels of the first stage, before a wide network is widened.
         validation: images that are cut off the training set as the validation split; published
             numbers come from training on all 50,000.
 
@@ -57,10 +59,17 @@ class Cifar10(InMemoryImages):
     )
     resources = Resources(gpus=1, cpus=4, hours=4.0)
 
-    def __init__(self, *, model: Model = "wrn-22-2", validation: int = 5000) -> None:
+    def __init__(
+        self,
+        *,
+        model: Model = "wrn-22-2",
+        validation: int = 5000,
+        width: Annotated[int, Neutral(16)] = 16,
+    ) -> None:
         if not 1 <= validation < cifar.IMAGES:
             raise UserError(f"validation: {validation} is not within 1 to {cifar.IMAGES - 1}")
         self.model = model
+        self.width = width
         self.validation = validation
         self.train_examples = cifar.IMAGES - validation
 
@@ -70,9 +79,9 @@ class Cifar10(InMemoryImages):
         from gapbench.tasks.models.wide_resnet import WideResNet
 
         if self.model == "wrn-22-2":
-            return WideResNet(depth=22, widen=2, classes=self.classes)
+            return WideResNet(depth=22, widen=2, width=self.width, classes=self.classes)
         depth = int(self.model.removeprefix("resnet-"))
-        return SmallResNet(depth=depth, width=16, channels=3, classes=self.classes)
+        return SmallResNet(depth=depth, width=self.width, channels=3, classes=self.classes)
 
     def prepare(self, data_dir: Path | None) -> None:
         """Download the files, unless they are there."""

@@ -15,6 +15,7 @@ class Cifar100(Cifar10):
 
     Args:
         model: WRN-22-2, or He et al.'s ResNet-20 and ResNet-32, with 1 x 1 shortcuts.
+        width: channels of the first stage, before a wide network is widened.
         validation: images that are cut off the training set as the validation split.
 
     Raises:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from gapbench.base.identity import Neutral
 from gapbench.tasks.classification import InMemoryImages
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
@@ -17,7 +18,11 @@ TRAIN, VALIDATION = 1152, 256  # of 1797 images; the rest is the test split
 
 @task("digits", version=1)
 class Digits(InMemoryImages):
-    """ResNet-8 of width 8 on 1152 images: 10 prunable layers."""
+    """ResNet-8 on 1152 images: 10 prunable layers.
+
+    Args:
+        width: channels of the network's first stage.
+    """
 
     recipe = Recipe(
         epochs=6,
@@ -33,11 +38,14 @@ class Digits(InMemoryImages):
     first_layer = "conv1.weight"
     size = 8
 
+    def __init__(self, *, width: Annotated[int, Neutral(8)] = 8) -> None:
+        self.width = width
+
     def build_model(self) -> nn.Module:
         """Return a new ResNet-8."""
         from gapbench.tasks.models.small_resnet import SmallResNet
 
-        return SmallResNet(depth=8, width=8)
+        return SmallResNet(depth=8, width=self.width)
 
     def read(self) -> dict[Split, Labelled]:
         """Return the splits of the images that scikit-learn carries."""

@@ -6,8 +6,9 @@ The values of the recipe, their sources and how to lay out the data: docs/imagen
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
+from gapbench.base.identity import Neutral
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
 from gapbench.tasks.classification import Classification
@@ -34,6 +35,7 @@ class ImageNet(Classification):
         validation: images in train/ that are the validation split, whatever the seed.
         mixup: parameter of the beta distribution that pairs of images are mixed by; 0 mixes none.
         zero_init: begin with zeros in the last norm of each block, so that blocks pass through.
+        width: channels of the first convolution: those of all others are scaled with it.
         compile: train through torch.compile: faster on a GPU, in other bits.
 
     Raises:
@@ -64,9 +66,10 @@ class ImageNet(Classification):
         mixup: float = 0.2,
         zero_init: bool = False,
         compile: bool = False,
+        width: Annotated[int, Neutral(64)] = 64,
     ) -> None:
         counts = {"classes": classes, "train_examples": train_examples, "validation": validation}
-        for name, value in {**counts, "image_size": image_size}.items():
+        for name, value in {**counts, "image_size": image_size, "width": width}.items():
             if value < 1:
                 raise UserError(f"{name}: {value} is not possible: give 1 or more")
         if mixup < 0:
@@ -77,14 +80,20 @@ class ImageNet(Classification):
         self.validation = validation
         self.mixup = mixup
         self.zero_init = zero_init
+        self.width = width
         self.compile = compile
 
     def build_model(self) -> nn.Module:
         """Return a new ResNet-50: with 1,000 classes 25.6 M parameters, 54 prunable layers."""
-        models = load_torchvision("torchvision.models")
-        model: nn.Module = models.resnet50(
-            weights=None, num_classes=self.classes, zero_init_residual=self.zero_init
-        )
+        options: dict[str, Any] = {
+            "num_classes": self.classes,
+            "zero_init_residual": self.zero_init,
+        }
+        if self.width != 64:
+            from gapbench.tasks.models.narrow_resnet import narrow_resnet50
+
+            return narrow_resnet50(self.width, **options)
+        model: nn.Module = load_torchvision("torchvision.models").resnet50(weights=None, **options)
         return model
 
     def example_inputs(self) -> tuple[Tensor, ...]:

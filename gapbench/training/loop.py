@@ -241,6 +241,7 @@ def _epoch_line(training: Training, metrics: Metrics) -> Line:
     sparsifier = training.sparsifier
     active = sum(sparsifier.weights.active().values())
     cost = sparsifier.ledger.dense_steps(training.cost) / training.per_epoch
+    cost *= training.settings.relative_cost
     return {
         "kind": "epoch",
         "epoch": training.epoch + 1,

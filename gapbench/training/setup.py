@@ -12,7 +12,7 @@ from torch import nn
 from gapbench.base.streams import stream_seed
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
-from gapbench.plan.phases import Plan
+from gapbench.plan.phases import UNSTRUCTURED, Plan
 from gapbench.sparsity.cost import ForwardCost, forward_macs
 from gapbench.tasks.task import Recipe, Task
 from gapbench.training.distributed import Ranks, replicated
@@ -23,7 +23,8 @@ class Settings:
     """What a trial's numbers depend on, the task aside.
 
     `first_layer` says whether the task's input layer is "dense", and then outside of the budget,
-    or "sparse".
+    or "sparse". Costs are told as multiples of a dense network's, of whose forward cost this one
+    has `relative_cost`.
     """
 
     recipe: Recipe
@@ -32,6 +33,8 @@ class Settings:
     first_layer: str
     sparsity: float
     seed: int
+    pattern: str = UNSTRUCTURED
+    relative_cost: float = 1.0
 
 
 @dataclass
@@ -110,6 +113,7 @@ def build(task: Task, settings: Settings, device: torch.device) -> Training:
         sparsity=settings.sparsity,
         steps_per_epoch=task.steps_per_epoch(recipe.batch_size, ranks.world),
         distribution=settings.distribution,
+        pattern=settings.pattern,
         layers=prunable_layers(task, model, settings.first_layer),
         seed=settings.seed,
         manual_phases=True,

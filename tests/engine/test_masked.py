@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 from gapbench.engine.masked import MaskedWeights
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.sparsity.masks import _top_of_device
+from gapbench.sparsity.patterns.unstructured import Unstructured
 from tests.small import STEPS, loss_of_step, optimizer_of, small_model
 
 
@@ -79,7 +80,7 @@ def odd(request):
         masks[str(number)] = torch.rand(shape, generator=generator) < 0.3
     params["column"] = nn.Parameter(torch.randn(9, 6, generator=generator).to(request.param).t())
     masks["column"] = torch.rand(6, 9, generator=generator) < 0.5
-    weights = MaskedWeights(params, torch.optim.SGD(params.values(), lr=0.1))
+    weights = MaskedWeights(params, torch.optim.SGD(params.values(), lr=0.1), Unstructured())
     return weights, masks
 
 

@@ -10,9 +10,11 @@ from torch import nn
 
 from gapbench.engine.replicas import check_equal
 from gapbench.engine.sparsifier import Sparsifier
-from gapbench.sparsity.growth import drop_grow
+from gapbench.sparsity.patterns.unstructured import Unstructured
 from gapbench.training.distributed import Ranks
 from tests.runs import free_port, in_child
+
+drop_grow = Unstructured().drop_grow
 
 
 def _rank(rank, world, port, work, folder):

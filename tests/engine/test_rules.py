@@ -13,6 +13,7 @@ from gapbench.engine.targets import Targets
 from gapbench.plan.phases import Layer, Parallel, Phase, Plan
 from gapbench.plan.updates.drop_grow import DropGrow
 from gapbench.plan.updates.gradual import Gradual
+from gapbench.sparsity.patterns.unstructured import Unstructured
 
 EVERY = frozenset({"weight"})
 
@@ -235,7 +236,7 @@ def test_a_prune_of_shared_layers_makes_the_zeros_that_the_others_lack(
     grown = [frozenset(names) for names in ("ab", "bc", "c")]
     plan = Plan((*(Phase(1, group) for group in grown), Phase(1)), "random")
     layers = tuple(Layer(name, (10, 100)) for name in "abc")
-    targets = Targets(layers, 0.6, "global_magnitude", plan)
+    targets = Targets(layers, 0.6, "global_magnitude", plan, Unstructured())
     masks = {}
     for name, zeros in (("a", zeros_of_a), ("b", zeros_of_b)):
         masks[name] = torch.arange(1000).view(10, 100) >= zeros

@@ -95,7 +95,7 @@ class GrownTrial(Trial):
     """A trial of some later version."""
 
     recipe: GrownRecipe
-    pattern: Annotated[str, Neutral("unstructured")] = "2:4"
+    shade: Annotated[str, Neutral("none")] = "dark"
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,15 @@ def grown(recipe: GrownRecipe, **settings):
 def test_a_field_that_is_added_to_recipe_and_trial_changes_no_key():
     old = Recipe.model_dump(DIGITS["recipe"])
     neutral = GrownRecipe(**old, noise=0.0)
-    assert grown(neutral, pattern="unstructured").key == KEY
+    assert grown(neutral, shade="none").key == KEY
     assert grown(neutral).key != KEY  # the default, which is another trial
-    assert grown(GrownRecipe(**old), pattern="unstructured").key != KEY
-    assert grown(GrownRecipe(**old, noise=0.0, cuts=(1,)), pattern="unstructured").key != KEY
+    assert grown(GrownRecipe(**old), shade="none").key != KEY
+    assert grown(GrownRecipe(**old, noise=0.0, cuts=(1,)), shade="none").key != KEY
 
 
 def test_a_document_from_before_a_field_has_its_neutral_value_and_not_its_default():
     read = GrownTrial.of_document(planned(6, **DIGITS).document())
-    assert (read.pattern, read.recipe.noise, read.key) == ("unstructured", 0.0, KEY)
+    assert (read.shade, read.recipe.noise, read.key) == ("none", 0.0, KEY)
 
 
 def test_a_field_that_is_added_to_phases_and_updates_changes_no_key():
@@ -162,6 +162,7 @@ def test_an_option_that_is_added_to_a_method_changes_no_key(monkeypatch):
 def test_an_option_that_is_added_to_a_task_changes_no_key(monkeypatch, value, same):
     class Grown(Digits):
         def __init__(self, *, blur: Annotated[int, Neutral(0)] = 2) -> None:
+            super().__init__()
             self.blur = blur
 
     monkeypatch.setitem(tasks._entries, "digits", Grown)
@@ -170,7 +171,7 @@ def test_an_option_that_is_added_to_a_task_changes_no_key(monkeypatch, value, sa
     try:
         assert (planned(6, **{**DIGITS, "task_options": {"blur": value}}).key == KEY) is same
         document = {**planned(6, **DIGITS).document(), "task_options": {}}
-        assert Trial.of_document(document).task_options == {"blur": 0}
+        assert Trial.of_document(document).task_options["blur"] == 0
     finally:
         for cached in (models.task_options_model, models._proxy, models.layers_of_trial):
             cached.cache_clear()
@@ -185,7 +186,8 @@ def test_another_default_gives_another_key_to_those_that_had_it():
 
 def test_fields_that_came_after_schema_2_declare_what_they_were():
     assert neutral_values(Recipe) == {"ranks": None, "portable": False}
-    assert neutral_values(Trial) == neutral_values(Phase) == {}
+    assert neutral_values(Trial) == {"pattern": "unstructured", "as_small_as": None}
+    assert neutral_values(Phase) == {}
     assert neutral_values(DropGrow) == {"drop": "magnitude", "coefficient": 0.0}
 
 

@@ -39,6 +39,8 @@ CHANGES = {
     "distribution": "erk",
     "first_layer": "sparse",
     "sparsity": 0.8,
+    "pattern": "2:4",
+    "as_small_as": 0.9,
     "seed": 1,
     "engine": 2,
 }

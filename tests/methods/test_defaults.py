@@ -6,7 +6,7 @@ import pytest
 
 from gapbench.errors import UserError
 from gapbench.methods.method import methods, plan
-from gapbench.plan.phases import Layer, Parallel, Phase, Plan
+from gapbench.plan.phases import Layer, Parallel, Phase, Plan, Transform
 from gapbench.plan.updates.drop_grow import DropGrow
 from gapbench.plan.updates.gradual import Gradual
 from gapbench.plan.updates.regrowing import Regrowing
@@ -20,6 +20,12 @@ EPOCHS = 100
 
 # 100 // 33 = 3 epochs a step, 85 // 12 = 7 rounds of 4 steps; 100 // 37 = 2 and 87 // 8 = 10 rounds
 PLANS = {
+    "small_dense": Plan((Phase(100, EVERY, None, True, "recipe", "dense"),), "dense"),
+    "str": Plan(
+        (Phase(100, EVERY, None, True, "recipe", "train"),),
+        "dense",
+        Transform("soft_threshold", -3200.0, None, "emergent"),
+    ),
     "dense": Plan((Phase(100, EVERY, None, True, "recipe", "dense"),), "dense"),
     "static": Plan((Phase(100, frozenset(), None, True, "recipe", "sparse"),), "random"),
     "rigl": Plan(
@@ -126,6 +132,8 @@ def test_the_plan_without_options_is_exactly_this(name):
 SHORTEST = {
     "dense": [1],
     "static": [1],
+    "small_dense": [1],
+    "str": [1],
     "rigl": [1],
     "set": [1],
     "gradual": [1],

@@ -11,6 +11,7 @@ from gapbench.sparsity.cost import (
     published_ratio,
     rigl_factor,
 )
+from gapbench.sparsity.counts import Counts
 from gapbench.sparsity.distributions import erk, uniform
 
 # One sparse layer with all the cost but 100 MACs that nothing can prune.
@@ -64,7 +65,7 @@ def test_reference_rigl_erk_training_1x_and_5x(resnet50, sparsity, once, five_ti
 )
 def test_reference_rigl_training_planned_step_by_step(resnet50, sparsity, multiplier, published):
     rigl = plan("rigl", resnet50.layers, 100 * multiplier)
-    cost = plan_cost(rigl, resnet50.layers, erk_of(resnet50, sparsity), resnet50.cost, 320)
+    cost = plan_cost(rigl, Counts(resnet50.layers, erk_of(resnet50, sparsity)), resnet50.cost, 320)
     assert cost.dense_epochs / 100 == pytest.approx(published, abs=0.01 * multiplier)
 
 
@@ -72,7 +73,7 @@ def test_reference_rigl_training_planned_step_by_step(resnet50, sparsity, multip
 def test_reference_gradual_training(resnet50, sparsity, ratio, rigl):
     gradual = plan("gradual", resnet50.behind_conv1, 32, start=10 / 32, stop=25 / 32)
     density = uniform_of(resnet50, sparsity)
-    cost = plan_cost(gradual, resnet50.behind_conv1, density, resnet50.cost, 1000)
+    cost = plan_cost(gradual, Counts(resnet50.behind_conv1, density), resnet50.cost, 1000)
     assert round(cost.dense_epochs / 32, 2) == ratio
     assert cost.dense_epochs / 32 == pytest.approx(rigl, abs=0.01)
 
@@ -83,7 +84,7 @@ def test_reference_c_gap_mean_density_during_a_round(resnet50, sparsity, density
     c_gap = plan("c_gap", resnet50.layers, 990, partitions=4, partition_rule=rule)
     a_round = Plan(c_gap.parts[:4], "random")
     wanted = uniform(resnet50.shapes, sparsity)
-    cost = plan_cost(a_round, resnet50.layers, wanted, resnet50.cost, 10)
+    cost = plan_cost(a_round, Counts(resnet50.layers, wanted), resnet50.cost, 10)
     assert cost.mean_density == pytest.approx(density, abs=1e-5)
 
 
@@ -95,19 +96,21 @@ def test_layers_that_are_not_named_are_dense():
 
 
 def test_a_dense_plan_costs_its_epochs():
-    cost = plan_cost(plan("dense", LAYERS, 7), LAYERS, dict.fromkeys(DENSITY, 1.0), COST, 10)
+    cost = plan_cost(
+        plan("dense", LAYERS, 7), Counts(LAYERS, dict.fromkeys(DENSITY, 1.0)), COST, 10
+    )
     assert (cost.dense_epochs, cost.peak_density, cost.mean_density) == (7, 1, 1)
 
 
 @pytest.mark.parametrize("method", ["static", "set"])
 def test_a_plan_of_constant_density_costs_its_inference_ratio(method):
-    cost = plan_cost(plan(method, LAYERS, 8), LAYERS, DENSITY, COST, 100)
+    cost = plan_cost(plan(method, LAYERS, 8), Counts(LAYERS, DENSITY), COST, 100)
     assert cost.dense_epochs == pytest.approx(8 * inference_ratio(COST, DENSITY))
     assert cost.peak_density == cost.mean_density == (50 + 30) / NUMEL
 
 
 def test_each_rigl_update_replaces_a_step_and_pays_for_the_dense_gradient():
-    cost = plan_cost(plan("rigl", LAYERS, 4, every=100), LAYERS, DENSITY, COST, 100)
+    cost = plan_cost(plan("rigl", LAYERS, 4, every=100), Counts(LAYERS, DENSITY), COST, 100)
     sparse, updates = inference_ratio(COST, DENSITY), 2  # steps 100 and 200, before 300 = T_end
     steps = (400 - updates) * sparse + updates * (2 * sparse + 1) / 3
     assert cost.dense_epochs == pytest.approx(steps / 100)
@@ -115,7 +118,7 @@ def test_each_rigl_update_replaces_a_step_and_pays_for_the_dense_gradient():
 
 def test_gap_pays_for_the_partition_that_is_dense():
     c_gap = plan("c_gap", LAYERS, 10, partitions=2, steps=2, step_epochs=3)
-    cost = plan_cost(c_gap, LAYERS, DENSITY, COST, 5)
+    cost = plan_cost(c_gap, Counts(LAYERS, DENSITY), COST, 5)
     grown_a, grown_b = (1000 + 30 + 100) / 1400, (500 + 300 + 100) / 1400
     expected = 3 * grown_a + 3 * grown_b + 4 * inference_ratio(COST, DENSITY)
     assert cost.dense_epochs == pytest.approx(expected)
@@ -127,12 +130,14 @@ def test_the_branches_of_a_parallel_round_are_all_paid_for():
     p_gap = plan("p_gap", LAYERS, 10, partitions=2, rounds=1, step_epochs=3)
     c_gap = plan("c_gap", LAYERS, 10, partitions=2, steps=2, step_epochs=3)
     assert p_gap.wall_epochs == 7
-    assert plan_cost(p_gap, LAYERS, DENSITY, COST, 5) == plan_cost(c_gap, LAYERS, DENSITY, COST, 5)
+    assert plan_cost(p_gap, Counts(LAYERS, DENSITY), COST, 5) == plan_cost(
+        c_gap, Counts(LAYERS, DENSITY), COST, 5
+    )
 
 
 def test_gradual_pruning_is_dense_up_to_its_start_and_meets_its_target_at_its_end():
     gradual = plan("gradual", LAYERS, 10, start=0.2, stop=0.4, every=100)
-    cost = plan_cost(gradual, LAYERS, {"a": 0.5, "b": 1.0}, COST, 10)
+    cost = plan_cost(gradual, Counts(LAYERS, {"a": 0.5, "b": 1.0}), COST, 10)
     # Steps 0 to 20 are dense (a prune follows the step it is due at); that at 20 removes nothing,
     # that at 40 removes all at once.
     assert cost.dense_epochs == pytest.approx((41 + 59 * 900 / 1400) / 10)
@@ -141,5 +146,7 @@ def test_gradual_pruning_is_dense_up_to_its_start_and_meets_its_target_at_its_en
 
 def test_counts_are_the_floors_that_masks_have():
     layers = (Layer("a", (7,)),)
-    cost = plan_cost(plan("static", layers, 1), layers, {"a": 0.5}, ForwardCost({"a": 7}, 0, 0), 1)
+    cost = plan_cost(
+        plan("static", layers, 1), Counts(layers, {"a": 0.5}), ForwardCost({"a": 7}, 0, 0), 1
+    )
     assert cost.mean_density == 4 / 7

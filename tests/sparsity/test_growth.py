@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapbench.sparsity.growth import drop_grow
+from gapbench.sparsity.patterns.unstructured import Unstructured
+
+drop_grow = Unstructured().drop_grow
 
 OLD = torch.tensor([0, 1, 0, 1, 0, 1, 1, 0]).bool()
 SCORES = torch.tensor([-9.0, 1, 4, -1, 5, 8, -2, 3])

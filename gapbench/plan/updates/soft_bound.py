@@ -72,6 +72,6 @@ class SoftBound(Update):
         for step in self.dues(steps):
             yield Stretch(now, step + 1 - start)
             factor = 1 + self.surplus(step, steps)
-            now = {n: min(dense[n], int(factor * count)) for n, count in targets.items()}
+            now = {n: active.fit(n, min(dense[n], int(factor * c))) for n, c in targets.items()}
             start = step + 1
         yield Stretch(now, steps - start)

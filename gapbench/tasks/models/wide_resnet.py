@@ -15,24 +15,29 @@ class WideResNet(nn.Module):
 
     Args:
         depth: layers with weights along the longest path; the network has n blocks a stage.
-        widen: its stages have 16, 32 and 64 times as many channels.
+        widen: its stages have w, 2w and 4w times as many channels.
+        width: w, and the channels of the first convolution.
         channels: channels of the images.
         classes: number of outputs.
 
     Raises:
-        UserError: if `depth` is not 6n + 4, or `widen` is below 1.
+        UserError: if `depth` is not 6n + 4, or `widen` or `width` is below 1.
 
     Source: S. Zagoruyko and N. Komodakis, Wide Residual Networks, 2016, table 1, block B(3, 3).
     """
 
-    def __init__(self, *, depth: int, widen: int, channels: int = 3, classes: int = 10) -> None:
+    def __init__(
+        self, *, depth: int, widen: int, width: int = 16, channels: int = 3, classes: int = 10
+    ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
             raise UserError(f"depth: {depth} is no depth of a wide ResNet; valid: 10, 16, 22, ...")
         if widen < 1:
             raise UserError(f"widen: {widen} is not positive")
-        widths = [16, 16 * widen, 32 * widen, 64 * widen]
+        if width < 1:
+            raise UserError(f"width: {width} is not positive")
+        widths = [width, width * widen, 2 * width * widen, 4 * width * widen]
         self.conv1 = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.layer1 = _stage(blocks, widths[0], widths[1], stride=1)
         self.layer2 = _stage(blocks, widths[1], widths[2], stride=2)

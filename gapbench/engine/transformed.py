@@ -1,0 +1,94 @@
+"""Weights that a plan's transform makes of latent ones, which the optimiser moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapbench.engine.masked import MaskedWeights
+from gapbench.plan.phases import Transform
+from gapbench.sparsity.counts import Counts
+from gapbench.sparsity.transform import Latent, transforms
+
+
+class Transformed:
+    """Keeps latent weights beside the model, whose parameters are always the transformed ones.
+
+    Around an optimiser step the latent weights take their place, with gradients that follow from
+    those of the transformed ones by the chain rule. So the model itself is sparse at any time, and
+    forward passes need no hook.
+
+    Args:
+        transform: of the plan.
+        weights: of the model; positions that are transformed to 0 become their masks.
+        counts: what is kept of each layer at the plan's end, for transforms that select.
+    """
+
+    def __init__(self, transform: Transform, weights: MaskedWeights, counts: Counts) -> None:
+        self._apply = transforms[transform.name]
+        self._weights = weights
+        self._counts = counts
+        self.latents = {name: p.detach().clone() for name, p in weights.params.items()}
+        self.parameters: dict[str, nn.Parameter] = {}
+        if transform.initial is not None:
+            value = transform.initial
+            self.parameters = {
+                name: nn.Parameter(torch.full((), value, dtype=p.dtype, device=p.device))
+                for name, p in weights.params.items()
+            }
+            group: dict[str, Any] = {"params": list(self.parameters.values())}
+            if transform.decay is not None:
+                group["weight_decay"] = transform.decay
+            weights.optimizer.add_param_group(group)
+
+    def pull_back(self) -> None:
+        """Put the latent weights and their gradients where the transformed ones are."""
+        for name, param in self._weights.params.items():
+            if param.grad is None:
+                continue
+            weight = self.latents[name].requires_grad_()
+            own = self.parameters.get(name)
+            with torch.enable_grad():
+                made = self._of(name, weight)
+            inputs = [weight] if own is None else [weight, own]
+            gradients = torch.autograd.grad(made, inputs, param.grad)
+            param.grad = gradients[0]
+            if own is not None:
+                own.grad = gradients[1]
+        with torch.no_grad():
+            for name, param in self._weights.params.items():
+                param.copy_(self.latents[name].detach_())
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Take the model's weights as latent ones, and transform them."""
+        masks = {}
+        for name, param in self._weights.params.items():
+            self.latents[name].copy_(param)
+            param.copy_(self._of(name, self.latents[name]))
+            masks[name] = param != 0
+        for own in self.parameters.values():
+            own.grad = None
+        self._weights.set_masks(masks)
+
+    def _of(self, name: str, weight: Tensor) -> Tensor:
+        def select(scores: Tensor) -> Tensor:
+            return self._weights.pattern.select(scores, self._counts.of(name))
+
+        return self._apply(Latent(weight, self.parameters.get(name), select))
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Return the latent weights and the transform's parameters."""
+        own = {name: value.detach() for name, value in self.parameters.items()}
+        return {"latents": dict(self.latents), "parameters": own}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name, value in state["latents"].items():
+            self.latents[name].copy_(value)
+        for name, value in state["parameters"].items():
+            self.parameters[name].copy_(value)

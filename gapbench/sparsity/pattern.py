@@ -1,0 +1,158 @@
+"""Patterns: which masks of a layer are allowed, as values with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from gapbench.base.registry import Registry
+from gapbench.errors import UserError
+from gapbench.plan.phases import UNSTRUCTURED, Layer, Layers
+from gapbench.sparsity.masks import top_mask
+
+__all__ = ["UNSTRUCTURED", "Pattern", "pattern", "pattern_of", "patterns", "require_fit"]
+
+P = TypeVar("P", bound="type[Pattern]")
+
+LOWEST = -float("inf")
+
+
+class Pattern:
+    """A rule that the masks of all layers keep; the base class is for subclasses.
+
+    A subclass is registered under its kind and gives `select`. People write a pattern as its kind,
+    or in the form that `parse` reads.
+
+    Attributes:
+        form: how people write it, for messages.
+        text: how this one is written.
+        keeps_counts: whether drop-and-grow leaves as many active positions as there were.
+    """
+
+    form = ""
+    text = ""
+    keeps_counts = True
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern | None:
+        """Return the pattern that a text means, or None if it is of another kind.
+
+        Raises:
+            ValueError: saying what is wrong with its numbers.
+        """
+        raise NotImplementedError
+
+    def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
+        """Return a mask of the `count` largest scores that the pattern allows, beside `kept`.
+
+        Args:
+            scores: of every position; of equal ones the lower index wins.
+            count: how many positions join those that are kept; in all, a count that `fit` returned.
+            kept: positions that are active in any case; none if it is not given.
+        """
+        raise NotImplementedError
+
+    def holds(self, mask: Tensor) -> bool:
+        """Say whether a mask keeps the rule."""
+        raise NotImplementedError
+
+    def fit(self, layer: Layer, keep: int) -> int:
+        """Return the count nearest below `keep` that a mask of the layer can have, at least one."""
+        return keep
+
+    def misfit(self, layer: Layer, keep: int) -> str | None:
+        """Return why the layer cannot have such a mask of `keep` positions, or None if it can."""
+        return None
+
+    def slack(self, layer: Layer) -> int:
+        """Return by how many positions a mask may be below its count after drop-and-grow."""
+        return 0
+
+    def random(self, shape: tuple[int, ...], keep: int, generator: torch.Generator) -> Tensor:
+        """Return a random mask of exactly `keep` positions, drawn on the CPU."""
+        return self.select(torch.rand(shape, generator=generator), keep)
+
+    def drop_grow(
+        self,
+        drop: Tensor,
+        mask: Tensor,
+        growth: Tensor,
+        count: int,
+        active: int | None = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """Drop the `count` active positions of the lowest `drop` score and grow as many.
+
+        Growth chooses among all positions that are not kept, so that a position dropped now may
+        come back (RigL, algorithm 1).
+
+        Args:
+            drop: score of every position: the weights' magnitude (RigL, SET), or another.
+            mask: the present boolean mask, of the same shape.
+            growth: score of every position: |dense gradient| (RigL), or random numbers (SET).
+            count: how many positions move; at most as many as are active.
+            active: how many are active, where that is known: counting them waits for the device.
+            keep: how many are meant to be, where slack has left fewer.
+        """
+        active = int(mask.sum()) if active is None else active
+        count = min(count, active)
+        kept = top_mask(drop.masked_fill(~mask, LOWEST), active - count)
+        return self.select(growth, count, kept)
+
+
+patterns: Registry[type[Pattern]] = Registry("pattern", "gapbench.sparsity.patterns")
+
+
+def pattern(kind: str) -> Callable[[P], P]:
+    """Register a subclass of `Pattern`."""
+
+    def add(cls: P) -> P:
+        patterns.register(kind)(cls)
+        return cls
+
+    return add
+
+
+def pattern_of(text: str | Pattern) -> Pattern:
+    """Return the pattern that a text means.
+
+    Raises:
+        UserError: if there is none, with the forms there are.
+    """
+    if isinstance(text, Pattern):
+        return text
+    for kind in patterns:
+        try:
+            found = patterns[kind].parse(text)
+        except ValueError as error:
+            raise UserError(f"pattern: {text}: {error}") from None
+        if found is not None:
+            return found
+    forms = ", ".join(patterns[kind].form for kind in patterns)
+    raise UserError(f"pattern: {text!r} is unknown; valid: {forms}")
+
+
+def require_fit(pattern: Pattern, layers: Layers, counts: Mapping[str, int] | None) -> None:
+    """Check that masks of every layer can have a pattern.
+
+    Args:
+        pattern: the pattern.
+        layers: the prunable layers.
+        counts: how many weights each keeps in the end; None where magnitudes decide.
+
+    Raises:
+        UserError: about the first layer that cannot have it, or if its counts are not known.
+    """
+    if counts is None:
+        if pattern.text != UNSTRUCTURED:
+            raise UserError(
+                f"pattern: {pattern.text} needs counts that are known beforehand: choose the "
+                "distribution uniform or erk"
+            )
+        return
+    for layer in layers:
+        if reason := pattern.misfit(layer, counts[layer.name]):
+            raise UserError(f"pattern: {pattern.text} does not fit: {reason}")

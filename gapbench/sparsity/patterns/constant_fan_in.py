@@ -1,0 +1,118 @@
+"""Constant fan-in: every output unit keeps as many weights as the others (SRigL)."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gapbench.plan.phases import Layer
+from gapbench.sparsity.masks import top_mask
+from gapbench.sparsity.pattern import LOWEST, Pattern, pattern
+
+KIND = "constant_fan_in"
+
+
+@pattern(KIND)
+@dataclass(frozen=True)
+class ConstantFanIn(Pattern):
+    """Every active row of a layer, an output unit with all its weights, has as many of them.
+
+    Drop-and-grow drops over the whole layer and grows in each row what it lacks. With `salient`
+    above 0 it ablates a row whose salient weights, kept or of the largest growth scores, are fewer
+    than that share of the fan-in: the fan-in of the others grows to floor(budget / rows). An
+    ablated row stays so until the layer is pruned from dense again.
+
+    Source: M. Lasby et al., Dynamic Sparse Training with Structured Sparsity, 2023, section 3.
+    """
+
+    salient: float = 0.0
+
+    form = KIND
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        """As in constant_fan_in:0.3."""
+        return f"{KIND}:{self.salient:g}" if self.salient else KIND
+
+    @property
+    def keeps_counts(self) -> bool:  # type: ignore[override]
+        """Whether no row is ablated."""
+        return not self.salient
+
+    @classmethod
+    def parse(cls, text: str) -> Pattern | None:
+        """Read "constant_fan_in", and "constant_fan_in:0.3" with ablation."""
+        found = re.fullmatch(rf"{KIND}(?::(\d(?:\.\d{{1,6}})?))?", text, re.ASCII)
+        if found is None:
+            return None
+        salient = float(found[1] or 0)
+        if salient > 1:
+            raise ValueError("needs a share of the fan-in in [0, 1]")
+        return cls(salient)
+
+    def fit(self, layer: Layer, keep: int) -> int:
+        """Return a multiple of the rows."""
+        rows = layer.shape[0]
+        return max(1, keep // rows) * rows
+
+    def slack(self, layer: Layer) -> int:
+        """Return what the floor of the fan-in may cost where rows are ablated."""
+        return layer.shape[0] - 1 if self.salient else 0
+
+    def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
+        """Return a mask that fills every row to the same count."""
+        kept = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
+        rows = scores.flatten(1)
+        fan_in = (int(kept.count_nonzero()) + count) // len(rows)
+        alive = torch.ones(len(rows), dtype=torch.bool, device=scores.device)
+        return _filled(rows, kept.flatten(1), fan_in, alive).view(scores.shape)
+
+    def holds(self, mask: Tensor) -> bool:
+        """Say whether all rows that are active have as many positions."""
+        counts = mask.flatten(1).sum(1)
+        return bool(((counts == counts.max()) | (counts == 0)).all())
+
+    def drop_grow(
+        self,
+        drop: Tensor,
+        mask: Tensor,
+        growth: Tensor,
+        count: int,
+        active: int | None = None,
+        keep: int | None = None,
+    ) -> Tensor:
+        """Drop the lowest of the layer, ablate rows without salience, and grow row by row."""
+        active = int(mask.sum()) if active is None else active
+        count = min(count, active)
+        kept = top_mask(drop.masked_fill(~mask, LOWEST), active - count).flatten(1)
+        alive = mask.flatten(1).any(1)
+        budget = active if keep is None else max(active, keep)
+        if self.salient:
+            grown = top_mask(growth.masked_fill(mask, LOWEST), count).flatten(1)
+            alive = self._salient((kept | grown).sum(1), alive, budget, kept.shape[1])
+        kept &= alive[:, None]
+        fan_in = budget // int(alive.sum())
+        return _filled(growth.flatten(1), kept, fan_in, alive).view(mask.shape)
+
+    def _salient(self, found: Tensor, alive: Tensor, budget: int, width: int) -> Tensor:
+        """Return the rows that stay: those with enough salient weights, and enough rows at all."""
+        least = max(1, math.ceil(budget / width))
+        fan_in = budget / max(1, int(alive.sum()))
+        best = top_mask(found.float().masked_fill(~alive, LOWEST), least)
+        return (alive & (found >= self.salient * fan_in)) | best
+
+
+def _filled(scores: Tensor, kept: Tensor, fan_in: int, alive: Tensor) -> Tensor:
+    """Return `kept` with each living row filled to `fan_in` by its largest scores."""
+    most = torch.finfo(scores.dtype).max
+    own = scores.nan_to_num(nan=most, posinf=most, neginf=-most)
+    lack = (fan_in - kept.sum(1)).clamp_min(0) * alive
+    order = own.masked_fill(kept, LOWEST).argsort(dim=1, descending=True, stable=True)
+    ranks = torch.empty_like(order)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    ranks.scatter_(1, order, places)
+    return kept | (ranks < lack[:, None])

@@ -1,0 +1,72 @@
+"""The width at which a dense network is no larger than a sparse one of full width."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gapbench.errors import UserError
+from gapbench.plan.phases import UNSTRUCTURED
+from gapbench.spec.models import WIDTH, Proxy, counts_of_trial, layers_of_trial, proxy
+
+
+def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a dense trial as small as the sparse one that `settings` describe.
+
+    Args:
+        settings: of a trial, without its plan.
+
+    Raises:
+        UserError: if the task has no width, its distribution depends on weights, or a network of
+            width 1 is too large.
+    """
+    name, options = settings["task"], settings["options"]
+    if WIDTH not in settings["task_options"]:
+        raise UserError(f"method: task {name} has no option {WIDTH}: its network has one width")
+    full = options["full_width"] or settings["task_options"][WIDTH]
+    whole = _at(settings, full)
+    words = ("first_layer", "distribution", "sparsity", "pattern")
+    counts = counts_of_trial(whole, *(settings[word] for word in words))
+    if counts is None:
+        raise UserError(
+            f"distribution: under {settings['distribution']} it is not known beforehand how small "
+            "the sparse network is: choose uniform or erk"
+        )
+    flops = options["match"] == "inference_flops"
+    kept = counts.exact_densities()
+    if flops:
+        size = whole.cost.total - sum(whole.cost.macs[n] * (1 - d) for n, d in kept.items())
+    else:
+        numel = {x.name: x.numel for x in layers_of_trial(whole, settings["first_layer"])}
+        size = whole.parameters - sum(numel.values()) + sum(counts().values())
+    width = _widest(settings, full, size, flops)
+    return {
+        **settings,
+        "task_options": {**settings["task_options"], WIDTH: width},
+        "options": {**options, "full_width": full},
+        "as_small_as": settings["sparsity"],
+        "sparsity": 0.0,
+        "distribution": "dense",
+        "first_layer": "sparse",
+        "pattern": UNSTRUCTURED,
+    }
+
+
+def _widest(settings: dict[str, Any], full: int, size: float, flops: bool) -> int:
+    low, high = 0, full  # `low` fits, or is no width
+    while high > low:
+        middle = (low + high + 1) // 2
+        model = _at(settings, middle)
+        if (model.cost.total if flops else model.parameters) <= size:
+            low = middle
+        else:
+            high = middle - 1
+    if low == 0:
+        raise UserError(
+            f"sparsity: {settings['sparsity']} is out of reach: a dense network of width 1 is "
+            "larger"
+        )
+    return low
+
+
+def _at(settings: dict[str, Any], width: int) -> Proxy:
+    return proxy(settings["task"], {**settings["task_options"], WIDTH: width})

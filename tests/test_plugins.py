@@ -1,12 +1,16 @@
-"""From outside of the package: a scale, a task with a colour data set, a model and a method."""
+"""From outside of the package: scale, task with a colour data set, model, methods, and patterns."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 MODEL = """
 from torch import nn
@@ -47,10 +51,14 @@ class Stripes(InMemoryImages):
 METHOD = """
 from dataclasses import dataclass
 
+import torch
+
 from gapbench.methods.method import method
 from gapbench.plan.phases import Phase, Plan
 from gapbench.plan.update import Update, update
 from gapbench.plan.updates.drop_grow import DropGrow
+from gapbench.sparsity.masks import top_mask
+from gapbench.sparsity.pattern import Pattern, pattern
 from gapbench.sparsity.score import score
 
 
@@ -59,7 +67,7 @@ def smallest_gradient(inputs):
     return None if inputs.gradient is None else -inputs.gradient.abs()
 
 
-@method("mine", label="Mine")
+@method("mine", label="Mine", small={"share": 0.4})
 def mine(layers, epochs, rng, *, share: float = 0.5):
     update = DropGrow("smallest_gradient", every=4, alpha=share, drop="random")
     return Plan((Phase(epochs, update=update, label="s"),), initial="random")
@@ -79,6 +87,51 @@ class Burst(Update):
         masks.drop_and_grow(self.size, "magnitude", "random")
 
 
+@update("shifting")
+@dataclass(frozen=True)
+class Shifting(Update):
+    every: int = 3
+    kind: str = "shifting"
+    budget = "total"
+
+    def due(self, step, steps):
+        return step > 0 and step % self.every == 0
+
+    def change(self, masks, step, steps):
+        means, active, sizes = masks.mean_score("magnitude"), masks.active(), masks.sizes()
+        poor, rich = min(means, key=means.get), max(means, key=means.get)
+        moved = min(2, active[poor] - 1, sizes[rich] - active[rich])
+        keep = {poor: active[poor] - moved, rich: active[rich] + moved}
+        masks.resize_to(keep, "magnitude", "random")
+
+
+@method("shifting", label="Shifting")
+def shifting(layers, epochs, rng, *, every: int = 3):
+    return Plan((Phase(epochs, update=Shifting(every), label="s"),), initial="random")
+
+
+@pattern("pairs")
+class Pairs(Pattern):
+    form = text = "pairs"
+
+    @classmethod
+    def parse(cls, text):
+        return cls() if text == "pairs" else None
+
+    def misfit(self, layer, keep):
+        return "it is odd" if layer.numel % 2 else "too many" if keep > layer.numel // 2 else None
+
+    def select(self, scores, count, kept=None):
+        pairs = scores.reshape(-1, 2)
+        old = torch.zeros_like(pairs).bool() if kept is None else kept.reshape(-1, 2)
+        larger = torch.zeros_like(old).scatter(1, pairs.argmax(1, keepdim=True), True)
+        free = larger & ~old.any(1, keepdim=True)
+        return (old | top_mask(pairs.masked_fill(~free, -1e9), count)).view(scores.shape)
+
+    def holds(self, mask):
+        return not bool(mask.reshape(-1, 2).all(1).any())
+
+
 @method("bursting", label="Bursting")
 def bursting(layers, epochs, rng, *, size: float = 0.5):
     return Plan((Phase(epochs, update=Burst(size=size), label="s"),), initial="random")
@@ -92,7 +145,8 @@ scales:
   long: {task: stripes, epochs: 9, seeds: 1, sparsity: 0.5}
 trials:
   - {method: dense}
-  - {method: [mine, bursting]}
+  - {method: [mine, bursting, shifting]}
+  - {method: prune_from_dense, pattern: pairs}
   - {method: c_gap, partitions: 2}
 """
 
@@ -111,16 +165,34 @@ def gapbench(folder, *words):
     return subprocess.run(command, capture_output=True, text=True, cwd=folder)
 
 
-@pytest.mark.parametrize("executor", ["debug", "local"])
-def test_files_beside_an_ablation_bring_tasks_models_and_methods(folder, executor):
-    done = gapbench(folder, "run", "mine.yaml", "--scale", "tiny", "--executor", executor)
+def keys_of(folder, method):
+    trials = (json.loads(path.read_text()) for path in folder.glob("results/runs/*/trial.json"))
+    return {trial["key"] for trial in trials if trial["method"] == method}
+
+
+def test_files_beside_an_ablation_bring_tasks_models_methods_and_patterns(folder):
+    done = gapbench(folder, "run", "mine.yaml", "--scale", "tiny", "--executor", "local")
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(path.read_text()) for path in folder.glob("results/runs/*/result.json")]
-    assert len(results) == 4
+    assert len(results) == 6
+    shifted = next(r for r in results if r["key"] in keys_of(folder, "shifting"))
+    layers = {r["density"]: r["numel"] for r in shifted["density"]["layers"].values()}
+    assert len(layers) == 2  # the budget has moved
+    assert shifted["density"]["prunable"] == pytest.approx(0.5, abs=0.01)
     assert all("test/accuracy" in result["metrics"] for result in results)
     assert (folder / "results/reports/tiny/mine/table.md").is_file()
     again = gapbench(folder, "report", "mine.yaml", "--scale", "tiny")
     assert again.returncode == 0, again.stderr
+
+
+def test_the_contract_tests_run_over_what_is_plugged_in(folder):
+    words = "mine or bursting or shifting or pairs"
+    tests = [str(ROOT / f"tests/engine/test_{name}.py") for name in ("sparsifier", "patterns")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", words, *tests]
+    environment = {**os.environ, "GAPBENCH_PLUGINS": str(folder / "my_method.py")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(done.stdout.rpartition(" passed")[0].rpartition("\n")[2]) > 40
 
 
 def test_another_scale_and_the_python_face_know_them_too(folder):
@@ -128,7 +200,7 @@ def test_another_scale_and_the_python_face_know_them_too(folder):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder
     )
-    assert done.stdout == "4\n", done.stderr
+    assert done.stdout == "6\n", done.stderr
 
 
 @pytest.mark.parametrize(

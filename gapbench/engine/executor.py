@@ -75,6 +75,8 @@ class Executor:
         self.plan = plan_of(method, self.layers, epochs, seed, options)
         self.steps_per_epoch = int(steps_per_epoch)
         self.seed = seed
+        if sparsity is None and self.plan.budget == "emergent":
+            sparsity = 0.0
         sparsity, spread = spread_of(self.layers, sparsity, distribution, layers)
         if method != "dense":
             self.plan.require_sparse_end(sparsity)
@@ -155,11 +157,12 @@ class Executor:
             loss = None if closure is None else closure()
         else:
             loss = self._optimise(closure, update is not None and update.dense_gradient)
-            self.weights.hold()
-        if update is None:
+            if self._transformed is None:
+                self.weights.hold()
+        if self._transformed is not None:
+            self._transform(self._transformed)
+        elif update is None:
             self._uncounted += 1
-            if self._transformed is not None:
-                self._transform(self._transformed)
         else:
             self._change(update, step, length)
         self.steps += 1
@@ -194,6 +197,7 @@ class Executor:
 
     def _transform(self, transformed: Transformed) -> None:
         """Make the weights of the next step, and count this one at the density that it had."""
+        self._uncounted += 1
         self._count_steps()
         transformed.apply()
         self.coverage.update(self.weights.masks)

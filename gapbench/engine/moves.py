@@ -51,9 +51,9 @@ class Moves:
     ) -> None:
         """Go to `keep[layer]` active positions in each layer named."""
         own = self._executor
-        numel = {layer.name: layer.numel for layer in own.layers}
+        sizes, fit = self.sizes(), own.targets.counts.fit
         overlap = own.weights.resize(
-            {n: own.targets.counts.fit(n, min(numel[n], count)) for n, count in keep.items()},
+            {name: fit(name, min(sizes[name], count)) for name, count in keep.items()},
             self._scored(drop, coefficient),
             self._scored(grow, coefficient),
         )
@@ -64,6 +64,10 @@ class Moves:
         """Return the active positions of each sparse layer."""
         counts = self._executor.weights.active()
         return {name: counts[name] for name in self._executor.weights.masks}
+
+    def sizes(self) -> dict[str, int]:
+        """Return the number of all positions of each sparse layer."""
+        return {name: mask.numel() for name, mask in self._executor.weights.masks.items()}
 
     def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
         """Return the mean score of the active positions of each sparse layer that has scores."""

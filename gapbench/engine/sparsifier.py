@@ -30,7 +30,7 @@ class Sparsifier(Executor):
         optimizer: any torch.optim optimiser of its parameters.
         method: a registered method's name, or a `Plan`.
         sparsity: fraction of zeros among the prunable weights, in [0, 1); not needed where every
-            layer's density is given.
+            layer's density is given, or learned.
         epochs: the budget in machine-epochs; not needed with a `Plan`.
         steps_per_epoch: optimiser steps of one epoch.
         distribution: how the zeros are spread over layers: uniform, erk or global_magnitude; or

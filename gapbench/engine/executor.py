@@ -18,29 +18,21 @@ from gapbench.engine.arguments import (
     require_changes,
     spread_of,
 )
+from gapbench.engine.branching import Round, packed, unpacked
 from gapbench.engine.changes import Change, Event
 from gapbench.engine.choice import Chosen, chosen_names, warn_of_dense
 from gapbench.engine.guards import Fresh, SoleCaller, Wiring, claim, doubt, is_elementwise
-from gapbench.engine.ledger import Ledger
+from gapbench.engine.ledger import Ledger, LedgerState
 from gapbench.engine.masked import MaskedWeights
 from gapbench.engine.moves import Moves
 from gapbench.engine.replicas import check_equal
-from gapbench.engine.rounds import (
-    BranchResult,
-    RoundStart,
-    followed_layer,
-    merged,
-    restore,
-    snapshot,
-    tensors,
-)
+from gapbench.engine.rounds import BranchResult, tensors
 from gapbench.engine.targets import Targets
 from gapbench.engine.transformed import Transformed
 from gapbench.errors import UserError, choose
 from gapbench.plan.phases import Plan, Segment
 from gapbench.plan.update import Update
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
-from gapbench.sparsity.masks import pack, unpack
 from gapbench.sparsity.pattern import UNSTRUCTURED, Pattern, pattern_of
 
 
@@ -102,8 +94,7 @@ class Executor:
         self._index = 0
         self._uncounted = 0  # steps since the ledger was last told
         self._before_growth: dict[str, Tensor] = {}
-        self._round: RoundStart | None = None
-        self._results: list[BranchResult] = []
+        self._round = Round(self)
         self._changes: list[Change] = []
         self._transformed: Transformed | None = None
         self._start()
@@ -224,9 +215,9 @@ class Executor:
         self._leave()
         following = self.plan.segments[self._index + 1]
         if self.segment.branch is not None:
-            self._results.append(self._hand_back())
+            self._round.results.append(self._hand_back())
             if following.part != self.segment.part:
-                self._merge()
+                self._round.merge()
         self._enter(self._index + 1)
 
     def changes(self) -> list[Change]:
@@ -253,7 +244,7 @@ class Executor:
             RuntimeError: if this is not the start of a parallel round.
         """
         self._require_round_start()
-        self._return_to_round_start()
+        self._round.return_to_start()
         index = self._index + branch
         self.steps = self.plan.segments[index].start * self.steps_per_epoch
         self._enter(index)
@@ -262,6 +253,13 @@ class Executor:
         """Prune what the finished branch grew, and return what it hands back."""
         self._leave()
         return self._hand_back()
+
+    def restore(self, masks: Mapping[str, Tensor], ledger: LedgerState, coverage: Any) -> None:
+        """Go back to packed masks, costs and coverage of before; weights stay as they are."""
+        self.weights.set_masks(unpacked(masks, self._shapes))
+        self.coverage.load_state_dict(coverage)
+        self._ledger.load_state_dict(ledger)
+        self._uncounted = 0
 
     def finish_round(self, results: Sequence[BranchResult]) -> None:
         """From the start of a parallel round go to its end, with the results of all its branches.
@@ -272,10 +270,10 @@ class Executor:
         self._require_round_start()
         if len(results) != self.segment.branches:
             raise RuntimeError("a round ends with one result of each of its branches")
-        self._results = list(results)
+        self._round.results = list(results)
         self._index += self.segment.branches - 1
         self.steps = self.segment.stop * self.steps_per_epoch
-        self._merge()
+        self._round.merge()
         self._enter(self._index + 1)
 
     def state_dict(self) -> dict[str, Any]:
@@ -285,10 +283,9 @@ class Executor:
             "counted_by": [self.steps_per_epoch, self.seed],
             "index": self._index,
             "steps": self.steps,
-            "masks": _packed(self.weights.masks),
-            "before_growth": _packed(self._before_growth),
-            "round": None if self._round is None else vars(self._round),
-            "results": [vars(result) for result in self._results],
+            "masks": packed(self.weights.masks),
+            "before_growth": packed(self._before_growth),
+            **self._round.state_dict(),
             "coverage": self.coverage.state_dict(),
             "ledger": self.ledger.state_dict(),
             **({} if self._transformed is None else {"made": self._transformed.state_dict()}),
@@ -318,13 +315,12 @@ class Executor:
         self._changes = []
         if self._fresh is not None and self.steps > 0:  # at 0 the weights are masked as they were
             self._fresh.undo()
-        self.weights.set_masks(self._unpacked(state["masks"]))
+        self.weights.set_masks(unpacked(state["masks"], self._shapes))
         if self._fresh is not None:
             self._fresh = None
             self.weights.zero_strays()
-        self._before_growth = self._unpacked(state["before_growth"])
-        self._round = None if state["round"] is None else RoundStart(**state["round"])
-        self._results = [BranchResult(**result) for result in state["results"]]
+        self._before_growth = unpacked(state["before_growth"], self._shapes)
+        self._round.load_state_dict(state)
         self.coverage.load_state_dict(state["coverage"])
         self._ledger.load_state_dict(state["ledger"])
         if self._transformed is not None:
@@ -364,9 +360,9 @@ class Executor:
         self._index = index
         segment = self.segment
         if segment.branch == 0:
-            self._keep_round_start()
+            self._round.keep_start()
         elif segment.branch is not None:
-            self._return_to_round_start()
+            self._round.return_to_start()
         if segment.phase.restart and self.steps > 0:
             self.optimizer.state.clear()
         self._before_growth = self.weights.grow(segment.phase.grow)
@@ -392,6 +388,14 @@ class Executor:
         self._before_growth = {}
         self.record("prune", names, error, overlap or None)
 
+    def _hand_back(self) -> BranchResult:
+        self._count_steps()
+        return self._round.hand_back(self.segment.phase.grow)
+
+    def _require_round_start(self) -> None:
+        if self.segment.branch != 0 or self.steps != self.segment.start * self.steps_per_epoch:
+            raise RuntimeError("this is not the start of a parallel round")
+
     def random(self, *path: str | int) -> torch.Generator:
         """Return the stream of random numbers at a place of this run."""
         return torch.Generator().manual_seed(stream_seed(self.seed, *path))
@@ -410,61 +414,3 @@ class Executor:
         """Record a change of the masks, which are equal on all ranks."""
         check_equal(self.weights.masks)
         self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))
-
-    def _require_round_start(self) -> None:
-        if self.segment.branch != 0 or self.steps != self.segment.start * self.steps_per_epoch:
-            raise RuntimeError("this is not the start of a parallel round")
-
-    def _keep_round_start(self) -> None:
-        self._round = RoundStart(
-            snapshot(self.model),
-            _packed(self.weights.masks),
-            self.coverage.state_dict(),
-            self._ledger.state_dict(),
-        )
-        self._results = []
-
-    def _return_to_round_start(self) -> None:
-        start = self._started_round
-        restore(self.model, start.tensors)
-        self.weights.set_masks(self._unpacked(start.masks))
-        self.coverage.load_state_dict(start.coverage)
-        self._ledger.load_state_dict(start.ledger)
-        self._uncounted = 0
-
-    @property
-    def _started_round(self) -> RoundStart:
-        if self._round is None:
-            raise RuntimeError("no parallel round has been started")
-        return self._round
-
-    def _hand_back(self) -> BranchResult:
-        self._count_steps()
-        grown = self.segment.phase.grow
-        state = snapshot(self.model)
-        followed = followed_layer(state, tuple(self.weights.params))
-        return BranchResult(
-            layers={name: state[name] for name in sorted(grown)},
-            masks=_packed({name: self.weights.masks[name] for name in sorted(grown)}),
-            others={n: state[n] for n, near in followed.items() if near is None or near in grown},
-            ledger=self._ledger.since(self._started_round.ledger),
-        )
-
-    def _merge(self) -> None:
-        self._return_to_round_start()
-        followed = followed_layer(tensors(self.model), tuple(self.weights.params))
-        restore(self.model, merged(self._results, followed))
-        for result in self._results:
-            self._ledger.add(result.ledger)
-        masks = {name: mask for result in self._results for name, mask in result.masks.items()}
-        self.weights.set_masks(self._unpacked(masks))
-        self.coverage.update({})  # every layer was dense in its own branch
-        self._round, self._results = None, []
-        self.record("merge", tuple(self.weights.params))
-
-    def _unpacked(self, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: unpack(masks[name], self._shapes[name]) for name in masks}
-
-
-def _packed(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: pack(mask) for name, mask in masks.items()}

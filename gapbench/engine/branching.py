@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ class Round:
     """
 
     def __init__(self, executor: Executor) -> None:
-        self._executor = executor
+        self._executor: Executor = weakref.proxy(executor)  # a cycle would keep it, and its model
         self._start: RoundStart | None = None
         self.results: list[BranchResult] = []
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ from gapbench.plan.update import Update
 from gapbench.sparsity.exploration import Coverage, iou, mask_error
 from gapbench.sparsity.pattern import UNSTRUCTURED, Pattern, pattern_of
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 
 class Executor:
     """Executes a plan on a model and its optimiser; `Sparsifier` says what the arguments are."""
@@ -54,6 +57,7 @@ class Executor:
         seed: int = 0,
         manual_phases: bool = False,
         initial: Literal["random", "magnitude"] | None = None,
+        process_group: ProcessGroup | None = None,
         **options: Any,
     ) -> None:
         check_numbers(sparsity, steps_per_epoch, epochs)
@@ -81,6 +85,8 @@ class Executor:
             self.targets.pattern,
         )
         claim(self, self.weights.params)
+        # an option that nobody would follow
+        self._scheduled = "step_lr" not in options or options["step_lr"] == "recipe"
         self._wiring = Wiring(model, names)
         self._caller = SoleCaller(optimizer)
         self._elementwise = is_elementwise(optimizer)
@@ -89,6 +95,7 @@ class Executor:
         self._shapes = {layer.name: layer.shape for layer in self.layers}
         self.coverage = Coverage(self._shapes)
         self._ledger = Ledger(self.layers)
+        self._group = process_group
         self.steps = 0
         self._manual = manual_phases
         self._index = 0
@@ -136,9 +143,7 @@ class Executor:
             raise RuntimeError("the phase has ended: call next_phase() before the next step()")
         self._wiring.require_same()
         self._caller.require_sole()
-        if self._fresh is not None:
-            self._fresh.settle()
-            self._fresh = None
+        self._begin()
         step = self.steps - self.segment.start * self.steps_per_epoch
         length = self.segment.phase.epochs * self.steps_per_epoch
         update = self.segment.phase.update
@@ -160,6 +165,17 @@ class Executor:
         if self.phase_ended and not self._manual:
             self.next_phase()
         return loss
+
+    def _begin(self) -> None:
+        """Check at the first step what only then is settled."""
+        if self._fresh is not None:
+            self._fresh.settle()
+            self._fresh = None
+        if not self._scheduled:
+            raise UserError(
+                "step_lr: nothing sets the learning rate: take scheduler = "
+                "sparsifier.lr_scheduler(...) and call its step(), or leave the option out"
+            )
 
     def _optimise(self, closure: Callable[[], Any] | None, keep_gradients: bool) -> Any:
         """Take the optimiser's step; gradients at masked positions are hidden where they matter."""
@@ -412,5 +428,5 @@ class Executor:
         overlap: dict[str, float] | None = None,
     ) -> None:
         """Record a change of the masks, which are equal on all ranks."""
-        check_equal(self.weights.masks)
+        check_equal(self.weights.masks, self._group)
         self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gapbench.engine.choice import left_dense
 from gapbench.engine.executor import Executor
 from gapbench.engine.guards import release
+from gapbench.engine.scheduler import PlanScheduler
 from gapbench.errors import UserError
 
 
@@ -47,6 +48,8 @@ class Sparsifier(Executor):
             "magnitude", which keeps the largest weights: those of a pretrained model, or all that a
             sparse one has. By default random, and refused at the first step if the weights have
             zeros or the optimiser has state, unless a state of this Sparsifier is loaded.
+        process_group: the ranks that have the model, all of them by default; a Sparsifier on one
+            rank alone needs a group of that rank, or it waits for the others.
         options: the method's own options.
 
     Raises:
@@ -127,6 +130,25 @@ class Sparsifier(Executor):
         left = left_dense(self.model, [layer.name for layer in self.layers])
         lines += [f"left dense: {name}, {count:,} weights" for name, count in left.items()]
         return "\n".join(lines)
+
+    def lr_scheduler(
+        self, shape: str | Callable[[float], float] = "cosine", *, warmup_steps: int = 0
+    ) -> PlanScheduler:
+        """Return a scheduler whose restarts and constant phases are the plan's.
+
+        Call its `step()` after each `step()` of this, and, with `manual_phases`, after
+        `next_phase()`.
+
+        Args:
+            shape: "cosine", "linear", "constant", or a function of the share that has passed of a
+                schedule, in [0, 1), that returns the factor of the optimiser's rate.
+            warmup_steps: linear, at the beginning of each schedule.
+
+        Raises:
+            UserError: if the shape is unknown or the warm-up negative.
+        """
+        self._scheduled = True
+        return PlanScheduler(self, shape, warmup_steps)
 
     def as_optimizer(self) -> SparseOptimizer:
         """Return this as an optimiser, for trainers that own the call of its `step`."""

@@ -174,6 +174,29 @@ class Plan:
             return "grow"
         return "tune" if segment is self.segments[-1] is not self.segments[0] else ""
 
+    def schedule_of(self, segment: Segment) -> tuple[int, int]:
+        """Return the first and the last machine-epoch (exclusive) of the schedule around `segment`.
+
+        A schedule of the learning rate spans the phase where the phase restarts it, else the
+        stretch since the last restart. A stretch that begins with phases of constant rate has its
+        schedule behind them, so that nothing of it passes unused.
+
+        Args:
+            segment: one that follows the schedule.
+        """
+        if segment.branch is not None:
+            return segment.start, segment.stop
+        index = self.segments.index(segment)
+        start = index
+        while start > 0 and not self.segments[start].phase.restart:
+            start -= 1
+        while self.segments[start].phase.lr == "constant":  # ends at `segment`, which is not
+            start += 1
+        stop = index + 1
+        while stop < len(self.segments) and not self.segments[stop].phase.restart:
+            stop += 1
+        return self.segments[start].start, self.segments[stop - 1].stop
+
     @property
     def dense_at_end(self) -> frozenset[str]:
         """Names of the layers that the plan never prunes back."""

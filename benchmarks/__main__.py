@@ -23,7 +23,9 @@ import torch
 
 from benchmarks.rows import Row, dump, load, table
 
-BENCHMARKS = ("step_overhead", "mask_change", "whole_trials", "suite", "exchange_bytes")
+BENCHMARKS = (
+    "step_overhead", "mask_change", "whole_trials", "suite", "exchange_bytes", "sparse_inference",
+)  # fmt: skip
 BEGIN, END = "<!-- bench: `make bench` writes what follows -->", "<!-- /bench -->"
 
 

@@ -34,9 +34,9 @@ def prepared(results: Path, chosen: Entry) -> RunFolder:
     return folder
 
 
-def attempt(folder: RunFolder, **execution: Any) -> str:
+def attempt(folder: RunFolder, stop: Callable[[], bool] = lambda: False, **execution: Any) -> str:
     """Run one attempt in this process; no signal handler is touched."""
-    return run_attempt(folder.path, "tests", Execution(**execution), stop=lambda: False)
+    return run_attempt(folder.path, "tests", Execution(**execution), stop=stop)
 
 
 def in_child(function: Callable[..., object], *arguments: object) -> Any:

@@ -19,6 +19,7 @@ from gapbench.__main__ import main
 from gapbench.errors import UserError
 from gapbench.execution.export import load, sparse
 from gapbench.runs.store import RunFolder
+from gapbench.sparsity.inference import CsrLinear, load_csr
 from gapbench.sparsity.masks import random_mask
 from gapbench.spec.trials import Trial
 from tests.runs import attempt, entry, prepared
@@ -219,3 +220,41 @@ def test_a_model_that_cannot_be_read_is_not_called_damaged(done, tmp_path, capsy
     folder.model.mkdir()
     told = refused(capsys, folder, "--out", str(tmp_path / "out"))
     assert "final.pt: cannot be read: is no plain file" in told and "--force" not in told
+
+
+def test_a_running_trial_is_exported_from_its_checkpoint_with_every_layer_at_its_target(
+    tmp_path, capsys
+):
+    folder = prepared(tmp_path, entry("main", only="c_gap"))
+    told = refused(capsys, folder, "--checkpoint", "--out", str(tmp_path / "x"))
+    assert "planned, without a checkpoint yet" in told
+    steps = iter(range(30))  # the second step of C-GaP, in which a partition is dense
+    assert attempt(folder, lambda: next(steps, None) is None) == "interrupted"
+    assert "only what is can be exported, or with --checkpoint" in refused(capsys, folder)
+    file = tmp_path / "model.safetensors"
+    before = folder.checkpoint.read_bytes()
+    assert export(folder, "--checkpoint", "--out", str(file)) == 0
+    state, trial = load(file), Trial.read(folder.trial)
+    zeros = {name: int((state[name] == 0).sum()) for name in (x.name for x in trial.layers)}
+    numel = {layer.name: layer.numel for layer in trial.layers}
+    assert all(zeros[name] >= int(0.9 * numel[name]) for name in zeros)
+    assert outputs(folder, state).isfinite().all()
+    assert folder.checkpoint.read_bytes() == before
+    assert attempt(folder) == "completed"
+    told = refused(capsys, folder, "--checkpoint", "--out", str(tmp_path / "y"))
+    assert "has completed: leave --checkpoint out" in told
+
+
+def test_linear_layers_of_a_csr_file_multiply_by_what_is_not_zero(done, tmp_path):
+    file = tmp_path / "model.pt"
+    assert export(done, "--format", "csr", "--out", str(file)) == 0
+    task = Trial.read(done.trial).make_task()
+    model = load_csr(task.build_model(), torch.load(file, weights_only=True)).eval()
+    assert isinstance(model.fc, CsrLinear) and model.fc.weight.layout == torch.sparse_csr
+    inputs = torch.randn(16, *task.example_inputs()[0].shape[1:])
+    whole = task.build_model().eval()
+    whole.load_state_dict(trained(done))
+    with torch.no_grad():
+        torch.testing.assert_close(model(inputs), whole(inputs), rtol=1e-5, atol=1e-5)
+    with pytest.raises(UserError, match=r"fc\.weight: no linear layer of the model has this"):
+        load_csr(nn.Sequential(nn.Linear(2, 2)), torch.load(file, weights_only=True))

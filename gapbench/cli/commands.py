@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from gapbench.spec.ablation import Ablation
     from gapbench.spec.grid import Entry
 
-KINDS = ("methods", "tasks", "distributions", "executors", "figures", "ablations")
+KINDS = (
+    "methods", "tasks", "distributions", "patterns", "executors", "figures", "ablations"
+)  # fmt: skip
 
 
 def add_to(app: typer.Typer) -> None:
@@ -244,12 +246,18 @@ def export(
     key: KeyArgument,
     form: Annotated[
         str,
-        typer.Option("--format", help="sparse (safetensors), or dense: torchvision's, fairseq's."),
+        typer.Option(
+            "--format",
+            help="sparse (safetensors), dense (torchvision's, fairseq's), or csr (linear layers).",
+        ),
     ] = "sparse",
+    checkpoint: Annotated[
+        bool, typer.Option("--checkpoint", help="What a trial that has not completed has so far.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="The file; KEY.safetensors or KEY.pt.")] = None,
     results: ResultsOption = RESULTS,
 ) -> int:
-    """Write the model of a completed trial as one file."""
+    """Write the model of a trial as one file."""
     from gapbench.execution.export import SUFFIXES
     from gapbench.execution.export import export as write
 
@@ -257,7 +265,7 @@ def export(
     known = next((name for name in SUFFIXES if name == form), None)
     if known is None:
         raise UserError(f"--format: {choose('format', form, SUFFIXES)}")
-    done = write(folder, known, out or Path(folder.path.name + SUFFIXES[known]))
+    done = write(folder, known, out or Path(folder.path.name + SUFFIXES[known]), checkpoint)
     share = f"{done.size / done.dense:.1%} of the {done.dense:,} of its dense tensors"
     print(f"{done.path}: {done.size:,} bytes, {share}".replace("%", " %"))
     return 0
@@ -299,6 +307,10 @@ def _names(kind: str) -> Iterator[str]:
             from gapbench.tasks.task import tasks
 
             yield from tasks
+        case "patterns":
+            from gapbench.sparsity.pattern import patterns
+
+            yield from (patterns[kind].form for kind in patterns)
         case "distributions":
             from gapbench.sparsity.distributions import distributions
 

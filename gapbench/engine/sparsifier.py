@@ -96,15 +96,19 @@ class Sparsifier(Executor):
         it is.
         """
         state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-        dense = {n: p for n, p in self.weights.params.items() if n not in self.weights.masks}
-        dense = {n: p for n, p in dense.items() if n not in self.targets.untargeted}
-        masks = dict(self.weights.masks)
-        if dense:
-            masks |= self.weights.largest(self.targets.keep(dense, self.weights.masks))
-        for name, mask in masks.items():
+        for name, mask in self.sparse_masks().items():
             if name in state:
                 state[name].masked_fill_(~mask, 0)
         return state
+
+    def sparse_masks(self) -> dict[str, Tensor]:
+        """Return the masks of what `sparse_state_dict` returns."""
+        masks = dict(self.weights.masks)
+        dense = {n: p for n, p in self.weights.params.items() if n not in masks}
+        dense = {n: p for n, p in dense.items() if n not in self.targets.untargeted}
+        if dense:
+            masks |= self.weights.largest(self.targets.keep(dense, self.weights.masks))
+        return masks
 
     def clip_grad_norm_(self, max_norm: float) -> None:
         """Scale gradients so that their norm over the weights that exist is at most `max_norm`.

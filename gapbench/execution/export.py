@@ -1,4 +1,4 @@
-"""A finished trial's model as one file: sparse, or as the model's own library loads it.
+"""A trial's model as one file: sparse, with CSR weights, or as the model's own library loads it.
 
 The sparse file is safetensors. A pruned layer NAME is there as `NAME.values`, the weights inside
 its mask in row-major order, and `NAME.mask`, what `sparsity.mask_codes` makes of the mask. Every
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,10 @@ from gapbench.runs.store import RunFolder
 from gapbench.sparsity import mask_codes
 from gapbench.spec.trials import Trial
 from gapbench.training import state
+from gapbench.training.setup import build
 
-Format = Literal["sparse", "dense"]
-SUFFIXES: dict[Format, str] = {"sparse": ".safetensors", "dense": ".pt"}
+Format = Literal["sparse", "dense", "csr"]
+SUFFIXES: dict[Format, str] = {"sparse": ".safetensors", "dense": ".pt", "csr": ".csr.pt"}
 METADATA = "gapbench"
 VERSION = 1
 # what a sparse file may denote; float32 weights pruned to 99.99 % are 2,500 entries a byte
@@ -50,29 +52,33 @@ class Exported:
     dense: int
 
 
-def export(folder: RunFolder, form: Format, out: Path) -> Exported:
-    """Write the model of a completed trial.
+def export(folder: RunFolder, form: Format, out: Path, partial: bool = False) -> Exported:
+    """Write the model of a completed trial, or of another as its checkpoint has it.
 
     Args:
         folder: of the trial.
         form: "sparse", which `load` reads; "dense", a file of `torch.save` that holds what the
-            task's `checkpoint` returns: torchvision's state dict, fairseq's checkpoint.
+            task's `checkpoint` returns: torchvision's state dict, fairseq's checkpoint; "csr", a
+            file of `torch.save` with a state dict in which the weights of pruned linear layers are
+            CSR tensors, which `gapbench.sparsity.inference.load_csr` reads.
         out: the file; it must not exist, and appears whole or not at all.
+        partial: take the last checkpoint of a trial that has not completed, and prune in the
+            copy what is dense there.
 
     Raises:
-        UserError: if the trial has not completed, its weights are missing or damaged, or the file
-            exists or cannot be written.
+        UserError: if the trial has not completed, or has without a checkpoint, its weights are
+            missing or damaged, or the file exists or cannot be written.
     """
     key = folder.path.name
-    if not folder.completed():
-        raise UserError(
-            f"trial {key}: {folder.state()}, not completed: only what is can be exported"
-        )
-    if not os.path.lexists(folder.model):
-        raise UserError(f"{folder.model}: is missing: run the trial again with --force")
     trial = Trial.read(folder.trial)
-    model, masks = finished(folder)
-    if form == "sparse":
+    model, masks = unfinished(folder, trial) if partial else finished(folder)
+    if form == "csr":
+        flat = {name for name, mask in masks.items() if mask.dim() == 2}
+        with warnings.catch_warnings():  # torch calls its CSR tensors a beta
+            warnings.simplefilter("ignore", UserWarning)
+            rows = {n: t.to_sparse_csr() if n in flat else t for n, t in model.items()}
+        _write(out, lambda file: torch.save(rows, file))
+    elif form == "sparse":
         about = {"key": key, "task": trial.task, "label": trial.label}
         content = sparse(model, masks, about)
         _write(out, lambda file: file.write(content))
@@ -88,14 +94,42 @@ def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the weights and the masks of a completed trial, by name, on the CPU.
 
     Raises:
-        UserError: if final.pt cannot be read or holds something else.
+        UserError: if the trial has not completed, or final.pt cannot be read or holds something
+            else.
     """
+    if not folder.completed():
+        raise UserError(
+            f"trial {folder.path.name}: {folder.state()}, not completed: only what is can be "
+            "exported, or with --checkpoint what it has so far"
+        )
+    if not os.path.lexists(folder.model):
+        raise UserError(f"{folder.model}: is missing: run the trial again with --force")
     found = state.read(folder.model, torch.device("cpu"))
     for part in ("model", "masks"):
         tensors = found.get(part)
         if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
             raise UserError(f"{folder.model}: holds no {part} of ours")
     return found["model"], found["masks"]
+
+
+def unfinished(folder: RunFolder, trial: Trial) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return weights and masks of the last checkpoint, every layer pruned to its target.
+
+    Raises:
+        UserError: if the trial has completed, or its checkpoint is missing or damaged.
+    """
+    if folder.completed():
+        raise UserError(f"trial {trial.key}: has completed: leave --checkpoint out")
+    if not os.path.lexists(folder.checkpoint):
+        raise UserError(f"trial {trial.key}: {folder.state()}, without a checkpoint yet")
+    trial.require_versions()
+    cpu = torch.device("cpu")
+    whole = state.load(folder.checkpoint, cpu)
+    training = build(trial.make_task(), trial.settings(), cpu)
+    with state.restoring(folder.checkpoint):
+        training.model.load_state_dict(whole["training"]["model"])
+        training.sparsifier.load_state_dict(whole["training"]["sparsifier"])
+    return training.sparsifier.sparse_state_dict(), training.sparsifier.sparse_masks()
 
 
 def sparse(

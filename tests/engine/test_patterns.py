@@ -71,7 +71,7 @@ def test_a_method_keeps_the_rule_and_costs_what_its_plan_says(method, pattern):
     for name, mask in sparsifier.masks.items():
         assert pattern_of(pattern).holds(mask), name
         assert not sparsifier.weights.params[name][~mask].any()
-    assert len(seen) > 1 or method == "static"  # masks have moved
+    assert len(seen) > 1 or method in ("static", "fine_tune")  # masks have moved
     if not pattern_of(pattern).slack(sparsifier.layers[0]):  # ablation leaves a few weights fewer
         cost = forward_macs(model, EXAMPLE)
         planned = plan_cost(sparsifier.plan, sparsifier.targets.counts, cost, STEPS)

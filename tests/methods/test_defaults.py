@@ -20,6 +20,7 @@ EPOCHS = 100
 
 # 100 // 33 = 3 epochs a step, 85 // 12 = 7 rounds of 4 steps; 100 // 37 = 2 and 87 // 8 = 10 rounds
 PLANS = {
+    "fine_tune": Plan((Phase(100, frozenset(), None, True, "recipe", "fine-tune"),), "dense"),
     "small_dense": Plan((Phase(100, EVERY, None, True, "recipe", "dense"),), "dense"),
     "str": Plan(
         (Phase(100, EVERY, None, True, "recipe", "train"),),
@@ -132,6 +133,7 @@ def test_the_plan_without_options_is_exactly_this(name):
 SHORTEST = {
     "dense": [1],
     "static": [1],
+    "fine_tune": [1],
     "small_dense": [1],
     "str": [1],
     "rigl": [1],

@@ -14,6 +14,6 @@ def test_every_block_runs():
     torch.manual_seed(0)
     names: dict[str, object] = {}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 12
     for block in blocks:
         exec(compile(block, str(PAGE), "exec"), names)

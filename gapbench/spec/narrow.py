@@ -8,6 +8,8 @@ from gapbench.errors import UserError
 from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.models import WIDTH, Proxy, counts_of_trial, layers_of_trial, proxy
 
+STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
+
 
 def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings of a dense trial as small as the sparse one that `settings` describe.
@@ -52,20 +54,34 @@ def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _widest(settings: dict[str, Any], full: int, size: float, flops: bool) -> int:
-    low, high = 0, full  # `low` fits, or is no width
+    step = _step(settings, full)
+    low, high = 0, full // step  # in steps; `low` fits, or is no width
     while high > low:
         middle = (low + high + 1) // 2
-        model = _at(settings, middle)
+        model = _at(settings, middle * step)
         if (model.cost.total if flops else model.parameters) <= size:
             low = middle
         else:
             high = middle - 1
     if low == 0:
         raise UserError(
-            f"sparsity: {settings['sparsity']} is out of reach: a dense network of width 1 is "
-            "larger"
+            f"sparsity: {settings['sparsity']} is out of reach: a dense network of width {step} "
+            "is larger"
         )
-    return low
+    return low * step
+
+
+def _step(settings: dict[str, Any], full: int) -> int:
+    """Return what widths are multiples of: attention heads share them equally."""
+    for step in STEPS:
+        if full % step:
+            continue
+        try:
+            _at(settings, full - step if full > step else full)
+        except UserError:
+            continue
+        return step
+    return full
 
 
 def _at(settings: dict[str, Any], width: int) -> Proxy:

@@ -86,3 +86,23 @@ def test_the_mean_over_ranks_leaves_each_ranks_own_value_alone(tmp_path):
     first, second = on_two_ranks(_mean_of_ranks, tmp_path)
     assert first["mean"] == second["mean"] == 0.5
     assert (first["own"], second["own"]) == (0.0, 1.0)
+
+
+def _alone(rank):
+    group = torch.distributed.new_group([0])  # every rank takes part in making it
+    if rank:
+        return {}
+    model = nn.Linear(12, 10, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"sparsity": 0.7, "epochs": 4, "steps_per_epoch": 5, "every": 2}
+    sparsifier = Sparsifier(model, optimizer, "set", process_group=group, **options)
+    for _ in range(20):
+        model(torch.randn(6, 12)).sum().backward()
+        sparsifier.step()
+    sparsifier.verify()
+    return {"done": torch.tensor(sparsifier.steps)}
+
+
+def test_a_sparsifier_on_one_rank_waits_for_nobody_with_a_group_of_its_own(tmp_path):
+    first, second = on_two_ranks(_alone, tmp_path)
+    assert int(first["done"]) == 20 and not second

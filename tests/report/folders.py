@@ -34,7 +34,8 @@ def trial_of(method: str = "c_gap", seed: int = 0, **changes: Any) -> Trial:
     times = changes.pop("times", 1)
     epochs = times * changes.pop("epochs", 60)
     settings["budget"] = f"{times}x" if times > 1 else str(epochs)
-    fields = {name: changes.pop(name) for name in list(changes) if name in settings}
+    known = {*settings, "pattern", "as_small_as"}
+    fields = {name: changes.pop(name) for name in list(changes) if name in known}
     options = options_model(method)(**changes).model_dump()
     return planned(epochs, **{**settings, **fields}, options=options)
 

@@ -8,6 +8,7 @@ from gapbench.analysis.cells import Results, results_of
 from gapbench.analysis.collect import runs_frame, scan
 from gapbench.analysis.comparisons import of_claim
 from gapbench.analysis.evaluation import Answer, evaluate
+from gapbench.base.documents import write_json
 from gapbench.errors import UserError
 from gapbench.report.answers import ANSWERS, check_answers, differences_words, write_answers
 from gapbench.report.publish import publish
@@ -233,3 +234,51 @@ def test_a_difference_is_told_with_its_interval_and_what_could_have_been_seen(
         "RigL 5x against C-GaP: -1.13 ± 0.38 points"
     )
     assert answer(found, **asked).verdict == "contradicted"
+
+
+def test_a_claim_that_names_no_pattern_is_about_masks_without_one(tmp_path: Path) -> None:
+    rows = [(m, {"pattern": p, "sparsity": 0.5}, []) for m in ("c_gap", "rigl")
+            for p in ("unstructured", "2:4")]  # fmt: skip
+    found = results(tmp_path, *rows)
+    claim = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
+    (compared,) = answer(found, **claim).comparisons
+    assert (compared.row.name, compared.reference.name) == ("C-GaP", "RigL")
+    both = {side: {**fields, "pattern": "2:4"} for side, fields in claim.items()}
+    (compared,) = answer(found, **both).comparisons
+    assert (compared.row.name, compared.reference.name) == ("C-GaP 2:4", "RigL 2:4")
+
+
+@pytest.mark.parametrize(("reached", "compared"), [(0.907, 1), (0.889, 0), (0.95, 0)])
+def test_a_sparsity_that_was_learned_is_compared_within_a_hundredth_of_its_column(
+    tmp_path: Path, reached: float, compared: int
+) -> None:
+    learned = [trial_of("str", seed=seed, distribution="emergent") for seed in range(3)]
+    other = [trial_of("rigl", seed=seed) for seed in range(3)]
+    for index, trial in enumerate([*learned, *other]):
+        folder = write_run(tmp_path, trial, 80 + index)
+        if trial in learned:
+            result = result_of(trial, 80 + index)
+            result["density"]["prunable"] = 1 - reached
+            write_json(folder / "result.json", result)
+    entries = [entry_of(trial) for trial in (*learned, *other)]
+    (found,) = results_of(runs_frame(entries, scan(tmp_path)), spec_of(**LAYOUT))
+    cell = next(row for row in found.rows if row.method == "str").cells[0]
+    assert cell.reached == pytest.approx(reached)
+    claim = {"better": {"method": "str", "distribution": "emergent"},
+             "than": {"method": "rigl", "distribution": "uniform"}}  # fmt: skip
+    given = answer(found, **claim, at={"sparsity": 0.9})
+    assert len(given.comparisons) == compared
+
+
+def test_a_narrow_dense_network_is_no_sparse_model(tmp_path: Path) -> None:
+    small = {"distribution": "dense", "sparsity": 0.0, "as_small_as": 0.9}
+    found = results(
+        tmp_path,
+        ("small_dense", {**small, "task_options": {"width": 5}, "full_width": 16}, [70, 71, 72]),
+        ("c_gap", {}, [80, 81, 82]),
+        ("dense", {}, [85, 86, 87]),
+    )
+    compared = answer(found, than={"method": "dense"}, margin=0.5).comparisons
+    assert [comparison.row.method for comparison in compared] == ["c_gap"]
+    assert {row.method: len(row.cells) for row in found.rows}["small_dense"] == 1
+    assert found.columns == (0.9,)  # it stands under the sparsity that it is as small as

@@ -11,9 +11,11 @@ from torch import nn
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
 from gapbench.methods.method import methods, plan
-from gapbench.plan.phases import Layer
+from gapbench.plan.phases import Layer, Phase, Plan
+from gapbench.plan.updates.drop_grow import DropGrow
 from gapbench.sparsity.cost import forward_macs, plan_cost
 from gapbench.sparsity.pattern import pattern_of, patterns
+from gapbench.sparsity.score import scores
 
 STEPS, EPOCHS = 5, 12
 PATTERNS = {"2:4": 0.5, "1:4": 0.8, "constant_fan_in": 0.8, "constant_fan_in:0.6": 0.8,
@@ -41,10 +43,10 @@ def build(method, pattern, sparsity=None, **options):
         optimizer,
         method,
         sparsity=PATTERNS[pattern] if sparsity is None else sparsity,
-        epochs=EPOCHS,
+        epochs=None if isinstance(method, Plan) else EPOCHS,
         steps_per_epoch=STEPS,
         pattern=pattern,
-        **{**methods[method].small, **options},
+        **({} if isinstance(method, Plan) else {**methods[method].small, **options}),
     )
     return model, sparsifier
 
@@ -77,6 +79,22 @@ def test_a_method_keeps_the_rule_and_costs_what_its_plan_says(method, pattern):
         planned = plan_cost(sparsifier.plan, sparsifier.targets.counts, cost, STEPS)
         measured = sparsifier.ledger.dense_steps(cost) / STEPS
         assert measured == pytest.approx(planned.dense_epochs, rel=1e-12)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", *PATTERNS])
+@pytest.mark.parametrize("drop", list(scores))
+@pytest.mark.parametrize("grow", list(scores))
+def test_every_score_drops_and_grows_within_every_pattern(pattern, drop, grow):
+    update = DropGrow(grow, every=4, drop=drop, coefficient=0.1, replaces_step=False)
+    plan_ = Plan((Phase(4, update=update, label="sparse"),), "random")
+    model, sparsifier = build(plan_, pattern, PATTERNS.get(pattern, 0.8))
+    first = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    for _ in train(model, sparsifier, 20):
+        pass
+    sparsifier.verify()
+    moved = [name for name, mask in sparsifier.masks.items() if (mask != first[name]).any()]
+    assert moved or grow.startswith("magnitude")  # by which what is dropped comes back at once
+    assert all(pattern_of(pattern).holds(mask) for mask in sparsifier.masks.values())
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -16,9 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.analysis.records import COMPLETED, is_number, plain, records_of
+from gapbench.analysis.records import COMPLETED, plain, records_of
 from gapbench.base.documents import read_document
 from gapbench.errors import UserError
+from gapbench.runs.documents import Result, checked
 from gapbench.runs.store import RunFolder
 from gapbench.spec.grid import Entry
 from gapbench.spec.trials import Trial
@@ -28,14 +29,10 @@ PARTS = (
     "sparsity", "density", "parameters", "cost", "exploration", "digest", "environment",
     "signatures",
 )  # fmt: skip
-NUMBERS = ("sparsity", "density", "parameters", "cost", "exploration")  # parts that hold no words
 # what a result says of how it came about
 PROVENANCE = (
     "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command", "data_sha256", "finished",
 )  # fmt: skip
-WORD_LETTERS = 10_000
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KERNEL = re.compile(r"^(Linux-[\d.]+).*?(?=-(?:x86_64|aarch64|ppc64le|riscv64))")
 
 
@@ -182,21 +179,7 @@ def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
     if ranks != trial.recipe.ranks and ranks != trial.ranks:
         words = "its numbers are those of another trial"
         raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
-    metrics = result.get("metrics")
-    if not isinstance(metrics, dict) or not all(map(is_number, metrics.values())):
-        raise UserError("result.json has no metrics")
-    for part in PARTS:
-        if not isinstance(result.get(part, {}), dict):
-            raise UserError(f"result.json: {part} is damaged")
-    layers = result.get("density", {}).get("layers", {})
-    if not isinstance(layers, dict) or not all(map(_is_layer, layers.values())):
-        raise UserError("result.json: density of layers is damaged")
-    for name, value in _quantities(result):
-        if value is not None and not is_number(value):
-            raise UserError(f"result.json: {name} is no number")
-    for name, value in measured(result):
-        if not (_is_word(name) and (not isinstance(value, str) or _is_word(value))):
-            raise UserError(f"result.json: {name[:80]!r} is no line of text")
+    checked(Result, result, "result.json")
     return {**result, "environment": _shareable(result.get("environment", {}))}
 
 
@@ -210,27 +193,6 @@ def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(told.get("system"), str):
         told["system"] = _KERNEL.sub(r"\1", told["system"])
     return told
-
-
-def _is_word(text: str) -> bool:
-    """Say whether a cell of a table can hold a text."""
-    return len(text) <= WORD_LETTERS and not _CONTROL.search(text)
-
-
-def _is_layer(value: object) -> bool:
-    return isinstance(value, dict) and all(
-        is_number(value.get(name)) for name in ("density", "numel")
-    )
-
-
-def _quantities(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield what has to be a number, where it is given at all."""
-    for part in NUMBERS:
-        for name, value in result.get(part, {}).items():
-            if not isinstance(value, dict):
-                yield f"{part}/{name}", value
-    for name in ("epochs", "wall_epochs", "seconds"):
-        yield name, result.get(name)
 
 
 # -- one row a trial -----------------------------------------------------------------------------

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from gapbench.analysis.collect import LeftOut, Run
 from gapbench.analysis.records import is_number
 from gapbench.base.documents import TEXT_BYTES, open_plain, parse
+from gapbench.runs.documents import LINES
 
-KINDS = ("epoch", "change")  # of lines
-WORDS = ("phase", "event")
-MAPPINGS = ("iou", "before", "after")
+KINDS = tuple(LINES)
 CURVE = ("epoch", "role", "coverage")
 CHANGE = ("epoch", "event", "mask_error", "iou", "before", "after")
 Columns = dict[str, list[Any]]
@@ -124,18 +124,13 @@ def _line(text: str) -> object:
 
 
 def _is_line(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.get("kind") in KINDS
-        and is_number(value.get("epoch"))
-        and all(_is_numbers(value.get(name)) for name in MAPPINGS)
-        and all(isinstance(value.get(name) or "", str) for name in WORDS)
-    )
-
-
-def _is_numbers(value: object) -> bool:
-    """Say whether this is numbers by name, or nothing."""
-    return value is None or (isinstance(value, dict) and all(map(is_number, value.values())))
+    if not isinstance(value, dict) or value.get("kind") not in LINES:
+        return False
+    try:
+        LINES[value["kind"]].model_validate(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _add_layers(layers: Columns, key: str, result: Mapping[str, Any]) -> None:

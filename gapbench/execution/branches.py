@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 
 from gapbench.base.children import environment
 from gapbench.base.documents import append_plain, read_json, read_text, require_real, write_json
@@ -22,6 +23,7 @@ from gapbench.errors import UserError
 from gapbench.execution.building import build_training
 from gapbench.execution.recorder import FolderKeeper, read_history
 from gapbench.execution.stopping import StopSign
+from gapbench.runs.documents import Exchange
 from gapbench.runs.store import RunFolder
 from gapbench.spec.trials import Trial
 from gapbench.training import loop, state
@@ -92,12 +94,11 @@ def run_round(
 
 def _record_exchange(folder: RunFolder, part: int, sent: list[dict[str, int]]) -> None:
     """Keep what the branches of a round have handed back, in bytes; see `exchange.sizes`."""
-    before = (read_json(folder.exchange) or {}).get("branches")
-    kept = [
-        entry
-        for entry in (before if isinstance(before, list) else ())
-        if isinstance(entry, dict) and entry.get("part") in range(part)
-    ]
+    try:
+        known = Exchange.model_validate(read_json(folder.exchange)).branches
+    except ValidationError:  # there is none yet, or it is damaged
+        known = []
+    kept = [entry.model_dump() for entry in known if entry.part < part]
     write_json(folder.exchange, {"branches": [*kept, *sent]})
 
 

@@ -20,7 +20,8 @@ from pydantic import BaseModel, Field, ValidationError
 from gapbench.base.documents import is_plain, read_json, write_json
 from gapbench.launch.queue import Listed, Queue
 from gapbench.runs import leases
-from gapbench.runs.store import LOST_AFTER, Count, Finite, RunFolder, State
+from gapbench.runs.documents import Count, Finite
+from gapbench.runs.store import LOST_AFTER, RunFolder, State
 
 JOB = re.compile(r"\d+(_\d+)?")
 

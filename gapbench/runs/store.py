@@ -15,9 +15,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from gapbench.base.documents import (
     open_plain,
@@ -29,6 +29,7 @@ from gapbench.base.documents import (
 )
 from gapbench.errors import UserError, choose
 from gapbench.runs import leases
+from gapbench.runs.documents import ERROR_LETTERS, Heartbeat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,28 +39,6 @@ State = Literal["planned", "queued", "running", "lost", "interrupted", "failed",
 # seconds without a heartbeat after which a run on another host counts as dead; evaluating a large
 # model beats no heart
 LOST_AFTER = 300.0
-
-ERROR_LETTERS = 10_000  # of a heartbeat; error.txt has all
-
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Heartbeat(BaseModel):
-    """What status.json may say; it says more about its author, which only people read."""
-
-    model_config = {"strict": True}
-
-    state: str | None = None
-    attempt: Count | None = None
-    legs: Count | None = None
-    epoch: Finite | None = None
-    epochs: Count | None = None
-    phase: str | None = None
-    metric: dict[str, float] | None = None
-    density: Finite | None = None
-    seconds_left: Finite | None = None
-    error: Annotated[str, Field(max_length=ERROR_LETTERS)] | None = None
 
 
 class TakenOver(Exception):

@@ -72,7 +72,8 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     damaged = {"key": no_layers.name, "metrics": {"test/accuracy": 1}, "density": {"layers": [1]}}
     (no_layers / "result.json").write_text(json.dumps(damaged))
     no_cost = write_run(tmp_path, trial_of(seed=8), 88.0)
-    (no_cost / "result.json").write_text(json.dumps({**damaged, "key": no_cost.name, "cost": 1}))
+    damaged = {"key": no_cost.name, "metrics": {"test/accuracy": 1}, "cost": 1}
+    (no_cost / "result.json").write_text(json.dumps(damaged))
     unfinished = write_trial(tmp_path, trial_of(seed=6))
     (unfinished / "status.json").write_text(json.dumps({"state": "failed"}))
     found = reasons(tmp_path)
@@ -83,9 +84,9 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert "no trial" in found[f"runs/{bad_trial.name}"]
     assert found[f"runs/{foreign.name}"] == "result.json belongs to another trial"
     assert "renamed or copied" in found["runs/fedcba9876543210"]
-    assert found[f"runs/{no_metrics.name}"] == "result.json has no metrics"
+    assert found[f"runs/{no_metrics.name}"] == "result.json: metrics is missing"
     assert found[f"runs/{unfinished.name}"] == "no result yet: failed"
-    assert found[f"runs/{no_layers.name}"] == "result.json: density of layers is damaged"
+    assert found[f"runs/{no_layers.name}"] == "result.json: density/layers is damaged"
     assert found[f"runs/{no_cost.name}"] == "result.json: cost is damaged"
     assert len(found) == 10
 
@@ -162,16 +163,19 @@ def test_lines_of_other_kinds_are_not_read(tmp_path: Path) -> None:
 
 def test_history_values_of_a_wrong_type_are_no_numbers(tmp_path: Path) -> None:
     folder = write_run(tmp_path, trial_of(), 88.0)
-    wrong = {"kind": "epoch", "epoch": 5, "coverage": "much", "val/accuracy": [1]}
+    wrong = {"kind": "epoch", "epoch": 5, "val/accuracy": [1]}
     worse = {"kind": "change", "epoch": 5, "event": "prune"}
     values = ({"iou": "high"}, {"iou": {"fc.weight": None}}, {"before": {"val/accuracy": "x"}})
     with open(folder / "history.jsonl", "a") as file:
-        for line in (wrong, *({**worse, **value} for value in values)):
+        for line in (
+            {**wrong, "coverage": "much"},
+            wrong,
+            *({**worse, **value} for value in values),
+        ):
             file.write(f"{json.dumps(line)}\n")
     found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
     assert math.isnan(found.curves["val/accuracy"].iloc[-1])
-    assert math.isnan(found.curves["coverage"].iloc[-1])
-    assert found.left_out[0].reason.startswith("3 of ")
+    assert found.left_out[0].reason.startswith("4 of ")
 
 
 def test_histories_hold_curves_changes_and_layers(tmp_path: Path) -> None:

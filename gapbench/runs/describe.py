@@ -1,0 +1,81 @@
+"""Make docs/results.md: what run folders hold, from the models that read their files.
+
+python -m gapbench.runs.describe > docs/results.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gapbench.runs.documents import DOCUMENTS, Document
+from gapbench.runs.leases import Lease
+
+HEAD = """# What a run folder holds
+
+`results/runs/<key>/` is the folder of one trial. `python -m gapbench.runs.describe` makes this page
+from the models by which the files are read, and a test holds it up to date.
+
+| file | what it is |
+|---|---|
+| `trial.json` | the trial: plan, task, recipe, seed, versions; its key is a hash of them |
+| `history.jsonl` | a line an epoch and a mask change |
+| `result.json` | what was measured; a trial is completed exactly when it is there |
+| `final.pt` | weights and masks, of `torch.save`; `gapbench export` makes other forms of them |
+| `checkpoint.pt` | all that a run needs to go on bitwise; gone when the trial has completed |
+| `status.json` | the last sign of life |
+| `owner.json` | which process runs the trial now |
+| `exchange.json` | bytes that the branches of P-GaP have handed back |
+| `log.txt`, `error.txt` | for people |
+| `rounds/`, `submitit/`, `sacred/` | branches of P-GaP, files of jobs, one Sacred run an attempt |
+
+Every JSON file has a `checksum` of its content, which its reader requires to fit. Files may hold
+more than stands here.
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    return "\n".join([HEAD, *(line for model in (*DOCUMENTS, Lease) for line in _section(model))])
+
+
+def _section(model: type[BaseModel]) -> Iterator[str]:
+    yield f"## {_first_words(model)}\n"
+    yield "| field | what it is |"
+    yield "|---|---|"
+    yield from _rows(model, "")
+    yield ""
+
+
+def _first_words(model: type[BaseModel]) -> str:
+    words = (model.__doc__ or "").partition("\n")[0]
+    return "owner.json: the process that has the folder." if model is Lease else words
+
+
+def _rows(model: type[BaseModel], outer: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"| `{outer}{name}` | {_words(name, field, model)} |"
+        for inner in _documents(field.annotation):
+            between = ".NAME." if inner.__name__ == "Layer" else "[]." if outer else "."
+            yield from _rows(inner, f"{outer}{name}{between}")
+
+
+def _documents(annotation: Any) -> Iterator[type[Document]]:
+    if isinstance(annotation, type) and issubclass(annotation, Document):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _documents(part)
+
+
+def _words(name: str, field: FieldInfo, model: type[BaseModel]) -> str:
+    if field.description:
+        return field.description
+    told = (model.__doc__ or "").partition(f"        {name}: ")[2]  # as docstrings list attributes
+    return told.partition("\n")[0].rstrip(".")
+
+
+if __name__ == "__main__":
+    print(page(), end="")

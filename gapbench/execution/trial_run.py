@@ -108,7 +108,7 @@ def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[st
     return {
         "schema": 1,
         "key": trial.key,
-        "metrics": {**final.test, **final.val},
+        "metrics": {**final.test, **final.val, **final.heldout},
         **_sparsity(trial, training, active_zeros),
         "cost": _cost(training),
         "exploration": {
@@ -173,7 +173,7 @@ def _sparsity(trial: Trial, training: Training, active_zeros: int) -> dict[str, 
 def _cost(training: Training) -> dict[str, float]:
     sparsifier, cost = training.sparsifier, training.cost
     dense_epochs = sparsifier.ledger.dense_steps(cost) / training.per_epoch
-    examples = training.task.train_examples
+    examples = training.task.epoch_examples(training.settings.recipe.batch_size)
     relative = training.settings.relative_cost
     return {
         # a multiply-accumulate is two operations; forward and backward are three passes

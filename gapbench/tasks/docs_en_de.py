@@ -11,7 +11,7 @@ import functools
 import hashlib
 import lzma
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from gapbench.compat.fairseq_import import load_fairseq
 from gapbench.errors import UserError
@@ -32,6 +32,8 @@ VAL_SENTENCES = 400
 HEAD_WIDTH = 32
 
 Pairs = list[tuple[str, str]]
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @task("docs_en_de", version=2)
@@ -123,7 +125,7 @@ class DocsEnDe(Translation):
                 dictionary.add_symbol(pieces.id_to_piece(index))
         texts = {
             split: _encoded(self._pairs(split), pieces, dictionary, split == "train")
-            for split in get_args(Split)
+            for split in SPLITS
         }
         return texts, dictionary
 
@@ -172,7 +174,7 @@ def _tokens(pieces: list[str], dictionary: Any) -> torch.Tensor:
 @functools.cache
 def _corpus() -> dict[Split, Pairs]:
     """Return the pairs of each split, in the order of a hash: the first few are a sample."""
-    splits: dict[Split, Pairs] = {split: [] for split in get_args(Split)}
+    splits: dict[Split, Pairs] = {split: [] for split in SPLITS}
     for line in _content("docs_en_de.tsv.xz").decode().splitlines():
         split, _, english, german = line.split("\t")
         splits[split].append((english, german))  # type: ignore[index]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "heldout"]
 Batch = Any  # whatever the task's `batches` yields and its `loss` takes
 
 
@@ -114,6 +114,13 @@ class Task(ABC):
 
     Options are the keyword arguments of `__init__`, with defaults; their types become the schema of
     `task_options` in ablation files.
+
+    Attributes:
+        train_examples: examples of one pass over the training data, known without the data.
+        first_layer: parameter name of the input layer, dense in uniform rows.
+        compile: whether training goes through torch.compile; evaluation never does.
+        epoch_steps: optimiser steps of an epoch, where epochs share passes; None: one pass each.
+        heldout: whether there is a split "heldout", of labelled examples that nothing else uses.
     """
 
     name: ClassVar[str]
@@ -121,9 +128,11 @@ class Task(ABC):
     metric: ClassVar[Metric]
     recipe: Recipe
     resources: Resources = Resources()
-    train_examples: int  # examples of one epoch, known without the data
-    first_layer: str | None = None  # parameter name of the input layer, dense in uniform rows
-    compile: bool = False  # whether training goes through torch.compile; evaluation never does
+    train_examples: int
+    first_layer: str | None = None
+    compile: bool = False
+    epoch_steps: int | None = None
+    heldout: bool = False
 
     @classmethod  # noqa: B027 - most tasks need nothing more than gapbench does
     def require(cls) -> None:
@@ -164,7 +173,41 @@ class Task(ABC):
 
     def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
         """Return the optimiser steps of one epoch, `batch_size` examples each over all ranks."""
-        return self.train_examples // batch_size
+        a_pass = self.train_examples // batch_size
+        return a_pass if self.epoch_steps is None or a_pass == 0 else self.epoch_steps
+
+    def epoch_examples(self, batch_size: int) -> int:
+        """Return the examples of one epoch."""
+        steps = self.epoch_steps
+        return self.train_examples if steps is None else steps * batch_size
+
+    def passes(
+        self, epoch: int, start: int, batch_size: int
+    ) -> Iterator[tuple[int, int, int | None]]:
+        """Yield where the batches of an epoch lie: number of a pass, first batch, and how many.
+
+        A pass is one order of all training data, without the rest that makes no batch. Epochs of
+        `epoch_steps` go on in the pass where the one before has ended, so that no example comes
+        twice before all have come.
+
+        Args:
+            epoch: from 0.
+            start: batches of the epoch that are trained already.
+            batch_size: examples of a batch.
+
+        Returns:
+            tuples, in which None stands for all that are left of the pass.
+        """
+        if self.epoch_steps is None:
+            yield epoch, start, None
+            return
+        a_pass = self.train_examples // batch_size
+        first, stop = epoch * self.epoch_steps + start, (epoch + 1) * self.epoch_steps
+        while first < stop:
+            number, inside = divmod(first, a_pass)
+            count = min(stop - first, a_pass - inside)
+            yield number, inside, count
+            first += count
 
     @abstractmethod
     def batches(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -42,10 +43,11 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class Final:
-    """Metrics of the finished model; the test split is looked at here and nowhere else."""
+    """Metrics of the finished model; test and heldout are looked at here and nowhere else."""
 
     val: Metrics
     test: Metrics
+    heldout: Metrics
 
 
 def train(
@@ -87,17 +89,8 @@ def train_epoch(training: Training, recorder: Recorder) -> Metrics:
     Raises:
         UserError: if the loss is not finite: no later epoch would mend that.
     """
-    task, recipe, ranks = training.task, training.settings.recipe, training.ranks
-    data_seed = stream_seed(training.settings.seed, "data", training.epoch)
-    batches = task.batches(
-        data_seed,
-        batch_size=recipe.batch_size,
-        start=training.batch,
-        rank=ranks.rank,
-        world=ranks.world,
-    )
     training.replica.train()
-    for batch in batches:
+    for batch in _batches(training):
         if _completes_gradual(training):
             _measured_step(training, recorder, batch)
         else:
@@ -120,6 +113,21 @@ def train_epoch(training: Training, recorder: Recorder) -> Metrics:
     training.batch = 0
     training.loss_sum = torch.zeros_like(training.loss_sum)
     return metrics
+
+
+def _batches(training: Training) -> Iterator[Any]:
+    """Yield this rank's share of the batches that are left of the epoch."""
+    recipe, ranks = training.settings.recipe, training.ranks
+    pieces = training.task.passes(training.epoch, training.batch, recipe.batch_size)
+    for number, start, count in pieces:
+        batches = training.task.batches(
+            stream_seed(training.settings.seed, "data", number),
+            batch_size=recipe.batch_size,
+            start=start,
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+        yield from itertools.islice(batches, count)
 
 
 def train_step(training: Training, batch: Any) -> None:
@@ -198,8 +206,9 @@ def evaluate(training: Training, split: Any) -> Metrics:
 
 
 def finish(training: Training) -> Final:
-    """Evaluate the finished model, for the first and only time on the test split."""
-    return Final(evaluate(training, "val"), evaluate(training, "test"))
+    """Evaluate the finished model, for the first and only time on what it is judged by."""
+    heldout = evaluate(training, "heldout") if training.task.heldout else {}
+    return Final(evaluate(training, "val"), evaluate(training, "test"), heldout)
 
 
 def record_changes(

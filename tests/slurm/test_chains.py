@@ -98,9 +98,9 @@ def test_a_requeued_branch_goes_on_and_a_cancelled_chain_is_resumed(
 
 def test_a_run_longer_than_the_limit_is_cut_at_its_steps(cluster, tmp_path):
     profile = tmp_path / "cluster.yaml"
-    (here,) = work(tmp_path / "one", ["c_gap", "distribution=uniform"], C_GAP)
+    (here,) = work(tmp_path / "one", ["c_gap", "distribution=uniform", "pattern=unstructured"], C_GAP)
     assert Attempt(here)() == "completed"
-    (job,) = work(tmp_path / "chain", ["c_gap", "distribution=uniform"], C_GAP)
+    (job,) = work(tmp_path / "chain", ["c_gap", "distribution=uniform", "pattern=unstructured"], C_GAP)
     profile.write_text(f"hours: {0.4 * job.resources.hours}\n")
     started = launch("slurm", [job], None, profile=profile)
     folder = RunFolder(job.folder)
@@ -115,7 +115,7 @@ def test_a_trial_on_two_nodes_with_two_ranks_each(cluster, tmp_path):
     profile.write_text("nodes: 2\ntasks_per_node: 2\n")
     (job,) = work(
         tmp_path,
-        ["rigl", "distribution=erk", "epochs=1x"],
+        ["rigl", "distribution=erk", "epochs=1x", "pattern=unstructured"],
         ["epochs=6", "every=5", "recipe.ranks=4"],
     )
     started = launch("slurm", [job], None, profile=profile)

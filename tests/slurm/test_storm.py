@@ -35,7 +35,7 @@ PAUSE = 1.0
 DEAD_NODE_SECONDS = 18.0  # SLURM gives a silent node up after 15
 FILE = ABLATIONS / "main.yaml"
 SETS = [f"epochs={EPOCHS}", "partitions=2", "step_epochs=2"]
-ONLY = ["c_gap,p_gap", "distribution=uniform"]
+ONLY = ["c_gap,p_gap", "distribution=uniform", "pattern=unstructured"]
 COMMAND = ["run", str(FILE), "--scale", "smoke", "--seeds", "1", "--executor", "slurm"]
 COMMAND += [word for value in SETS for word in ("--set", value)]
 COMMAND += [word for value in ONLY for word in ("--only", value)]

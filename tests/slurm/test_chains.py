@@ -23,6 +23,7 @@ pytestmark = pytest.mark.slurm
 P_GAP = ["partitions=2", "epochs=10", "rounds=2", "step_epochs=2"]
 ONE_ROUND = ["partitions=2", "epochs=9", "rounds=1", "step_epochs=2"]
 C_GAP = ["epochs=12", "step_epochs=2"]
+ONE_C_GAP = ["c_gap", "distribution=uniform", "pattern=unstructured"]
 
 
 def work(results, only, sets):
@@ -98,9 +99,9 @@ def test_a_requeued_branch_goes_on_and_a_cancelled_chain_is_resumed(
 
 def test_a_run_longer_than_the_limit_is_cut_at_its_steps(cluster, tmp_path):
     profile = tmp_path / "cluster.yaml"
-    (here,) = work(tmp_path / "one", ["c_gap", "distribution=uniform", "pattern=unstructured"], C_GAP)
+    (here,) = work(tmp_path / "one", ONE_C_GAP, C_GAP)
     assert Attempt(here)() == "completed"
-    (job,) = work(tmp_path / "chain", ["c_gap", "distribution=uniform", "pattern=unstructured"], C_GAP)
+    (job,) = work(tmp_path / "chain", ONE_C_GAP, C_GAP)
     profile.write_text(f"hours: {0.4 * job.resources.hours}\n")
     started = launch("slurm", [job], None, profile=profile)
     folder = RunFolder(job.folder)

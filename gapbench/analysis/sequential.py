@@ -1,0 +1,237 @@
+"""The fixed analysis of a claim: Welch's test at planned looks, four answers (docs/analysis.md).
+
+    python -m gapbench.analysis.sequential [studies]
+
+prints how often simulated studies answer wrongly, and how often rightly.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+ALPHA = 0.05
+# seeds at which a claim is looked at, and the part of ALPHA that each look spends
+LOOKS = ((6, 0.005), (12, 0.015), (20, 0.03))
+POWER = 0.8
+MOST_SEEDS = 1000  # of those that an open answer asks for
+
+Word = Literal["supported", "contradicted", "equivalent", "not resolved"]
+
+
+@dataclass(frozen=True)
+class Welch:
+    """The difference of two means of independent samples.
+
+    Attributes:
+        mean: first minus second.
+        error: its standard error.
+        freedom: degrees of freedom by Welch and Satterthwaite.
+
+    Source: B. L. Welch, The generalization of Student's problem when several different population
+    variances are involved, 1947.
+    """
+
+    mean: float
+    error: float
+    freedom: float
+
+    def p_above(self, bound: float) -> float:
+        """Return the p-value of the one-sided test that the true difference is above `bound`."""
+        if self.error == 0:
+            return 0.5  # equal numbers are no evidence of certainty
+        return float(special.stdtr(self.freedom, (bound - self.mean) / self.error))
+
+    def half_width(self, level: float) -> float:
+        """Return the half-width of the interval whose two-sided test has this level."""
+        return float(special.stdtrit(self.freedom, 1 - level / 2)) * self.error
+
+
+def welch(first: Sequence[float], second: Sequence[float]) -> Welch:
+    """Return the difference of two samples of at least two values each."""
+    parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
+    error = math.sqrt(sum(parts))
+    freedom = 1.0
+    if error > 0:
+        shares = zip(parts, (first, second), strict=True)
+        freedom = error**4 / sum(part**2 / (len(values) - 1) for part, values in shares)
+    return Welch(float(np.mean(first) - np.mean(second)), error, float(freedom))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the seeds there are say to a claim.
+
+    Attributes:
+        n: seeds of each row that the look takes; 0 before the first look.
+        level: what the look may spend.
+    """
+
+    word: Word
+    difference: Welch | None
+    n: int
+    level: float
+
+
+def answer(
+    better: Mapping[int, float],
+    than: Mapping[int, float],
+    *,
+    margin: float,
+    as_good: bool = False,
+    higher_is_better: bool = True,
+) -> Answer:
+    """Answer a claim by the looks that the seeds of both rows allow; the first resolved one counts.
+
+    A look takes the first seeds of each row, as many as it plans. Supported: the two-sided test at
+    its level finds a difference in favour; contradicted: one against; equivalent: two one-sided
+    tests at its level place the difference within the margin. A difference that is both found and
+    within the margin is told as found.
+
+    Args:
+        better: values by seed of the row that is claimed to be better.
+        than: of the other.
+        margin: of equivalence, fixed beforehand for each task.
+        as_good: whether the claim is that it is not worse by more than the margin, which
+            equivalence supports too.
+        higher_is_better: of the metric.
+    """
+    sign = 1 if higher_is_better else -1
+    last = Answer("not resolved", None, 0, LOOKS[0][1])
+    for n, level in LOOKS:
+        samples = [[sign * row[seed] for seed in sorted(row)[:n]] for row in (better, than)]
+        if min(map(len, samples)) < n:
+            break
+        found = welch(*samples)
+        word = _word(found, level, margin, as_good)
+        last = Answer(word, found, n, level)
+        if word != "not resolved":
+            break
+    return last
+
+
+def _word(found: Welch, level: float, margin: float, as_good: bool) -> Word:
+    bound = -margin if as_good else 0.0
+    if found.p_above(bound) < level / 2:
+        return "supported"
+    if 1 - found.p_above(bound) < level / 2:
+        return "contradicted"
+    inside = max(found.p_above(-margin), 1 - found.p_above(margin)) < level
+    return "equivalent" if inside else "not resolved"
+
+
+def needed(found: Welch, n: int, margin: float) -> int:
+    """Return the seeds that would resolve what was measured, with 80 % power at the last look.
+
+    By a difference, or where the measured one lies within the margin by equivalence, whichever
+    needs fewer. Both rows are taken to have one standard deviation.
+
+    Args:
+        found: measured with `n` seeds of each row.
+        n: at least 2.
+        margin: of equivalence.
+
+    Source: W. C. Guenther, Sample size formulas for normal theory t tests, 1981.
+    """
+    sd, level = found.error * math.sqrt(n / 2), LOOKS[-1][1]
+    cases = [(abs(found.mean), level / 2), (margin - abs(found.mean), level)]
+    sizes = [_size(shift / sd, tail) for shift, tail in cases if shift > 0 and sd > 0]
+    return max(n, min([MOST_SEEDS, *sizes]))
+
+
+def _size(effect: float, tail: float) -> int:
+    critical, power = (float(special.ndtri(share)) for share in (1 - tail, POWER))
+    return min(MOST_SEEDS, math.ceil(2 * ((critical + power) / effect) ** 2 + critical**2 / 4))
+
+
+def confirmatory(answers: Sequence[Answer]) -> list[bool]:
+    """Say which answers confirm: those of a fixed order, up to the first that is not supported.
+
+    Each claim has the whole ALPHA, and is tested when all before it are supported: so all together
+    err in at most that share of studies (the fixed-sequence procedure). Later ones are exploratory.
+    """
+    open_ = True
+    found = []
+    for one in answers:
+        found.append(open_)
+        open_ = open_ and one.word == "supported"
+    return found
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How often simulated studies gave each answer to their claim, and how many seeds it took."""
+
+    shares: Mapping[Word, float]
+    seeds: float
+
+
+def simulated(
+    difference: float, sd: float, margin: float, studies: int, *, ratio: float = 1.0, seed: int = 0
+) -> Rates:
+    """Simulate claims whose true difference is known, with normal seeds.
+
+    Args:
+        difference: true, in points.
+        sd: of the seeds of the first row.
+        margin: of equivalence.
+        studies: how many.
+        ratio: sd of the second row over that of the first.
+        seed: of the simulation.
+    """
+    drawn = np.random.default_rng(seed)
+    most = LOOKS[-1][0]
+    counts: dict[Word, int] = dict.fromkeys(
+        ("supported", "contradicted", "equivalent", "not resolved"), 0
+    )
+    seeds = 0
+    for _ in range(studies):
+        first = dict(enumerate(drawn.normal(difference, sd, most)))
+        second = dict(enumerate(drawn.normal(0.0, ratio * sd, most)))
+        one = answer(first, second, margin=margin)
+        counts[one.word] += 1
+        seeds += one.n
+    return Rates({word: count / studies for word, count in counts.items()}, seeds / studies)
+
+
+def wrong_in_sequence(claims: int, sd: float, margin: float, studies: int, seed: int = 0) -> float:
+    """Return the share of studies in which a fixed sequence of true nulls errs at all.
+
+    Rows of one study share seeds with the row that all claims compare with, as ours do.
+    """
+    drawn = np.random.default_rng(seed)
+    most, wrong = LOOKS[-1][0], 0
+    for _ in range(studies):
+        reference = dict(enumerate(drawn.normal(0.0, sd, most)))
+        answers = [
+            answer(dict(enumerate(drawn.normal(0.0, sd, most))), reference, margin=margin)
+            for _ in range(claims)
+        ]
+        pairs = zip(answers, confirmatory(answers), strict=True)
+        wrong += any(sure and one.word in ("supported", "contradicted") for one, sure in pairs)
+    return wrong / studies
+
+
+def table(studies: int) -> str:
+    """Return the simulated rates as a Markdown table, for seeds of standard deviation 0.35."""
+    heads = ("true difference", "supported", "contradicted", "equivalent within 0.3",
+             "not resolved", "seeds")  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for true in (0.0, 0.15, 0.3, 0.5, 1.0):
+        rates = simulated(true, 0.35, 0.3, studies)
+        shares = " | ".join(f"{100 * share:.1f} %" for share in rates.shares.values())
+        lines.append(f"| {true:g} | {shares} | {rates.seeds:.1f} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    asked = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    print(table(asked))
+    share = wrong_in_sequence(6, 0.35, 0.3, asked)
+    print(f"\nSix claims without a difference: {100 * share:.1f} % of studies answer one wrongly.")

@@ -1,0 +1,138 @@
+"""The fixed analysis: Welch's test against scipy, four answers, looks, and simulated studies."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gapbench.analysis.sequential import (
+    ALPHA,
+    LOOKS,
+    Answer,
+    answer,
+    confirmatory,
+    needed,
+    simulated,
+    table,
+    welch,
+    wrong_in_sequence,
+)
+
+STUDIES = 1000
+
+
+def drawn(seed, mean, sd, n):
+    return np.random.default_rng(seed).normal(mean, sd, n)
+
+
+@pytest.mark.parametrize(("n", "m", "sd"), [(6, 6, 1.0), (12, 20, 3.0), (2, 5, 0.2)])
+def test_welchs_test_is_scipys(n, m, sd):
+    first, second = drawn(0, 0.3, 1, n), drawn(1, 0, sd, m)
+    found, theirs = welch(first, second), stats.ttest_ind(first, second, equal_var=False)
+    assert 2 * min(found.p_above(0), 1 - found.p_above(0)) == pytest.approx(theirs.pvalue)
+    interval = theirs.confidence_interval(0.95)
+    assert found.mean - found.half_width(0.05) == pytest.approx(interval.low)
+    assert found.freedom == pytest.approx(theirs.df)
+    one = stats.ttest_ind(first - 0.4, second, equal_var=False, alternative="greater").pvalue
+    assert found.p_above(0.4) == pytest.approx(one)
+
+
+def rows(difference, n=20, sd=0.3, seed=0):
+    first, second = drawn(seed, difference, sd, n), drawn(seed + 1, 0, sd, n)
+    return dict(enumerate(first)), dict(enumerate(second))
+
+
+@pytest.mark.parametrize(
+    ("difference", "sd", "word", "n"),
+    [(2.0, 0.3, "supported", 6), (-2.0, 0.3, "contradicted", 6), (0.0, 0.1, "equivalent", 6),
+     (0.3, 1.0, "not resolved", 20)],
+)  # fmt: skip
+def test_there_are_four_answers(difference, sd, word, n):
+    found = answer(*rows(difference, sd=sd), margin=0.3)
+    assert (found.word, found.n) == (word, n)
+    level = dict(LOOKS)[n]
+    assert found.level == level
+    flipped = {"supported": "contradicted", "contradicted": "supported"}
+    lower = answer(*rows(difference, sd=sd), margin=0.3, higher_is_better=False)
+    assert lower.word == flipped.get(word, word)
+
+
+def test_a_claim_of_being_as_good_is_supported_by_a_difference_within_the_margin():
+    assert answer(*rows(-0.1, sd=0.1), margin=0.5, as_good=True).word == "supported"
+    assert answer(*rows(-1.0, sd=0.1), margin=0.5, as_good=True).word == "contradicted"
+
+
+@pytest.mark.parametrize(("seeds", "look"), [(2, 0), (5, 0), (6, 6), (11, 6), (12, 12), (19, 12)])
+def test_between_looks_the_answer_stays(seeds, look):
+    first, second = rows(0.15, sd=0.6)
+    some = ({k: v for k, v in row.items() if k < seeds} for row in (first, second))
+    assert answer(*some, margin=0.3).n == look
+    # one row ahead of the other changes nothing
+    assert answer(first, {k: v for k, v in second.items() if k < seeds}, margin=0.3).n == look
+
+
+def test_a_later_look_does_not_undo_an_earlier_one():
+    first, second = rows(3.0)
+    spoilt = {k: v if k < 6 else v - 100 for k, v in first.items()}
+    assert answer(spoilt, second, margin=0.3).word == "supported"
+
+
+def test_equal_numbers_are_no_evidence():
+    same = dict.fromkeys(range(6), 80.0)
+    assert answer(same, same, margin=0.3).word == "not resolved"
+
+
+def test_the_looks_spend_the_level():
+    assert sum(level for _, level in LOOKS) == pytest.approx(ALPHA)
+    assert [n for n, _ in LOOKS] == [6, 12, 20]
+
+
+def test_only_claims_behind_supported_ones_confirm():
+    words = ["supported", "supported", "equivalent", "supported", "contradicted"]
+    answers = [Answer(word, None, 20, 0.03) for word in words]
+    assert confirmatory(answers) == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize("sd", [0.2, 0.5])
+@pytest.mark.parametrize("ratio", [1.0, 3.0])
+def test_simulated_claims_without_a_difference_err_within_the_level(sd, ratio):
+    rates = simulated(0.0, sd, 0.3, STUDIES, ratio=ratio, seed=1).shares
+    slack = 3 * math.sqrt(ALPHA / STUDIES)
+    assert rates["supported"] + rates["contradicted"] <= ALPHA + slack
+    # a difference as large as the margin is called equivalent as seldom
+    rates = simulated(0.3, sd, 0.3, STUDIES, ratio=ratio, seed=2).shares
+    assert rates["equivalent"] <= ALPHA + slack
+
+
+def test_simulated_sequences_of_claims_err_within_the_level_in_all():
+    share = wrong_in_sequence(6, 0.35, 0.3, STUDIES, seed=3)
+    assert share <= ALPHA + 3 * math.sqrt(ALPHA / STUDIES)
+
+
+@pytest.mark.slow
+def test_the_page_has_the_rates_of_ten_thousand_studies():
+    page = (Path(__file__).parents[2] / "docs/analysis.md").read_text()
+    assert table(10_000) in page
+    share = wrong_in_sequence(6, 0.35, 0.3, 10_000)
+    assert f"{100 * share:.1f} % of studies answer one wrongly" in page and share <= ALPHA
+
+
+@pytest.mark.parametrize(("true", "least"), [(0.5, 0.95), (0.35, 0.75)])
+def test_power_is_what_the_page_says(true, least):
+    rates = simulated(true, 0.35, 0.3, STUDIES, seed=4)
+    assert rates.shares["supported"] >= least
+    assert 6 <= rates.seeds <= 20
+
+
+def test_the_seeds_that_an_open_answer_asks_for_would_do():
+    found = welch(*(list(row.values()) for row in rows(0.2, n=12, sd=0.5)))
+    n = needed(found, 12, margin=0.05)
+    sd = found.error * math.sqrt(6)
+    shift = abs(found.mean) / sd * math.sqrt(n / 2)
+    critical = stats.t.ppf(1 - LOOKS[-1][1] / 2, 2 * (n - 1))
+    assert stats.nct.sf(critical, 2 * (n - 1), shift) == pytest.approx(0.8, abs=0.02)
+    assert needed(found, 12, margin=5.0) == 12  # equivalence is near

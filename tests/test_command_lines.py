@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from gapbench.__main__ import main
-from tests.experiments.test_mutants import place as place  # the shipped files, to work in
+from tests.spec.test_mutants import place as place  # the shipped files, to work in
 
 pytestmark = pytest.mark.slow
 

@@ -102,7 +102,7 @@ def test_a_trial_has_a_process_for_each_gpu_of_its_task_or_as_many_as_its_recipe
 
 def test_the_key_is_the_same_in_every_process():
     code = (
-        "from tests.experiments.test_trials import WHOLE; "
+        "from tests.spec.test_trials import WHOLE; "
         "from gapbench.spec.trials import Trial; print(Trial(**WHOLE).key)"
     )
     for seed in ("1", "2"):

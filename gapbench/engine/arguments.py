@@ -16,6 +16,7 @@ from gapbench.errors import UserError
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import identity_of
 from gapbench.plan.phases import UNSTRUCTURED, Layers, Plan
+from gapbench.sparsity.distributions import EMERGENT
 from gapbench.sparsity.layers import layers_of
 
 Distribution = (
@@ -106,13 +107,28 @@ def _require_known(method: Plan, layers: Layers) -> None:
 
 
 def spread_of(
-    layers: Layers, sparsity: float | None, distribution: Distribution, chosen: object
+    plan: Plan,
+    layers: Layers,
+    sparsity: float | None,
+    distribution: Distribution,
+    chosen: object,
 ) -> tuple[float, str | dict[str, float]]:
     """Return the sparsity of all layers, and the distribution's name or every layer's density.
 
     Raises:
-        UserError: if neither a sparsity nor densities are given, or they do not fit the layers.
+        UserError: if neither a sparsity nor densities are given, they do not fit the layers, or the
+            plan learns them.
     """
+    if distribution == EMERGENT and plan.budget != EMERGENT:
+        raise UserError(f"distribution: this method does not learn one: {EMERGENT} is not possible")
+    if plan.budget == EMERGENT:
+        if isinstance(chosen, Mapping) or distribution not in ("uniform", EMERGENT):
+            raise UserError(
+                "distribution: this method learns how dense each layer is: leave it out"
+            )
+        if sparsity is not None and distribution != EMERGENT:
+            raise UserError("sparsity: this method learns it: leave it out, see densities()")
+        return sparsity or 0.0, EMERGENT
     names = [layer.name for layer in layers]
     shapes = {layer.name: layer.shape for layer in layers}
     given = chosen if isinstance(chosen, Mapping) else distribution

@@ -71,9 +71,7 @@ class Executor:
         self.plan = plan_of(method, self.layers, epochs, seed, options)
         self.steps_per_epoch = int(steps_per_epoch)
         self.seed = seed
-        if sparsity is None and self.plan.budget == "emergent":
-            sparsity = 0.0
-        sparsity, spread = spread_of(self.layers, sparsity, distribution, layers)
+        sparsity, spread = spread_of(self.plan, self.layers, sparsity, distribution, layers)
         if method != "dense":
             self.plan.require_sparse_end(sparsity)
         require_changes(self.plan, self.steps_per_epoch)

@@ -121,6 +121,8 @@ class Sparsifier(Executor):
         """Give the model up, which another Sparsifier may have from now on; this one has ended."""
         release(self)
         self._caller.stop()
+        if self._transformed is not None:
+            self._transformed.withdraw()
 
     def summary(self) -> str:
         """Return what is pruned to which density, and which trained matrices are left dense."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gapbench.engine.masked import MaskedWeights
+from gapbench.errors import UserError
 from gapbench.plan.phases import Transform
 from gapbench.sparsity.counts import Counts
 from gapbench.sparsity.transform import Latent, transforms
@@ -21,13 +22,23 @@ class Transformed:
     those of the transformed ones by the chain rule. So the model itself is sparse at any time, and
     forward passes need no hook.
 
+    Its own parameters are a group of the optimiser until they are withdrawn.
+
     Args:
         transform: of the plan.
         weights: of the model; positions that are transformed to 0 become their masks.
         counts: what is kept of each layer at the plan's end, for transforms that select.
+
+    Raises:
+        UserError: if the transform is unknown, or the optimiser evaluates the model by itself.
     """
 
     def __init__(self, transform: Transform, weights: MaskedWeights, counts: Counts) -> None:
+        if isinstance(weights.optimizer, torch.optim.LBFGS):
+            raise UserError(
+                f"optimizer: LBFGS looks at the model several times a step, which {transform.name} "
+                "does not allow"
+            )
         self._apply = transforms[transform.name]
         self._weights = weights
         self._counts = counts
@@ -43,6 +54,12 @@ class Transformed:
             if transform.decay is not None:
                 group["weight_decay"] = transform.decay
             weights.optimizer.add_param_group(group)
+
+    def withdraw(self) -> None:
+        """Take the transform's own parameters out of the optimiser."""
+        mine = set(map(id, self.parameters.values()))
+        groups = self._weights.optimizer.param_groups
+        groups[:] = [g for g in groups if not mine & set(map(id, g["params"]))]
 
     def pull_back(self) -> None:
         """Put the latent weights and their gradients where the transformed ones are."""

@@ -124,7 +124,7 @@ def pattern_of(text: str | Pattern) -> Pattern:
     """
     if isinstance(text, Pattern):
         return text
-    for kind in patterns:
+    for kind in patterns if isinstance(text, str) else ():
         try:
             found = patterns[kind].parse(text)
         except ValueError as error:

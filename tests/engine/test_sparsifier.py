@@ -25,6 +25,7 @@ EPOCHS = 24
 LAYERS = tuple(Layer(f"l{index}", (4, 4)) for index in range(4))
 PLANS = {name: plan(name, LAYERS, EPOCHS, **methods[name].small) for name in methods}
 DENSE = [name for name, built in PLANS.items() if built.dense_at_end]
+LEARNED = [name for name, built in PLANS.items() if built.budget == "emergent"]
 COUNTED = [name for name, built in PLANS.items() if built.budget == "layers"]
 EXAMPLE = (torch.zeros(1, 1, 6, 6),)
 
@@ -35,7 +36,7 @@ def build(method, optimizer="sgd", distribution="uniform", sparsity=0.8, **optio
         model,
         optimizer_of(model, optimizer),
         method,
-        sparsity=0.0 if method in DENSE else sparsity,
+        sparsity=None if method in LEARNED else 0.0 if method in DENSE else sparsity,
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
         distribution=distribution,

@@ -309,8 +309,10 @@ class Executor:
         """Continue from what `state_dict` returned; load model and optimiser beside it.
 
         Raises:
-            UserError: if the state belongs to other layers, or another plan or sparsity.
+            UserError: if the state belongs to other layers, or another plan or sparsity, or is none.
         """
+        if not isinstance(state, Mapping) or not {"of", "ledger", "masks"} <= state.keys():
+            raise UserError("sparsifier state: it is empty, or not what state_dict() returned")
         foreign = sorted(set(state["ledger"]["uses"]) ^ set(self._shapes))
         if foreign:
             raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")

@@ -474,6 +474,14 @@ def test_a_state_that_was_counted_otherwise_is_refused(changed):
         again.load_state_dict(state)
 
 
+@pytest.mark.parametrize("state", [{}, None, [1], {"ledger": {}}])
+def test_what_is_no_state_is_told_in_one_line(state):
+    model = nn.Linear(8, 8)
+    sparsifier = sparse(model, sgd(model), "static")
+    with pytest.raises(UserError, match="sparsifier state: it is empty, or not what state_dict"):
+        sparsifier.load_state_dict(state)
+
+
 def test_averages_over_moving_masks_are_masked_and_verified_in_two_lines():
     model = net()
     built = sparse(model, sgd(model), "rigl", every=3)

@@ -309,7 +309,7 @@ class Executor:
         """Continue from what `state_dict` returned; load model and optimiser beside it.
 
         Raises:
-            UserError: if the state belongs to other layers, or another plan or sparsity, or is none.
+            UserError: if it is no state, or belongs to other layers, another plan or sparsity.
         """
         if not isinstance(state, Mapping) or not {"of", "ledger", "masks"} <= state.keys():
             raise UserError("sparsifier state: it is empty, or not what state_dict() returned")

@@ -101,7 +101,13 @@ class MaskedWeights:
 
     def largest(self, keep: Mapping[str, int]) -> dict[str, Tensor]:
         """Return masks of the `keep[layer]` largest weights; a masked one never comes back."""
-        return {n: self.pattern.select(self._scores(n), count) for n, count in keep.items()}
+        return {name: self._largest(name, count) for name, count in keep.items()}
+
+    def _largest(self, name: str, count: int) -> Tensor:
+        scores, mask = self._scores(name), self.masks.get(name)
+        if mask is None:
+            return self.pattern.select(scores, count)
+        return self.pattern.shrink(scores, count, mask)
 
     @torch.no_grad()
     def grow(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -195,7 +201,7 @@ class MaskedWeights:
                 overlap[name] = 1.0
                 continue
             if count < active[name]:
-                new = self.pattern.select(scores.masked_fill(~mask, LOWEST), count)
+                new = self.pattern.shrink(scores.masked_fill(~mask, LOWEST), count, mask)
             else:
                 new = self.pattern.select(scores, count - active[name], mask)
             self.masks[name] = self._placed(name, new)

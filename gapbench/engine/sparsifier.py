@@ -104,10 +104,9 @@ class Sparsifier(Executor):
     def sparse_masks(self) -> dict[str, Tensor]:
         """Return the masks of what `sparse_state_dict` returns."""
         masks = dict(self.weights.masks)
-        dense = {n: p for n, p in self.weights.params.items() if n not in masks}
-        dense = {n: p for n, p in dense.items() if n not in self.targets.untargeted}
-        if dense:
-            masks |= self.weights.largest(self.targets.keep(dense, self.weights.masks))
+        over = self.targets.above(self.weights.params, masks)
+        if over:
+            masks |= self.weights.largest(self.targets.keep(over, masks))
         return masks
 
     def clip_grad_norm_(self, max_norm: float) -> None:

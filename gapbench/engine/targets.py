@@ -53,7 +53,7 @@ class Targets:
         if self.by_magnitude:
             self._require_prunes(plan, shapes)
         self.counts = Counts(layers, self._densities(shapes), pattern)
-        require_fit(pattern, layers, None if self.by_magnitude else self.counts())
+        require_fit(pattern, plan, None if self.by_magnitude else self.counts)
 
     def _densities(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, float]:
         """Return every layer's density; uniform ones where magnitudes will decide."""
@@ -95,6 +95,24 @@ class Targets:
         if self._overlapping:
             sparsity = self._sparsity_left(params, masks, sparsity)
         return self._rule.spread(params, sparsity)
+
+    def above(self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the layers that have to be pruned for all to be at their targets now.
+
+        Those that are dense, and those whose masks have more than they keep in the end. Where
+        magnitudes decide together, all layers if together they have more.
+        """
+        targeted = {n: p for n, p in params.items() if n not in self.untargeted}
+        dense = {n: p for n, p in targeted.items() if n not in masks}
+        if self.budget != "layers":
+            return dense
+        active = {n: masks[n].numel() - _zeros_of_mask(masks[n]) for n in targeted if n in masks}
+        if not self.by_magnitude:
+            high = {n for n, count in active.items() if count > self.counts.of(n)}
+            return {n: p for n, p in targeted.items() if n in dense or n in high}
+        numel = sum(layer.numel for layer in self.layers.values())
+        most = numel - zeros_of(numel, 1 - self.sparsity) + len(self.layers)
+        return targeted if not dense and sum(active.values()) > most else dense
 
     def _sparsity_left(
         self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor], sparsity: float

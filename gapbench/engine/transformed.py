@@ -50,16 +50,24 @@ class Transformed:
                 name: nn.Parameter(torch.full((), value, dtype=p.dtype, device=p.device))
                 for name, p in weights.params.items()
             }
-            group: dict[str, Any] = {"params": list(self.parameters.values())}
-            if transform.decay is not None:
-                group["weight_decay"] = transform.decay
-            weights.optimizer.add_param_group(group)
+            weights.optimizer.add_param_group(self._group(transform.decay))
+
+    def _group(self, decay: float | None) -> dict[str, Any]:
+        """Return a group with the rate, decay and all else that the weights have."""
+        first = next(iter(self._weights.params.values()))
+        groups = self._weights.optimizer.param_groups
+        owner = next(g for g in groups if any(param is first for param in g["params"]))
+        group = {name: value for name, value in owner.items() if name != "params"}
+        own = {} if decay is None else {"weight_decay": decay}
+        return {**group, **own, "params": list(self.parameters.values())}
 
     def withdraw(self) -> None:
         """Take the transform's own parameters out of the optimiser."""
         mine = set(map(id, self.parameters.values()))
         groups = self._weights.optimizer.param_groups
         groups[:] = [g for g in groups if not mine & set(map(id, g["params"]))]
+        for own in self.parameters.values():
+            self._weights.optimizer.state.pop(own, None)
 
     def pull_back(self) -> None:
         """Put the latent weights and their gradients where the transformed ones are."""

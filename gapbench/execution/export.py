@@ -125,7 +125,9 @@ def unfinished(folder: RunFolder, trial: Trial) -> tuple[dict[str, Tensor], dict
     trial.require_versions()
     cpu = torch.device("cpu")
     whole = state.load(folder.checkpoint, cpu)
-    training = build(trial.make_task(), trial.settings(), cpu)
+    with state.restoring(folder.checkpoint):
+        steps, _ = whole["training"]["sparsifier"]["counted_by"]
+    training = build(trial.make_task(), trial.settings(), cpu, steps)
     with state.restoring(folder.checkpoint):
         training.model.load_state_dict(whole["training"]["model"])
         training.sparsifier.load_state_dict(whole["training"]["sparsifier"])

@@ -30,7 +30,7 @@ class Active(Protocol):
         """Return them at a share of the final sparsity."""
 
     def fit(self, name: str, count: int) -> int:
-        """Return the count nearest to `count`, and not above it, that a layer can have."""
+        """Return the count nearest to `count` that a layer can have under its pattern."""
 
 
 class Masks(Protocol):

@@ -53,12 +53,15 @@ class Counts:
 
     def of(self, name: str, progress: float = 1.0) -> int:
         """Return the kept count of one layer."""
+        return self.fit(name, self.asked(name, progress))
+
+    def asked(self, name: str, progress: float = 1.0) -> int:
+        """Return the count that the layer's density asks for, whatever the pattern."""
         numel = self._layers[name].numel
-        zeros = zeros_of(numel, 1 - (1 - self._densities[name]) * progress)
-        return self.fit(name, numel - zeros)
+        return numel - zeros_of(numel, 1 - (1 - self._densities[name]) * progress)
 
     def fit(self, name: str, count: int) -> int:
-        """Return the count nearest to `count`, and not above it, that a layer can have."""
+        """Return the count nearest to `count` that a layer can have; see `Pattern.fit`."""
         return count if self._pattern is None else self._pattern.fit(self._layers[name], count)
 
     def exact_densities(self) -> dict[str, float]:

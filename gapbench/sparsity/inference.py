@@ -14,19 +14,22 @@ MOST = 0.2  # density; of more, a dense product is faster on the CPUs that were 
 
 
 class CsrLinear(nn.Module):
-    """A linear layer whose weight is a CSR tensor, for inference.
+    """A linear layer whose weight is a CSR tensor, for inference; both are buffers.
 
     Args:
         weight: of shape (outputs, inputs), dense or CSR.
         bias: of shape (outputs,), or None.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         with warnings.catch_warnings():  # torch calls its CSR tensors a beta
             warnings.simplefilter("ignore", UserWarning)
-            self.weight = weight.detach().to_sparse_csr()
-        self.bias = None if bias is None else bias.detach()
+            self.register_buffer("weight", weight.detach().to_sparse_csr())
+        self.register_buffer("bias", None if bias is None else bias.detach())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return inputs @ weight.T + bias, for inputs of shape (..., inputs)."""
@@ -62,6 +65,7 @@ def to_semi_structured(model: nn.Module) -> list[str]:
 
     Args:
         model: on a GPU of compute capability 8.0 or more, in float16 or bfloat16; changed in place.
+            Layers whose shape is no multiple of (32, 64) stay as they are.
 
     Returns:
         names of the layers that were changed.
@@ -73,8 +77,9 @@ def to_semi_structured(model: nn.Module) -> list[str]:
         raise UserError("semi-structured weights need a GPU of compute capability 8.0 or more")
     changed = []
     for name, _, _, layer in list(_linear_layers(model)):
-        groups = layer.weight.reshape(-1, 4) if layer.in_features % 4 == 0 else None
-        if groups is not None and bool((groups.count_nonzero(1) <= 2).all()):
+        if layer.out_features % 32 or layer.in_features % 64:  # what torch's kernels ask for
+            continue
+        if bool((layer.weight.reshape(-1, 4).count_nonzero(1) <= 2).all()):
             weight = torch.sparse.to_sparse_semi_structured(layer.weight.detach())
             layer.weight = nn.Parameter(weight, requires_grad=False)
             changed.append(name)
@@ -85,17 +90,22 @@ def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Load a state dict in which weights of linear layers are CSR tensors; return the model.
 
     Raises:
-        UserError: if a CSR weight belongs to no linear layer of the model.
-        RuntimeError: if names or shapes do not fit, as from `load_state_dict`.
+        UserError: if names or shapes do not fit; the model is as it was then.
     """
-    layers = {f"{name}.weight": (owner, last) for name, owner, last, _ in _linear_layers(model)}
-    dense = {n: tensor for n, tensor in state.items() if tensor.layout != torch.sparse_csr}
-    for name in state.keys() - dense.keys():
-        if name not in layers:
+    layers = {f"{place[0]}.weight": place for place in _linear_layers(model)}
+    rows = {n: tensor for n, tensor in state.items() if tensor.layout == torch.sparse_csr}
+    dense = {n: tensor for n, tensor in state.items() if n not in rows}
+    for name, tensor in rows.items():
+        if name not in layers or layers[name][3].weight.shape != tensor.shape:
             raise UserError(f"{name}: no linear layer of the model has this weight")
-        owner, last = layers[name]
-        setattr(owner, last, CsrLinear(state[name], dense.pop(f"{name[:-7]}.bias", None)))
-    model.load_state_dict(dense)
+    own = {n: t.shape for n, t in model.state_dict().items() if n not in rows}
+    if odd := sorted(own.keys() ^ dense.keys()) or [n for n in own if dense[n].shape != own[n]]:
+        raise UserError(f"{odd[0]}: is in the model or in the state alone, or of another shape")
+    model.load_state_dict(dense, strict=False)
+    for name, tensor in rows.items():
+        _, owner, last, layer = layers[name]
+        weight = tensor.to(layer.weight.device, layer.weight.dtype)
+        setattr(owner, last, CsrLinear(weight, layer.bias))
     return model
 
 

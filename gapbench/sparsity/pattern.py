@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gapbench.base.registry import Registry
 from gapbench.errors import UserError
-from gapbench.plan.phases import UNSTRUCTURED, Layer, Layers
+from gapbench.plan.phases import UNSTRUCTURED, Layer, Plan
+from gapbench.sparsity.counts import Counts
 from gapbench.sparsity.masks import top_mask
 
 __all__ = ["UNSTRUCTURED", "Pattern", "pattern", "pattern_of", "patterns", "require_fit"]
@@ -29,12 +30,15 @@ class Pattern:
     Attributes:
         form: how people write it, for messages.
         text: how this one is written.
+        rounds_up: whether a layer that would keep less than the least that is allowed keeps that;
+            otherwise it is refused.
         keeps_counts: whether drop-and-grow leaves as many active positions as there were.
     """
 
     form = ""
     text = ""
     keeps_counts = True
+    rounds_up = False
 
     @classmethod
     def parse(cls, text: str) -> Pattern | None:
@@ -55,12 +59,25 @@ class Pattern:
         """
         raise NotImplementedError
 
+    def shrink(self, scores: Tensor, count: int, mask: Tensor) -> Tensor:
+        """Return a mask of the `count` largest scores inside of a mask that has more positions.
+
+        Args:
+            scores: of every position, lower outside of the mask than anywhere in it.
+            count: how many stay: a count that `fit` returned.
+            mask: the present one.
+        """
+        return self.select(scores, count)
+
     def holds(self, mask: Tensor) -> bool:
         """Say whether a mask keeps the rule."""
         raise NotImplementedError
 
     def fit(self, layer: Layer, keep: int) -> int:
-        """Return the count nearest below `keep` that a mask of the layer can have, at least one."""
+        """Return the count nearest to `keep`, and not above it, that a mask of the layer can have.
+
+        A layer has at least the least that the pattern allows, if `keep` is less.
+        """
         return keep
 
     def misfit(self, layer: Layer, keep: int) -> str | None:
@@ -135,17 +152,20 @@ def pattern_of(text: str | Pattern) -> Pattern:
     raise UserError(f"pattern: {text!r} is unknown; valid: {forms}")
 
 
-def require_fit(pattern: Pattern, layers: Layers, counts: Mapping[str, int] | None) -> None:
+def require_fit(pattern: Pattern, plan: Plan, counts: Counts | None) -> None:
     """Check that masks of every layer can have a pattern.
 
     Args:
         pattern: the pattern.
-        layers: the prunable layers.
-        counts: how many weights each keeps in the end; None where magnitudes decide.
+        plan: of the method.
+        counts: how many weights each layer keeps in the end; None where magnitudes decide.
 
     Raises:
-        UserError: about the first layer that cannot have it, or if its counts are not known.
+        UserError: about the first layer that cannot have it, if its counts are not known, or if the
+            method learns its masks.
     """
+    if pattern.text != UNSTRUCTURED and plan.budget == "emergent":
+        raise UserError(f"pattern: this method learns its masks: {pattern.text} is not possible")
     if counts is None:
         if pattern.text != UNSTRUCTURED:
             raise UserError(
@@ -153,6 +173,10 @@ def require_fit(pattern: Pattern, layers: Layers, counts: Mapping[str, int] | No
                 "distribution uniform or erk"
             )
         return
-    for layer in layers:
-        if reason := pattern.misfit(layer, counts[layer.name]):
+    for layer in counts.layers:
+        keep, asked = counts.of(layer.name), counts.asked(layer.name)
+        reason = pattern.misfit(layer, keep)
+        if reason is None and keep > asked and not pattern.rounds_up:
+            reason = f"{layer.name} would keep {asked} weights, and has at least {keep}"
+        if reason:
             raise UserError(f"pattern: {pattern.text} does not fit: {reason}")

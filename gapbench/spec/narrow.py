@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from gapbench.errors import UserError
@@ -53,6 +54,14 @@ def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def relative_cost(settings: Mapping[str, Any]) -> float:
+    """Return the forward cost of a trial's dense network over that of the whole one."""
+    if settings.get("as_small_as") is None:
+        return 1.0
+    own = proxy(settings["task"], settings["task_options"])
+    return own.cost.total / _at(settings, settings["options"]["full_width"]).cost.total
+
+
 def _widest(settings: dict[str, Any], full: int, size: float, flops: bool) -> int:
     step = _step(settings, full)
     low, high = 0, full // step  # in steps; `low` fits, or is no width
@@ -84,5 +93,5 @@ def _step(settings: dict[str, Any], full: int) -> int:
     return full
 
 
-def _at(settings: dict[str, Any], width: int) -> Proxy:
+def _at(settings: Mapping[str, Any], width: int) -> Proxy:
     return proxy(settings["task"], {**settings["task_options"], WIDTH: width})

@@ -24,7 +24,7 @@ from gapbench.spec.models import (
     proxy,
     task_options_model,
 )
-from gapbench.spec.narrow import narrowed
+from gapbench.spec.narrow import narrowed, relative_cost
 from gapbench.spec.schema import epochs_of, explain
 from gapbench.spec.trials import Trial
 from gapbench.tasks.task import MOST_EPOCHS, Recipe, tasks
@@ -264,7 +264,9 @@ def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed:
     words = {key: shared[key] for key in keys}
     words["options"] = json.dumps(shared["options"])
     try:
-        return _epochs_for(model, point.value("train_flops"), recipe, seed, **words)
+        return _epochs_for(
+            model, point.value("train_flops"), recipe, seed, relative_cost(shared), **words
+        )
     except UserError as error:
         point.fail("train_flops", str(error))
 
@@ -285,6 +287,7 @@ def _epochs_for(
     train_flops: float,
     recipe: Recipe,
     seed: int,
+    relative: float,
     *,
     method: str,
     options: str,
@@ -302,7 +305,7 @@ def _epochs_for(
             return None
         place = (first_layer, distribution, sparsity, pattern)
         cost = cost_of_plan(model, plan, *place, recipe.batch_size)
-        return None if cost is None else cost.dense_epochs / recipe.epochs
+        return None if cost is None else relative * cost.dense_epochs / recipe.epochs
 
     return nearest_epochs(train_flops, cost_of)
 
@@ -346,7 +349,7 @@ def _check_distribution(
         reason = f"{name} needs a method that prunes by magnitude, {point.method} never does"
         point.fail("distribution", f"{reason}: valid: {others}")
     if values["pattern"] != UNSTRUCTURED:
-        _check_pattern(point, model, values)
+        _check_pattern(point, model, values, plan)
     if magnitude:
         shapes = {layer.name: layer.shape for layer in layers}
         try:
@@ -356,15 +359,15 @@ def _check_distribution(
             point.refuse(error)
 
 
-def _check_pattern(point: Configuration, model: Proxy, values: Mapping[str, Any]) -> None:
+def _check_pattern(
+    point: Configuration, model: Proxy, values: Mapping[str, Any], plan: Plan
+) -> None:
     """Check that the masks of all layers can have the pattern."""
     from gapbench.sparsity.pattern import pattern_of, require_fit
 
     place = (values[key] for key in ("first_layer", "distribution", "sparsity", "pattern"))
-    counts = counts_of_trial(model, *place)
-    layers = layers_of_trial(model, values["first_layer"])
     try:
-        require_fit(pattern_of(values["pattern"]), layers, None if counts is None else counts())
+        require_fit(pattern_of(values["pattern"]), plan, counts_of_trial(model, *place))
     except UserError as error:
         point.refuse(error)
 

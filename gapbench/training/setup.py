@@ -96,8 +96,17 @@ class Training:
         self.loss_sum = state["loss_sum"].to(self.device)
 
 
-def build(task: Task, settings: Settings, device: torch.device) -> Training:
-    """Build model, optimiser and sparsifier; the task's data must be loaded already."""
+def build(
+    task: Task, settings: Settings, device: torch.device, steps_per_epoch: int | None = None
+) -> Training:
+    """Build model, optimiser and sparsifier.
+
+    Args:
+        task: its data must be loaded already, unless `steps_per_epoch` is given.
+        settings: of the trial.
+        device: of the model.
+        steps_per_epoch: optimiser steps of one epoch, in place of those that the data make.
+    """
     recipe = settings.recipe
     fix_numerics(recipe)
     ranks = Ranks.current()
@@ -111,7 +120,7 @@ def build(task: Task, settings: Settings, device: torch.device) -> Training:
         optimizer,
         settings.plan,
         sparsity=settings.sparsity,
-        steps_per_epoch=task.steps_per_epoch(recipe.batch_size, ranks.world),
+        steps_per_epoch=steps_per_epoch or task.steps_per_epoch(recipe.batch_size, ranks.world),
         distribution=settings.distribution,
         pattern=settings.pattern,
         layers=prunable_layers(task, model, settings.first_layer),

@@ -499,10 +499,10 @@ def test_averages_over_moving_masks_are_masked_and_verified_in_two_lines():
 
 
 @pytest.mark.parametrize("steps", [1, 7, 13, 30])
-@pytest.mark.parametrize("name", ["c_gap", "prune_from_dense"])
+@pytest.mark.parametrize("name", ["c_gap", "prune_from_dense", "gradual", "granet", "mest"])
 def test_a_good_sparse_model_can_be_had_at_any_time(steps, name):
     model = net()
-    options = {"dense_epochs": 3} if name == "prune_from_dense" else {}
+    options = {"prune_from_dense": {"dense_epochs": 3}, "c_gap": {}}.get(name, {"every": 4})
     built = sparse(model, sgd(model), name, **options)
     train(model, built, steps)
     before = weights(model)

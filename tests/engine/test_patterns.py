@@ -136,6 +136,10 @@ def test_verify_names_layers_that_break_the_rule():
     ("arguments", "told"),
     [
         ({"pattern": "2:4", "sparsity": 0.4}, "pattern: 2:4 does not fit: 0.weight would keep"),
+        (
+            {"pattern": "block:4x12", "sparsity": 0.95},
+            "pattern: block:4x12 does not fit: 0.weight would keep 15 weights, and has at least 48",
+        ),
         ({"pattern": "3:5", "sparsity": 0.9}, "pattern: 3:5 does not fit: 0.weight has 4 inputs"),
     ],
 )
@@ -143,6 +147,26 @@ def test_what_does_not_fit_is_refused_before_training(arguments, told):
     with pytest.raises(UserError) as error:
         build("rigl", **arguments)
     assert str(error.value).startswith(told)
+
+
+def test_rows_that_are_ablated_stay_so_while_their_layer_is_pruned_on():
+    model, sparsifier = build("granet", "constant_fan_in:0.6", 0.8, every=4, alpha=0.9)
+    dead = {}
+    for _ in train(model, sparsifier, EPOCHS * STEPS):
+        for name, mask in sparsifier.masks.items():
+            now = {row for row, alive in enumerate(mask.flatten(1).any(1).tolist()) if not alive}
+            assert dead.get(name, set()) <= now
+            dead[name] = now
+    assert any(dead.values())
+    sparsifier.verify()
+
+
+def test_a_share_of_less_than_a_tile_moves_a_tile():
+    model, sparsifier = build("rigl", "block:4x2", 0.75, every=4, alpha=0.05)
+    first = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    for _ in train(model, sparsifier, EPOCHS * STEPS):
+        pass
+    assert all((mask != first[name]).any() for name, mask in sparsifier.masks.items())
 
 
 def test_counts_that_weights_decide_have_no_pattern():

@@ -8,7 +8,11 @@ from torch import nn
 
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.errors import UserError
+from gapbench.methods.method import plan as method_plan
 from gapbench.plan.phases import Parallel, Phase, Plan, Transform
+from gapbench.sparsity.layers import layers_of
+from gapbench.tasks.digits import Digits
+from gapbench.training.setup import Settings, build
 
 STEPS = 30
 
@@ -20,6 +24,10 @@ def network():
 
 def learned(model, optimizer=torch.optim.SGD, method="str", **given):
     own = optimizer(model.parameters(), lr=0.05)
+    return around(model, own, method, **given)
+
+
+def around(model, own, method="str", **given):
     options = {"s_initial": -4.0, "s_decay": 1.0} if method == "str" else {}
     budget = {} if isinstance(method, Plan) else {"epochs": 6}
     return Sparsifier(model, own, method, steps_per_epoch=5, **budget, **options, **given)
@@ -72,6 +80,30 @@ def test_it_is_an_optimiser_for_trainers_and_their_scaler():
     assert torch.equal(model[0].weight, other[0].weight)
 
 
+def test_thresholds_are_trained_as_the_weights_are():
+    model = network()
+    groups = [{"params": [model[0].weight, model[2].weight], "lr": 0.3, "weight_decay": 0.02},
+              {"params": [model[0].bias, model[2].bias]}]  # fmt: skip
+    own = torch.optim.SGD(groups, lr=0.05, momentum=0.9)
+    sparsifier = Sparsifier(model, own, "str", epochs=6, steps_per_epoch=5)
+    group = own.param_groups[-1]
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (0.3, 0.02, 0.9)
+    train(model, sparsifier, 5)
+    assert all(value > -3200 for value in sparsifier._transformed.parameters.values())
+
+
+def test_the_recipes_decay_is_that_of_thresholds():
+    task = Digits()
+    task.load(torch.device("cpu"))
+    layers = layers_of(task.build_model(), ("layer1.0.conv1.weight", "fc.weight"))
+    settings = Settings(
+        recipe=task.recipe, plan=method_plan("str", layers, 6), distribution="emergent",
+        first_layer="dense", sparsity=0.9, seed=0,
+    )  # fmt: skip
+    training = build(task, settings, torch.device("cpu"))
+    assert training.optimizer.param_groups[-1]["weight_decay"] == task.recipe.weight_decay > 0
+
+
 def test_a_straight_through_estimator_keeps_exact_counts_and_moves_masks():
     model = network()
     phase = Phase(6, grow=frozenset({"0.weight", "2.weight"}), label="train")
@@ -88,9 +120,10 @@ def test_a_straight_through_estimator_keeps_exact_counts_and_moves_masks():
 def test_giving_the_model_up_leaves_the_optimiser_as_it_was():
     model = network()
     sparsifier = learned(model)
+    train(model, sparsifier)
     assert len(sparsifier.optimizer.param_groups) == 2
     sparsifier.release()
-    assert len(sparsifier.optimizer.param_groups) == 1
+    assert len(sparsifier.optimizer.state_dict()["param_groups"]) == 1
     again = Sparsifier(model, sparsifier.optimizer, "fine_tune", sparsity=0.5, epochs=2,
                        steps_per_epoch=5)  # fmt: skip
     train(model, again, 5)
@@ -103,6 +136,7 @@ def test_giving_the_model_up_leaves_the_optimiser_as_it_was():
         ({"distribution": "erk"}, "distribution: this method learns how dense each layer is"),
         ({"layers": {"*": 0.5}}, "distribution: this method learns how dense each layer is"),
         ({"optimizer": torch.optim.LBFGS}, "optimizer: LBFGS looks at the model several times"),
+        ({"pattern": "2:4"}, "pattern: this method learns its masks: 2:4 is not possible"),
         ({"pattern": 5}, "pattern: 5 is unknown; valid: block:4x1"),
     ],
 )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gapbench.errors import UserError
-from gapbench.sparsity.inference import CsrLinear, to_csr, to_semi_structured
+from gapbench.sparsity.inference import CsrLinear, load_csr, to_csr, to_semi_structured
 
 
 def network():
@@ -42,3 +42,43 @@ def test_what_needs_a_gpu_says_so():
         pytest.skip("there is one")
     with pytest.raises(UserError, match="need a GPU of compute capability"):
         to_semi_structured(network())
+
+
+def test_weights_follow_the_model_and_are_in_its_state():
+    layer = CsrLinear(network()["sparse"].weight, network()["sparse"].bias).double()
+    assert layer(torch.randn(3, 24).double()).dtype == torch.float64
+    assert set(layer.state_dict()) == {"weight", "bias"}
+    assert layer.to("meta").bias.device.type == "meta"
+
+
+def trained():
+    model = nn.Sequential(nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4))
+    state = model.state_dict()
+    return model, {**state, "0.weight": state["0.weight"].to_sparse_csr()}
+
+
+@pytest.mark.parametrize("spoil", ["shape", "bias", "other", "dense shape"])
+def test_a_state_that_does_not_fit_leaves_the_model_as_it_was(spoil):
+    model, state = trained()
+    match spoil:
+        case "shape":
+            state["0.weight"] = torch.zeros(8, 8).to_sparse_csr()
+        case "bias":
+            del state["0.bias"]
+        case "other":
+            state["3.weight"] = torch.zeros(2)
+        case "dense shape":
+            state["2.weight"] = torch.zeros(4, 17)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(
+        UserError, match=r"0\.weight: no linear|is in the model or in the state alone"
+    ):
+        load_csr(model, state)
+    assert isinstance(model[0], nn.Linear)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_state_is_loaded_in_the_models_own_type():
+    model, state = trained()
+    loaded = load_csr(model.double(), state)
+    assert loaded(torch.randn(2, 24).double()).dtype == torch.float64

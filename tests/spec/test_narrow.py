@@ -145,3 +145,11 @@ def test_a_narrow_resnet_50_is_torchvisions_with_fewer_channels():
         else:
             dims = [*dims[:2], *tensor.shape[2:]]
         assert list(half[name].shape) == dims, name
+
+
+def test_a_budget_in_flops_counts_those_of_the_whole_network(tmp_path):
+    row = "{method: [small_dense, static], train_flops: 1.0}"
+    small, sparse = dry_run(entries(tmp_path, row, "digits"))[::2]
+    assert (small.method, sparse.method) == ("small_dense", "static")
+    assert small.train_flops_ratio == pytest.approx(1, abs=0.05)
+    assert sparse.train_flops_ratio == pytest.approx(1, abs=0.05)

@@ -45,7 +45,7 @@ class Block(Pattern):
         return cls(rows, columns)
 
     def fit(self, layer: Layer, keep: int) -> int:
-        """Return whole tiles."""
+        """Return whole tiles, at least one."""
         size = self.rows * self.columns
         return max(1, keep // size) * size
 
@@ -79,10 +79,11 @@ class Block(Pattern):
         active: int | None = None,
         keep: int | None = None,
     ) -> Tensor:
-        """Drop and grow whole tiles."""
+        """Drop and grow whole tiles: at least one, where any position would move."""
         size = self.rows * self.columns
         active = int(mask.sum()) if active is None else active
-        moved = min(count, active) // size * size
+        moved = max(size, count // size * size) if count else 0
+        moved = min(moved, active)
         kept = self.select(drop.masked_fill(~mask, LOWEST), active - moved)
         return self.select(growth, moved, kept)
 

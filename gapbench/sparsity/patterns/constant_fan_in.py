@@ -21,6 +21,8 @@ KIND = "constant_fan_in"
 class ConstantFanIn(Pattern):
     """Every active row of a layer, an output unit with all its weights, has as many of them.
 
+    At least one: a layer that would keep fewer weights than it has rows keeps one a row.
+
     Drop-and-grow drops over the whole layer and grows in each row what it lacks. With `salient`
     above 0 it ablates a row whose salient weights, kept or of the largest growth scores, are fewer
     than that share of the fan-in: the fan-in of the others grows to floor(budget / rows). An
@@ -32,6 +34,7 @@ class ConstantFanIn(Pattern):
     salient: float = 0.0
 
     form = KIND
+    rounds_up = True
 
     @property
     def text(self) -> str:  # type: ignore[override]
@@ -70,6 +73,13 @@ class ConstantFanIn(Pattern):
         fan_in = (int(kept.count_nonzero()) + count) // len(rows)
         alive = torch.ones(len(rows), dtype=torch.bool, device=scores.device)
         return _filled(rows, kept.flatten(1), fan_in, alive).view(scores.shape)
+
+    def shrink(self, scores: Tensor, count: int, mask: Tensor) -> Tensor:
+        """Return a mask inside of another one; rows that are ablated stay so."""
+        alive = mask.flatten(1).any(1)
+        none = torch.zeros_like(mask).flatten(1)
+        fan_in = count // max(1, int(alive.sum()))
+        return _filled(scores.flatten(1), none, fan_in, alive).view(scores.shape)
 
     def holds(self, mask: Tensor) -> bool:
         """Say whether all rows that are active have as many positions."""

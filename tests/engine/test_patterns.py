@@ -163,10 +163,10 @@ def test_rows_that_are_ablated_stay_so_while_their_layer_is_pruned_on():
 
 def test_a_share_of_less_than_a_tile_moves_a_tile():
     model, sparsifier = build("rigl", "block:4x2", 0.75, every=4, alpha=0.05)
-    first = {name: mask.clone() for name, mask in sparsifier.masks.items()}
+    first = sparsifier.masks["0.weight"].clone()  # of 72 weights one would move
     for _ in train(model, sparsifier, EPOCHS * STEPS):
         pass
-    assert all((mask != first[name]).any() for name, mask in sparsifier.masks.items())
+    assert (sparsifier.masks["0.weight"] != first).any()
 
 
 def test_counts_that_weights_decide_have_no_pattern():

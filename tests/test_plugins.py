@@ -112,12 +112,6 @@ def shifting(layers, epochs, rng, *, every: int = 3):
 
 @pattern("pairs")
 class Pairs(Pattern):
-    form = text = "pairs"
-
-    @classmethod
-    def parse(cls, text):
-        return cls() if text == "pairs" else None
-
     def misfit(self, layer, keep):
         return "it is odd" if layer.numel % 2 else "too many" if keep > layer.numel // 2 else None
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from gapbench.spec.grid import Entry
 
 KINDS = (
-    "methods", "tasks", "distributions", "patterns", "executors", "figures", "ablations"
+    "methods", "tasks", "distributions", "patterns", "updates", "scores", "transforms",
+    "executors", "figures", "ablations",
 )  # fmt: skip
 
 
@@ -311,6 +312,18 @@ def _names(kind: str) -> Iterator[str]:
             from gapbench.sparsity.pattern import patterns
 
             yield from (patterns[kind].form for kind in patterns)
+        case "updates":
+            from gapbench.plan.update import updates
+
+            yield from updates
+        case "scores":
+            from gapbench.sparsity.score import scores
+
+            yield from scores
+        case "transforms":
+            from gapbench.sparsity.transform import transforms
+
+            yield from transforms
         case "distributions":
             from gapbench.sparsity.distributions import distributions
 

@@ -297,6 +297,7 @@ def _label(folder: RunFolder) -> str:
     options = trial.get("options")
     options = options if isinstance(options, dict) else {}
     told = [str(trial.get(name, "?")) for name in ("task", "method", "distribution", "sparsity")]
+    told += [str(trial[name]) for name in ("pattern", "as_small_as") if name in trial]
     told += [f"{name}={options[name]}" for name in ("partitions", "strategy") if name in options]
     return f"{' '.join(told)} {trial.get('budget', '?')} epochs seed {trial.get('seed', '?')}"
 

@@ -13,6 +13,7 @@ from gapbench.base.identity import digest
 from gapbench.engine.choice import densities_of, require_usable
 from gapbench.engine.targets import Targets
 from gapbench.errors import UserError
+from gapbench.methods.method import methods
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import identity_of
 from gapbench.plan.phases import UNSTRUCTURED, Layers, Plan
@@ -82,6 +83,21 @@ def plan_of(
         raise UserError(f"epochs: the plan has {method.epochs} epochs, not {epochs}")
     _require_known(method, layers)
     return method
+
+
+def require_sparse_end(method: str | Plan, plan: Plan, sparsity: float) -> None:
+    """Check that a plan for a sparse model ends sparse; only `dense` may end dense.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if sparsity > 0 and isinstance(method, str) and methods[method].narrow:
+        raise UserError(
+            f"method: {method} narrows the network of an ablation's task: build the narrow model "
+            "yourself, and train it without a Sparsifier"
+        )
+    if method != "dense":
+        plan.require_sparse_end(sparsity)
 
 
 def require_changes(plan: Plan, steps_per_epoch: int) -> None:

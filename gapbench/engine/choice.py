@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any
 
 import torch
@@ -38,6 +39,8 @@ def chosen_names(model: nn.Module, layers: Chosen | None) -> tuple[str, ...]:
         return tuple(name for name in params if name in names - frozen)
     if isinstance(layers, str):
         layers = [layers]
+    if not isinstance(layers, Iterable):
+        raise UserError(f"layers: {layers!r} is no name, pattern, module or function")
     picked = [name for asked in layers for name in _named(model, params, asked)]
     for name in picked:
         if not params[name].requires_grad:
@@ -53,6 +56,8 @@ def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, 
     Raises:
         UserError: if a layer has none, or one is outside (0, 1].
     """
+    if not isinstance(given, Mapping) or not all(isinstance(pattern, str) for pattern in given):
+        raise UserError(f"distribution: {given!r} is no name, function, or densities by name")
     found: dict[str, float] = {}
     for name in names:
         fitting = [value for pattern, value in given.items() if fnmatchcase(name, pattern)]
@@ -60,10 +65,10 @@ def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, 
             raise UserError(
                 f"distribution: {name} has no density: give one, or a pattern such as *"
             )
-        density = float(fitting[-1])
-        if not 0 < density <= 1:
-            raise UserError(f"distribution: {density} of {name} is no density in (0, 1]")
-        found[name] = density
+        density = fitting[-1]
+        if not isinstance(density, Real) or not 0 < density <= 1:
+            raise UserError(f"distribution: {density!r} of {name} is no density in (0, 1]")
+        found[name] = float(density)
     return found
 
 

@@ -16,6 +16,7 @@ from gapbench.engine.arguments import (
     fingerprint,
     plan_of,
     require_changes,
+    require_sparse_end,
     spread_of,
 )
 from gapbench.engine.branching import Round, packed, unpacked
@@ -72,8 +73,7 @@ class Executor:
         self.steps_per_epoch = int(steps_per_epoch)
         self.seed = seed
         sparsity, spread = spread_of(self.plan, self.layers, sparsity, distribution, layers)
-        if method != "dense":
-            self.plan.require_sparse_end(sparsity)
+        require_sparse_end(method, self.plan, sparsity)
         require_changes(self.plan, self.steps_per_epoch)
         self.targets = Targets(self.layers, sparsity, spread, self.plan, pattern_of(pattern))
         own = tensors(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError, choose
@@ -38,8 +39,10 @@ class PlanScheduler:
     def __init__(self, executor: Executor, shape: str | Shape, warmup_steps: int) -> None:
         if isinstance(shape, str) and shape not in SHAPES:
             raise UserError(f"lr_scheduler: {choose('shape', shape, SHAPES)}")
-        if warmup_steps < 0:
-            raise UserError(f"warmup_steps: {warmup_steps} is not possible: give 0 or more")
+        if not isinstance(shape, str) and not callable(shape):
+            raise UserError(f"lr_scheduler: {shape!r} is neither a shape's name nor a function")
+        if not isinstance(warmup_steps, int) or warmup_steps < 0:
+            raise UserError(f"warmup_steps: {warmup_steps!r} is not possible: give 0 or more")
         self._executor = executor
         self._shape = SHAPES[shape] if isinstance(shape, str) else shape
         self._warmup = warmup_steps
@@ -64,7 +67,10 @@ class PlanScheduler:
         warmup = min(self._warmup, steps // 2)
         if step < warmup:
             return (step + 1) / warmup
-        return self._shape((step - warmup) / (steps - warmup))
+        factor = self._shape((step - warmup) / (steps - warmup))
+        if not isinstance(factor, Real) or not math.isfinite(factor):
+            raise UserError(f"lr_scheduler: its function returned {factor!r}, which is no factor")
+        return float(factor)
 
     def get_last_lr(self) -> list[float]:
         """Return the rate of each group."""

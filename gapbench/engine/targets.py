@@ -156,7 +156,7 @@ class Targets:
         ]
         if self.by_magnitude or self.budget == "total":
             wrong += self._total_missed(held)
-        broken = [name for name, mask in held.items() if not self.pattern.holds(mask)]
+        broken = [n for n, mask in held.items() if not (mask.all() or self.pattern.holds(mask))]
         wrong += [f"{name} breaks the pattern {self.pattern.text}" for name in broken]
         if wrong:
             told = "; ".join(wrong[:5])

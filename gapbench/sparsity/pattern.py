@@ -24,17 +24,19 @@ LOWEST = -float("inf")
 class Pattern:
     """A rule that the masks of all layers keep; the base class is for subclasses.
 
-    A subclass is registered under its kind and gives `select`. People write a pattern as its kind,
-    or in the form that `parse` reads.
+    A subclass is registered under its kind, and gives `select` and `holds`. People write a pattern
+    as its kind, or in the form that `parse` reads.
 
     Attributes:
-        form: how people write it, for messages.
+        kind: the registered name.
+        form: how people write it, for messages; as its kind by default.
         text: how this one is written.
         rounds_up: whether a layer that would keep less than the least that is allowed keeps that;
             otherwise it is refused.
         keeps_counts: whether drop-and-grow leaves as many active positions as there were.
     """
 
+    kind = ""
     form = ""
     text = ""
     keeps_counts = True
@@ -47,7 +49,7 @@ class Pattern:
         Raises:
             ValueError: saying what is wrong with its numbers.
         """
-        raise NotImplementedError
+        return cls() if text == cls.kind else None
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
         """Return a mask of the `count` largest scores that the pattern allows, beside `kept`.
@@ -128,6 +130,9 @@ def pattern(kind: str) -> Callable[[P], P]:
 
     def add(cls: P) -> P:
         patterns.register(kind)(cls)
+        cls.kind = kind
+        cls.form = cls.form or kind
+        cls.text = cls.text or kind
         return cls
 
     return add
@@ -164,8 +169,9 @@ def require_fit(pattern: Pattern, plan: Plan, counts: Counts | None) -> None:
         UserError: about the first layer that cannot have it, if its counts are not known, or if the
             method learns its masks.
     """
-    if pattern.text != UNSTRUCTURED and plan.budget == "emergent":
-        raise UserError(f"pattern: this method learns its masks: {pattern.text} is not possible")
+    if pattern.text != UNSTRUCTURED and plan.budget != "layers":
+        does = "learns its masks" if plan.budget == "emergent" else "moves weights between layers"
+        raise UserError(f"pattern: this method {does}: {pattern.text} is not possible")
     if counts is None:
         if pattern.text != UNSTRUCTURED:
             raise UserError(
@@ -175,8 +181,10 @@ def require_fit(pattern: Pattern, plan: Plan, counts: Counts | None) -> None:
         return
     for layer in counts.layers:
         keep, asked = counts.of(layer.name), counts.asked(layer.name)
+        if asked == layer.numel:
+            continue  # a dense layer needs no pattern
         reason = pattern.misfit(layer, keep)
         if reason is None and keep > asked and not pattern.rounds_up:
             reason = f"{layer.name} would keep {asked} weights, and has at least {keep}"
         if reason:
-            raise UserError(f"pattern: {pattern.text} does not fit: {reason}")
+            raise UserError(f"pattern: {pattern.text} does not fit: {reason}; leave it dense")

@@ -128,6 +128,8 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
         **_sparsity(point, model),
     }
     if method.methods[point.method].narrow:
+        if "pattern" in point.given:
+            point.fail("pattern", f"method {point.method} prunes nothing: remove it")
         try:
             shared = narrowed(shared)
         except UserError as error:

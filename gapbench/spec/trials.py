@@ -172,7 +172,8 @@ class Trial(BaseModel):
         if schema != SCHEMA:
             raise UserError(f"has schema {schema}, not {SCHEMA}: `gapbench runs migrate` renews it")
         options = task_options_model(whole["task"])
-        whole["task_options"] = with_neutral(options, whole["task_options"])
+        known = with_neutral(options, whole["task_options"])
+        whole["task_options"] = {n: known[n] for n in options.model_fields if n in known} | known
         recipe: Any = cls.model_fields["recipe"].annotation
         whole["recipe"] = with_neutral(recipe, whole["recipe"])
         try:

@@ -474,6 +474,23 @@ def test_a_state_that_was_counted_otherwise_is_refused(changed):
         again.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"distribution": 3}, "distribution: 3 is no name, function, or densities by name"),
+        ({"distribution": [0.5]}, r"distribution: \[0.5\] is no name, function, or densities"),
+        ({"distribution": {3: 0.5}}, "distribution: {3: 0.5} is no name, function, or densities"),
+        ({"distribution": {"*": "a"}}, "distribution: 'a' of weight is no density in"),
+        ({"layers": 3}, "layers: 3 is no name, pattern, module or function"),
+        ({"name": "small_dense"}, "method: small_dense narrows the network of an ablation's task"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_told_in_one_line(given, told):
+    model = nn.Linear(8, 8)
+    with pytest.raises(UserError, match=told):
+        sparse(model, sgd(model), given.pop("name", "static"), **given)
+
+
 @pytest.mark.parametrize("state", [{}, None, [1], {"ledger": {}}])
 def test_what_is_no_state_is_told_in_one_line(state):
     model = nn.Linear(8, 8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import torch
@@ -20,8 +22,8 @@ from gapbench.sparsity.score import scores
 STEPS, EPOCHS = 5, 12
 PATTERNS = {"2:4": 0.5, "1:4": 0.8, "constant_fan_in": 0.8, "constant_fan_in:0.6": 0.8,
             "block:2x2": 0.75}  # fmt: skip
-KNOWN = {"2:4", "constant_fan_in", "block:4x1", "unstructured"}
-PATTERNS |= dict.fromkeys({patterns[kind].form for kind in patterns} - KNOWN, 0.75)  # plug-ins
+KNOWN = {"n:m", "constant_fan_in", "block", "unstructured"}
+PATTERNS |= {kind: 0.75 for kind in patterns if kind not in KNOWN}  # plug-ins
 LAYERS = tuple(Layer(f"l{index}", (4, 4)) for index in range(4))
 SPARSE = [
     name
@@ -167,6 +169,24 @@ def test_a_share_of_less_than_a_tile_moves_a_tile():
     for _ in train(model, sparsifier, EPOCHS * STEPS):
         pass
     assert (sparsifier.masks["0.weight"] != first).any()
+
+
+def test_a_dense_layer_needs_no_pattern():
+    model, sparsifier = build("rigl", "1:4", distribution={"*": 0.25, "0.weight": 1.0})
+    for _ in train(model, sparsifier, EPOCHS * STEPS):
+        pass
+    sparsifier.verify()
+    assert sparsifier.densities() == {"0.weight": 1.0, "3.weight": 0.25, "5.weight": 0.25}
+
+
+def test_methods_that_move_weights_between_layers_have_no_pattern():
+    @dataclass(frozen=True)
+    class Shift(DropGrow):
+        budget: ClassVar[str] = "total"
+
+    plan_ = Plan((Phase(4, update=Shift("random", every=4), label="s"),), "random")
+    with pytest.raises(UserError, match="pattern: this method moves weights between layers"):
+        build(plan_, "2:4")
 
 
 def test_counts_that_weights_decide_have_no_pattern():

@@ -86,6 +86,12 @@ def test_it_goes_on_from_its_state():
     [
         ({"shape": "cosin"}, "lr_scheduler: unknown shape 'cosin': did you mean 'cosine'?"),
         ({"warmup_steps": -1}, "warmup_steps: -1 is not possible: give 0 or more"),
+        ({"warmup_steps": float("nan")}, "warmup_steps: nan is not possible: give 0 or more"),
+        ({"shape": 3}, "lr_scheduler: 3 is neither a shape's name nor a function"),
+        (
+            {"shape": lambda share: "x"},
+            "lr_scheduler: its function returned 'x'",
+        ),
     ],
 )
 def test_what_is_no_schedule_is_told_in_one_line(arguments, told):

@@ -21,7 +21,7 @@ def trial_of(method: str = "c_gap", seed: int = 0, **changes: Any) -> Trial:
     settings: dict[str, Any] = {
         "task": "fashion_mnist",
         "task_version": 1,
-        "task_options": {"size": 14}
+        "task_options": {"size": 14, "epoch_steps": None}
         if changes.get("task", "fashion_mnist") == "fashion_mnist"
         else {},
         "recipe": Recipe(epochs=60, batch_size=128, lr=0.1),

@@ -109,6 +109,7 @@ def test_its_key_is_that_of_what_is_trained(tmp_path):
         ("method: rigl, pattern: '2:4'", "imagenet", None),
         ("method: rigl, pattern: '2:4', distribution: erk", "imagenet", "conv1.weight has 3 inp"),
         ("method: rigl, pattern: '4:2'", "digits", "pattern: 4:2: needs 1 <= n < m"),
+        ("method: small_dense, pattern: '2:4'", "digits", "small_dense prunes nothing: remove it"),
         ("method: dense, pattern: '2:4'", "digits", "method dense prunes nothing: remove it"),
     ],
 )

@@ -33,7 +33,7 @@ class ConstantFanIn(Pattern):
 
     salient: float = 0.0
 
-    form = KIND
+    form = f"{KIND}, {KIND}:0.3"
     rounds_up = True
 
     @property

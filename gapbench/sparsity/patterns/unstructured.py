@@ -13,13 +13,6 @@ from gapbench.sparsity.pattern import LOWEST, UNSTRUCTURED, Pattern, pattern
 class Unstructured(Pattern):
     """Any position may be active."""
 
-    form = text = UNSTRUCTURED
-
-    @classmethod
-    def parse(cls, text: str) -> Pattern | None:
-        """Read "unstructured"."""
-        return cls() if text == UNSTRUCTURED else None
-
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
         """Return the mask of the largest scores beside `kept`."""
         if kept is None:

@@ -48,16 +48,8 @@ def on_cpu(size: int, sparsity: float, rounds: int) -> Row:
     dense, sparse, inputs = layer(size, sparsity, "unstructured")
     to_csr(sparse)
     seen = interleaved({"csr": lambda: sparse(inputs), "dense": lambda: dense(inputs)}, rounds)
-    return Row(
-        f"linear layer of {size} x {size}, {100 * sparsity:g} % sparse, CSR",
-        1000 * statistics.median(seen["csr"]),
-        "ms",
-        "dense",
-        1000 * statistics.median(seen["dense"]),
-        paired(seen["csr"], seen["dense"]),
-        1.0,
-        note=NOTE,
-    )
+    what = f"linear layer of {size} x {size}, {100 * sparsity:g} % sparse, CSR"
+    return against_dense(what, seen["csr"], seen["dense"], NOTE)
 
 
 def on_gpu(size: int, rounds: int) -> Row:
@@ -77,16 +69,13 @@ def on_gpu(size: int, rounds: int) -> Row:
         torch.cuda.synchronize()
 
     seen = interleaved({"2:4": lambda: run(sparse), "dense": lambda: run(dense)}, rounds, warm=3)
-    return Row(
-        what,
-        1000 * statistics.median(seen["2:4"]),
-        "ms",
-        "dense",
-        1000 * statistics.median(seen["dense"]),
-        paired(seen["2:4"], seen["dense"]),
-        1.0,
-        note=f"batch {len(inputs)}",
-    )
+    return against_dense(what, seen["2:4"], seen["dense"], f"batch {len(inputs)}")
+
+
+def against_dense(what: str, sparse: list[float], dense: list[float], note: str) -> Row:
+    """Return a row of seconds that a layer took, sparse and dense in turn."""
+    ours, theirs = (1000 * statistics.median(taken) for taken in (sparse, dense))
+    return Row(what, ours, "ms", "dense", theirs, paired(sparse, dense), 1.0, note=note)
 
 
 if __name__ == "__main__":

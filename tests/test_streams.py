@@ -17,6 +17,7 @@ from gapbench.tasks.images.batching import epoch_order
 from gapbench.tasks.images.memory import _moves
 from gapbench.training.loop import train_epoch
 from gapbench.training.setup import Settings, build
+from tests.runs import Quiet
 
 LAYERS = tuple(Layer(f"l{i}", (8, 4)) for i in range(12))
 
@@ -99,20 +100,6 @@ def test_scores_of_growth_differ_by_step_and_by_layer():
         assert not torch.equal(one, other)
 
 
-class Recorder:
-    def line(self, line):
-        pass
-
-    def ask(self, training):
-        return "go"
-
-    def checkpoint(self, training):
-        pass
-
-    def progress(self, training, metrics):
-        pass
-
-
 @pytest.fixture
 def asked(monkeypatch):
     """Record which streams a training asks for."""
@@ -134,7 +121,7 @@ def asked(monkeypatch):
 def test_a_trial_takes_all_it_draws_from_its_own_seed_and_no_stream_twice(asked):
     training = training_of(7, "set", every=5)
     for _ in range(2):
-        train_epoch(training, Recorder())
+        train_epoch(training, Quiet())
     steps = 2 * training.per_epoch
     updates = range(5, steps, 5)
     expected = [

@@ -117,9 +117,21 @@ class Pattern:
             keep: how many are meant to be, where slack has left fewer.
         """
         active = int(mask.sum()) if active is None else active
-        count = min(count, active)
+        meant = active if keep is None else max(active, keep)
+        return self.replace(drop, mask, growth, min(count, active), active, meant)
+
+    def replace(
+        self, drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int, meant: int
+    ) -> Tensor:
+        """Do what `drop_grow` says, all counts being known; patterns with own rules override it."""
         kept = top_mask(drop.masked_fill(~mask, LOWEST), active - count)
         return self.select(growth, count, kept)
+
+
+def finite(scores: Tensor) -> Tensor:
+    """Return scores in which NaN and infinities are the largest and lowest finite numbers."""
+    most = torch.finfo(scores.dtype).max
+    return scores.nan_to_num(nan=most, posinf=most, neginf=-most)
 
 
 patterns: Registry[type[Pattern]] = Registry("pattern", "gapbench.sparsity.patterns")

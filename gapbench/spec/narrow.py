@@ -59,7 +59,14 @@ def relative_cost(settings: Mapping[str, Any]) -> float:
     if settings.get("as_small_as") is None:
         return 1.0
     own = proxy(settings["task"], settings["task_options"])
-    return own.cost.total / _at(settings, settings["options"]["full_width"]).cost.total
+    return own.cost.total / whole_of(settings).cost.total
+
+
+def whole_of(settings: Mapping[str, Any]) -> Proxy:
+    """Return the network that a trial's was narrowed from: its own if it was not."""
+    if settings.get("as_small_as") is None:
+        return proxy(settings["task"], settings["task_options"])
+    return _at(settings, settings["options"]["full_width"])
 
 
 def _widest(settings: dict[str, Any], full: int, size: float, flops: bool) -> int:

@@ -24,7 +24,8 @@ from gapbench.methods.method import methods
 from gapbench.methods.method import plan as make_plan
 from gapbench.plan.document import document_of, identity_of, plan_of
 from gapbench.plan.phases import UNSTRUCTURED, Layers, Plan
-from gapbench.spec.models import WIDTH, Proxy, layers_of_trial, proxy, task_options_model
+from gapbench.spec.models import Proxy, layers_of_trial, proxy, task_options_model
+from gapbench.spec.narrow import relative_cost, whole_of
 from gapbench.spec.schema import Sparsity, epochs_of, is_multiple
 from gapbench.tasks.task import Recipe, Task, tasks
 
@@ -111,14 +112,12 @@ class Trial(BaseModel):
     @property
     def whole(self) -> Proxy:
         """The network to whose cost and size those of this trial are related: of full width."""
-        if self.as_small_as is None:
-            return self.proxy
-        return proxy(self.task, {**self.task_options, WIDTH: self.options["full_width"]})
+        return whole_of(dict(self))
 
     @property
     def relative_cost(self) -> float:
         """The forward cost of the dense network over that of the `whole` one."""
-        return 1.0 if self.as_small_as is None else self.proxy.cost.total / self.whole.cost.total
+        return relative_cost(dict(self))
 
     def fields(self) -> dict[str, Any]:
         """Return all settings flat: method options by name, others as `recipe.lr`."""

@@ -11,7 +11,7 @@ from gapbench.tasks.digits import Digits
 from gapbench.tasks.images.memory import Labelled
 from gapbench.training.loop import evaluate, finish, train
 from gapbench.training.setup import Settings, build
-from tests.test_streams import Recorder
+from tests.runs import Quiet
 
 SIZES = {"train": 128, "val": 40, "test": 60}
 RIGHT = {"train": 3, "val": 5, "test": 7}  # the class of all pictures of a split
@@ -58,7 +58,7 @@ def training():
 
 
 def test_training_looks_at_validation_only_and_the_end_once_at_the_test_split(training):
-    train(training, Recorder())
+    train(training, Quiet())
     assert set(training.task.evaluated) == {"val"}
     training.task.evaluated.clear()
     final = finish(training)

@@ -15,24 +15,9 @@ from gapbench.tasks.digits import Digits
 from gapbench.tasks.fashion_mnist import FashionMnist
 from gapbench.training import loop
 from gapbench.training.setup import Settings, build
+from tests.runs import Quiet
 
 BATCH = 64  # of 1152 images: 18 batches a pass
-
-
-class Quiet:
-    """A recorder that keeps nothing."""
-
-    def line(self, line):
-        pass
-
-    def ask(self, training):
-        return "go"
-
-    def checkpoint(self, training):
-        pass
-
-    def progress(self, training, metrics):
-        pass
 
 
 class Streamed(Digits):

@@ -70,18 +70,11 @@ class Block(Pattern):
         tiles = self._tiles(mask)
         return torch.equal(tiles.any(3).any(1), tiles.all(3).all(1))
 
-    def drop_grow(
-        self,
-        drop: Tensor,
-        mask: Tensor,
-        growth: Tensor,
-        count: int,
-        active: int | None = None,
-        keep: int | None = None,
+    def replace(
+        self, drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int, meant: int
     ) -> Tensor:
         """Drop and grow whole tiles: at least one, where any position would move."""
         size = self.rows * self.columns
-        active = int(mask.sum()) if active is None else active
         moved = max(size, count // size * size) if count else 0
         moved = min(moved, active)
         kept = self.select(drop.masked_fill(~mask, LOWEST), active - moved)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gapbench.plan.phases import Layer
 from gapbench.sparsity.masks import top_mask
-from gapbench.sparsity.pattern import LOWEST, Pattern, pattern
+from gapbench.sparsity.pattern import LOWEST, Pattern, finite, pattern
 
 KIND = "constant_fan_in"
 
@@ -86,26 +86,17 @@ class ConstantFanIn(Pattern):
         counts = mask.flatten(1).sum(1)
         return bool(((counts == counts.max()) | (counts == 0)).all())
 
-    def drop_grow(
-        self,
-        drop: Tensor,
-        mask: Tensor,
-        growth: Tensor,
-        count: int,
-        active: int | None = None,
-        keep: int | None = None,
+    def replace(
+        self, drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int, meant: int
     ) -> Tensor:
         """Drop the lowest of the layer, ablate rows without salience, and grow row by row."""
-        active = int(mask.sum()) if active is None else active
-        count = min(count, active)
         kept = top_mask(drop.masked_fill(~mask, LOWEST), active - count).flatten(1)
         alive = mask.flatten(1).any(1)
-        budget = active if keep is None else max(active, keep)
         if self.salient:
             grown = top_mask(growth.masked_fill(mask, LOWEST), count).flatten(1)
-            alive = self._salient((kept | grown).sum(1), alive, budget, kept.shape[1])
+            alive = self._salient((kept | grown).sum(1), alive, meant, kept.shape[1])
         kept &= alive[:, None]
-        fan_in = budget // int(alive.sum())
+        fan_in = meant // int(alive.sum())
         return _filled(growth.flatten(1), kept, fan_in, alive).view(mask.shape)
 
     def _salient(self, found: Tensor, alive: Tensor, budget: int, width: int) -> Tensor:
@@ -118,10 +109,8 @@ class ConstantFanIn(Pattern):
 
 def _filled(scores: Tensor, kept: Tensor, fan_in: int, alive: Tensor) -> Tensor:
     """Return `kept` with each living row filled to `fan_in` by its largest scores."""
-    most = torch.finfo(scores.dtype).max
-    own = scores.nan_to_num(nan=most, posinf=most, neginf=-most)
     lack = (fan_in - kept.sum(1)).clamp_min(0) * alive
-    order = own.masked_fill(kept, LOWEST).argsort(dim=1, descending=True, stable=True)
+    order = finite(scores).masked_fill(kept, LOWEST).argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order)
     places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     ranks.scatter_(1, order, places)

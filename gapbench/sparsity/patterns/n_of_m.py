@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gapbench.plan.phases import Layer
 from gapbench.sparsity.masks import top_mask
-from gapbench.sparsity.pattern import LOWEST, Pattern, pattern
+from gapbench.sparsity.pattern import LOWEST, Pattern, finite, pattern
 
 
 @pattern("n:m")
@@ -56,8 +56,7 @@ class NOfM(Pattern):
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
         """Return a mask that fills free places of groups first, then what does not fit."""
         kept = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
-        most = torch.finfo(scores.dtype).max
-        own = scores.nan_to_num(nan=most, posinf=most, neginf=-most).masked_fill(kept, float("inf"))
+        own = finite(scores).masked_fill(kept, float("inf"))
         order = self._groups(own).argsort(dim=1, descending=True, stable=True)
         within = torch.zeros_like(order, dtype=torch.bool)
         within.scatter_(1, order[:, : self.n], True)

@@ -64,7 +64,7 @@ class FashionMnist(InMemoryImages):
         self.depth = depth
         self.shift, self.flip = (1, True) if augment else (0, False)
         self.recipe = Recipe(
-            epochs=(32 if size == 14 else 64) if epoch_steps is None else 8,
+            epochs=(32 if size == 14 else 64) if epoch_steps is None else 10,
             batch_size=128,
             lr=0.1,
             momentum=0.9,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # what has to be equal, by its name in `measured`; times and places may differ
-PARTS = ("test/", "val/", "sparsity/", "density/", "parameters/", "cost/", "exploration/",
+PARTS = ("test/", "heldout/", "val/", "train/", "sparsity/", "density/", "parameters/", "cost/", "exploration/",
          "signatures/", "digest/", "run/data_sha256", "run/epochs", "run/wall_epochs")  # fmt: skip
 # what may be why it is not, most likely first
 CAUSES = ("run/data_sha256", "environment/", "run/ranks")
@@ -249,7 +249,7 @@ def _values(there: Mapping[str, Any], here: Mapping[str, Any]) -> Finding:
                 equal += 1
             else:
                 different.append(f"{name}: {_both(there[name], here.get(name))}")
-    metrics = [name for name in here if name.startswith(("test/", "val/"))]
+    metrics = [name for name in here if name.startswith(("test/", "heldout/", "val/"))]
     different += [f"{n}: {_both(None, here[n])}" for n in metrics if there.get(n) is None]
     return Finding("values", equal, tuple(different))
 

@@ -13,7 +13,7 @@ import torch
 from gapbench.execution.branches import run_round
 from gapbench.execution.building import build_training
 from gapbench.execution.environment import environment
-from gapbench.execution.recorder import FolderKeeper, LogScalar
+from gapbench.execution.recorder import FolderKeeper, LogScalar, read_history
 from gapbench.runs.store import RunFolder
 from gapbench.sparsity import masks
 from gapbench.sparsity.cost import inference_ratio
@@ -108,7 +108,7 @@ def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[st
     return {
         "schema": 1,
         "key": trial.key,
-        "metrics": {**final.test, **final.val, **final.heldout},
+        "metrics": {**final.test, **final.val, **final.heldout, **last_loss(recorder)},
         **_sparsity(trial, training, active_zeros),
         "cost": _cost(training),
         "exploration": {
@@ -130,6 +130,16 @@ def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[st
         "environment": environment(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def last_loss(recorder: FolderKeeper) -> loop.Metrics:
+    """Return the mean loss of the last epoch on the images that were trained on, if that is here.
+
+    Beside the loss on other images it says whether a training set was learned by heart.
+    """
+    lines = read_history(recorder.folder.history) if recorder.history else []
+    losses = [line["train/loss"] for line in lines if line["kind"] == "epoch"]
+    return {"train/loss": losses[-1]} if losses else {}
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:

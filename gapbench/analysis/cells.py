@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,12 +56,14 @@ class Cell:
     """What is known of one row in one column.
 
     Attributes:
-        values: value of each seed that has run, finite ones only.
-        diverged: seeds whose value is not finite.
+        values: value of each seed that has run and has learned something.
+        diverged: seeds whose value is not finite, or that of a seed that has collapsed.
         planned: number of seeds asked for; 0 where the ablation has no such trial.
         summary: None where no seed has a finite value.
         costs: mean of each of `COSTS` over the seeds that have run.
         states: how many trials that have not completed are in which state.
+        beside: summary of the same metric on the test split, where the value is that of heldout.
+        loss: summary of the loss on the split of the value, or None.
         reached: mean sparsity of prunable weights where a method learns it, else None.
     """
 
@@ -70,12 +74,19 @@ class Cell:
     costs: Mapping[str, float]
     states: Mapping[str, int]
     published: Published | None
+    beside: Summary | None = None
+    loss: Summary | None = None
     reached: float | None = None
 
     @property
     def n_run(self) -> int:
         """Number of seeds that have run."""
         return len(self.values) + len(self.diverged)
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The value of each seed that has run, NaN for one that has diverged."""
+        return {**self.values, **dict.fromkeys(self.diverged, math.nan)}
 
     def stands_for(self, field: str, column: object) -> bool:
         """Say whether it may be compared in a column: a sparsity that was learned is near to it."""
@@ -153,9 +164,10 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
 
 
 def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results:
-    value, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
+    asked, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
     done = [trial for trial in trials if trial["state"] == COMPLETED]
-    _check_measured(done, value, spec)
+    _check_measured(done, asked, spec)
+    value = primary(asked, done)
     layout = Layout.of(trials, spec)
     names = names_of(layout.rows, spec.report.rows)
     varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
@@ -163,7 +175,7 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
     for fields, columns in layout.rows.items():
         settings = settings_of(layout.first[fields])
         known = varying[settings["method"]]
-        cells = tuple(_cell(inside, value, metric, spec.name, known) for inside in columns)
+        cells = tuple(_cell(inside, (value, asked), metric, spec.name, known) for inside in columns)
         rows.append(Row(fields, names[fields], settings, cells))
     return Results(
         ablation=spec.name,
@@ -214,6 +226,36 @@ def metric_of(task: str, value: str) -> Metric:
     return own if name == own.name else Metric(name, higher_is_better=name != "loss", unit="")
 
 
+def seed_correlation(results: Results, least: int = 6) -> tuple[float, int] | None:
+    """Return the mean correlation of two rows' values by seed, and over how many pairs it is.
+
+    Args:
+        results: of one task.
+        least: seeds that two rows must share to count.
+    """
+    found = []
+    for index in range(len(results.columns)):
+        own = [row.cells[index].values for row in results.rows if row.cells[index].planned]
+        for one, other in itertools.combinations(own, 2):
+            seeds = sorted(one.keys() & other.keys())
+            pair = [[row[seed] for seed in seeds] for row in (one, other)]
+            if len(seeds) >= least and all(len(set(row)) > 1 for row in pair):
+                found.append(statistics.correlation(*pair))
+    return (statistics.mean(found), len(found)) if found else None
+
+
+def primary(asked: str, done: Sequence[Record]) -> str:
+    """Return the column of the value that claims are answered by: heldout where all trials have it.
+
+    Heldout are the labelled images that nothing was trained, validated or tested on; what is asked
+    for on the test split stands beside it then.
+    """
+    split, _, name = asked.rpartition("/")
+    heldout = f"heldout/{name}"
+    there = done and all(is_number(trial.get(heldout)) for trial in done)
+    return heldout if there and split == "test" else asked
+
+
 def _varying(trials: Sequence[Record], method: str) -> tuple[str, ...]:
     own = [trial for trial in trials if trial["method"] == method]
     first = settings_of(own[0])
@@ -222,14 +264,16 @@ def _varying(trials: Sequence[Record], method: str) -> tuple[str, ...]:
 
 def _cell(
     trials: Sequence[Record],
-    value: str,
+    names: tuple[str, str],
     metric: Metric,
     ablation: str,
     varying: Sequence[str],
 ) -> Cell:
+    value, asked = names
     done = [t for t in trials if t["state"] == COMPLETED and is_number(t.get(value))]
-    values = {t["seed"]: float(t[value]) for t in done if math.isfinite(t[value])}
-    diverged = tuple(t["seed"] for t in done if not math.isfinite(t[value]))
+    least = -math.inf if metric.collapsed is None else metric.collapsed
+    learned = [t for t in done if math.isfinite(t[value]) and t[value] >= least]
+    diverged = tuple(t["seed"] for t in done if t not in learned)
     states: dict[str, int] = {}
     for trial in trials:
         if trial not in done:
@@ -239,15 +283,26 @@ def _cell(
         given = [t[name] for t in done if is_given(t.get(name)) and is_number(t[name])]
         if given:
             costs[name] = sum(map(float, given)) / len(given)
-    learned = any(trial["distribution"] == EMERGENT for trial in trials)
+    emergent = any(trial["distribution"] == EMERGENT for trial in trials)
     density = costs.get("density/prunable")
     return Cell(
-        values=values,
+        values={trial["seed"]: float(trial[value]) for trial in learned},
         diverged=diverged,
         planned=len(trials),
-        summary=stats.summary(list(values.values())) if values else None,
+        summary=_summary(learned, value),
         costs=costs,
         states=states,
         published=published_for(trials[0], metric.name, ablation, varying) if trials else None,
-        reached=1 - density if learned and density is not None else None,
+        beside=None if asked == value else _summary(learned, asked),
+        loss=_summary(learned, f"{value.rpartition('/')[0]}/loss"),
+        reached=1 - density if emergent and density is not None else None,
     )
+
+
+def _summary(trials: Sequence[Record], name: str) -> Summary | None:
+    """Return the summary of a column where every trial has a finite number in it."""
+    given = [trial.get(name) for trial in trials]
+    values = [float(value) for value in given if value is not None and is_number(value)]
+    if not values or len(values) < len(given) or not all(map(math.isfinite, values)):
+        return None
+    return stats.summary(values)

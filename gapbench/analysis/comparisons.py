@@ -1,16 +1,14 @@
-"""Rows against rows: paired differences, corrected together, and the word that they allow."""
+"""Rows against rows: differences of independent seeds, and what the planned looks answer."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from gapbench.analysis import stats
 from gapbench.analysis.cells import Cell, Results, Row
 from gapbench.analysis.records import NOTHING, alternatives, fits, text_of
-from gapbench.analysis.stats import Difference, Verdict
-from gapbench.methods.method import methods
+from gapbench.analysis.sequential import Answer, Welch, answer, needed, welch
 from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.schema import Claim
 
@@ -20,33 +18,66 @@ LIKE_FLOPS = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against another one in the same column, paired by seed.
+    """A row against another one in the same column.
 
     Attributes:
-        difference: row minus reference; None where no seed of both has run.
-        diverged: seeds of either that are in no difference, since a value is not finite.
-        p_holm: of the difference, corrected for all comparisons asked for together on one task,
-            run or not.
-        detectable: the smallest true difference that the paired t-test finds at this n with 80 %
-            power at the level of Holm's first step, for the standard deviation that was measured;
-            None where there is a margin, which is what has to be found.
-        verdict: where the question is whether a row is as good, "better" means that it is, and
-            "worse" that it is worse by more than the margin.
+        difference: row minus reference, over all seeds of either that there are; None where a row
+            has none.
+        n: finite seeds of the row and of the reference.
+        diverged: seeds of either that are in no difference.
+        answer: what the planned looks say to "the row is better", or with `margin` "as good".
+        margin: by how much a row may be worse and is still as good, or None.
+        equivalent: differences of less count as none.
+        higher_is_better: of the metric.
     """
 
     row: Row
     reference: Row
     column: object
-    difference: Difference | None
+    difference: Welch | None
+    n: tuple[int, int]
     diverged: int
-    p_holm: float | None
-    detectable: float | None
-    verdict: Verdict
+    answer: Answer
+    margin: float | None
+    equivalent: float
+    higher_is_better: bool
 
     @property
     def run(self) -> bool:
         """Whether it says something: a difference, or that its seeds have diverged."""
         return self.difference is not None or self.diverged > 0
+
+    @property
+    def tested(self) -> bool:
+        """Whether both rows have seeds enough for an interval."""
+        return self.difference is not None and min(self.n) > 1
+
+    @property
+    def p(self) -> float | None:
+        """Of Welch's two-sided test over all seeds, uncorrected; with a margin against that."""
+        if not self.tested or self.difference is None:
+            return None
+        return self.difference.p(self._bound)
+
+    @property
+    def detectable(self) -> float | None:
+        """The true difference that the last look finds with 80 % power, for its own spread."""
+        found = self.answer.difference
+        return None if found is None or self.margin else found.detectable(self.answer.level)
+
+    @property
+    def needed(self) -> int | None:
+        """How many seeds would resolve it, of what is not resolved and could be."""
+        if not self.tested or self.difference is None or self.answer.word != "not resolved":
+            return None
+        sign = 1 if self.higher_is_better else -1
+        found = replace(self.difference, mean=sign * self.difference.mean)
+        return needed(found, min(self.n), self.margin or self.equivalent, self.margin is not None)
+
+    @property
+    def _bound(self) -> float:
+        worse = -(self.margin or 0.0)
+        return worse if self.higher_is_better else -worse
 
 
 def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Comparison]:
@@ -79,7 +110,7 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
         for row in results.rows
         for other in results.rows
         if _fits(results, row, better) and _fits(results, other, than)
-        if row is not other and (claim.better or _is_sparse_other(results, row, than))
+        if row is not other
         if _comparable(results, row, other, {**better, **than})
         if claim.equal != "epochs" or row.settings["epochs"] == other.settings["epochs"]
     ]
@@ -95,11 +126,6 @@ def unfinished(results: Results, claim: Claim) -> bool:
         for row, _, cell in results.cells()
         if any(_fits(results, row, side) for side in sides)
     )
-
-
-def _is_sparse_other(results: Results, row: Row, than: Mapping[str, Any]) -> bool:
-    """Say whether a row is meant by a claim about any sparse row."""
-    return not _fits(results, row, than) and not methods[row.method].narrow
 
 
 def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) -> bool:
@@ -190,42 +216,34 @@ def _compared(
         if all(cell.stands_for(results.column, column) for cell in (mine, theirs))
         if not like or _alike(mine, theirs)
     ]
-    higher = results.metric.higher_is_better
-    bound = 0.0 if margin is None else -margin if higher else margin
-    differences = [
-        stats.difference(mine.values, theirs.values, bound) for *_, mine, theirs in found
-    ]
-    p_values = [None if difference is None else difference.p for difference in differences]
-    comparisons = []
-    for (row, other, column, mine, theirs), difference, p_holm in zip(
-        found, differences, stats.holm(p_values), strict=True
-    ):
-        mean = bound if difference is None else difference.summary.mean
-        word = stats.verdict(mean - bound, p_holm, higher)
-        comparison = Comparison(
+    metric = results.metric
+    return [
+        Comparison(
             row=row,
             reference=other,
             column=column,
-            difference=difference,
-            diverged=len({*mine.diverged, *theirs.diverged}),
-            p_holm=p_holm,
-            detectable=None if margin else _detectable(difference, len(found)),
-            verdict=_believed(word, mine, theirs),
+            difference=_difference(mine, theirs),
+            n=(len(mine.values), len(theirs.values)),
+            diverged=len(mine.diverged) + len(theirs.diverged),
+            answer=answer(
+                mine.by_seed,
+                theirs.by_seed,
+                margin=metric.margin if margin is None else margin,
+                as_good=margin is not None,
+                higher_is_better=metric.higher_is_better,
+            ),
+            margin=margin,
+            equivalent=metric.margin,
+            higher_is_better=metric.higher_is_better,
         )
-        comparisons.append(comparison)
-    return comparisons
+        for row, other, column, mine, theirs in found
+    ]
 
 
-def _believed(word: Verdict, mine: Cell, theirs: Cell) -> Verdict:
-    """Return a verdict, but none in favour of a side whose seeds diverged: survivors look well."""
-    survivors = {"better": mine.diverged, "worse": theirs.diverged}.get(word)
-    return "no difference shown" if survivors else word
-
-
-def _detectable(difference: Difference | None, tests: int) -> float | None:
-    if difference is None or difference.effect is None or difference.summary.sd is None:
+def _difference(mine: Cell, theirs: Cell) -> Welch | None:
+    if not (mine.values and theirs.values):
         return None
-    return stats.detectable(difference.summary.sd, difference.summary.n, stats.ALPHA / tests)
+    return welch(list(mine.values.values()), list(theirs.values.values()))
 
 
 def _alike(mine: Cell, theirs: Cell) -> bool:

@@ -6,7 +6,7 @@ Tables, CSV files, pages and docs/claims.md are written from an `Evaluation` and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,23 +15,19 @@ import pandas as pd
 from gapbench.analysis.cells import Results, results_of
 from gapbench.analysis.comparisons import Comparison, of_claim, to_baseline, unfinished
 from gapbench.analysis.evidence import path_of, read_trials
-from gapbench.analysis.stats import Difference, Verdict
+from gapbench.analysis.sequential import Welch, confirmatory
 from gapbench.spec.schema import AblationSpec, Claim
 
 NOT_RUN, DIVERGED = "not run", "diverged"
 NO_ROWS = "no such rows"
-CLAIM_WORDS: dict[Verdict, str] = {
-    "better": "supported",
-    "worse": "contradicted",
-    "no difference shown": "not resolved",
-}
 
 
 def claim_word(comparison: Comparison) -> str:
     """Return what a comparison says to the question of a claim."""
     if comparison.difference is None:
         return DIVERGED if comparison.run else NOT_RUN
-    return CLAIM_WORDS[comparison.verdict]
+    word = comparison.answer.word
+    return f"{word} within {comparison.equivalent:g}" if word == "equivalent" else word
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Answer:
         return [comparison for comparison in self.comparisons if comparison.run]
 
     @property
-    def differences(self) -> list[tuple[Comparison, Difference]]:
+    def differences(self) -> list[tuple[Comparison, Welch]]:
         """The comparisons with a difference, and that."""
         return [(c, c.difference) for c in self.comparisons if c.difference is not None]
 
@@ -62,21 +58,16 @@ class Answer:
             waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
             return NOT_RUN if waiting else "no rows of like FLOPs"
         missing = len(self.comparisons) - len(run)
-        words = self._in_short(Counter(map(claim_word, run)), bool(missing))
-        counts = {difference.summary.n for _, difference in self.differences}
-        words += " (ONE SEED)" if counts == {1} else ""
+        counts = Counter(map(claim_word, run))
+        words = ", ".join(f"{word} in {n} of {len(run)}" for word, n in counts.most_common())
+        words = next(iter(counts)) if len(counts) == 1 else words
+        seeds = {min(comparison.n) for comparison, _ in self.differences}
+        words += " (ONE SEED)" if seeds == {1} else ""
         return f"{words}; {missing} {NOT_RUN}" if missing else words
 
-    def _in_short(self, counts: Counter[str], partly: bool) -> str:
-        """Return how often each word was found; any row answers a question about any row."""
-        total, good = counts.total(), counts["supported"]
-        any_row = not self.claim.better
-        if len(counts) == 1 and not (any_row and partly and counts["contradicted"]):
-            return next(iter(counts))
-        if any_row and good:
-            return f"supported by {good} of {total}"
-        words = ", ".join(f"{word} in {n} of {total}" for word, n in counts.most_common())
-        return f"not resolved ({words})" if any_row else words
+    def at(self, column: object) -> list[Comparison]:
+        """Return the comparisons in a column."""
+        return [comparison for comparison in self.comparisons if comparison.column == column]
 
 
 @dataclass(frozen=True)
@@ -152,6 +143,29 @@ def published_evaluation(results: Path, scale: str, spec: AblationSpec) -> Evalu
     """
     path = path_of(results, scale, spec.name)
     return evaluate(read_trials(path, results).frame, spec) if path.is_file() else None
+
+
+def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
+    """Return for each answer the columns in which it confirms; elsewhere it is exploratory.
+
+    Claims with a place in the fixed sequence are taken in its order, on each task and in each
+    column apart, up to the first that is not supported there.
+    """
+    found: list[list[object]] = [[] for _ in answers]
+    ordered = sorted(
+        (number for number, answer in enumerate(answers) if answer.claim.sequence is not None),
+        key=lambda number: answers[number].claim.sequence or 0,
+    )
+    places = dict.fromkeys(
+        (answers[number].results.task, c.column) for number in ordered for c in answers[number].run
+    )
+    for task, column in places:
+        own = [n for n in ordered if answers[n].results.task == task and answers[n].at(column)]
+        supported = (all(claim_word(c) == "supported" for c in answers[n].at(column)) for n in own)
+        for number, sure in zip(own, confirmatory(supported), strict=True):
+            if sure:
+                found[number].append(column)
+    return [tuple(columns) for columns in found]
 
 
 def published_answers(results: Path, scale: str, specs: Iterable[AblationSpec]) -> list[Answer]:

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # what has to be equal, by its name in `measured`; times and places may differ
-PARTS = ("test/", "heldout/", "val/", "train/", "sparsity/", "density/", "parameters/", "cost/", "exploration/",
-         "signatures/", "digest/", "run/data_sha256", "run/epochs", "run/wall_epochs")  # fmt: skip
+PARTS = (
+    "test/", "heldout/", "val/", "train/", "sparsity/", "density/", "parameters/", "cost/",
+    "exploration/", "signatures/", "digest/", "run/data_sha256", "run/epochs", "run/wall_epochs",
+)  # fmt: skip
 # what may be why it is not, most likely first
 CAUSES = ("run/data_sha256", "environment/", "run/ranks")
 MOST_SHOWN = 5

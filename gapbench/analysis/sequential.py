@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,7 @@ class Welch:
 
     Attributes:
         mean: first minus second.
-        error: its standard error.
+        error: its standard error; infinite where a sample has one value, which shows no spread.
         freedom: degrees of freedom by Welch and Satterthwaite.
 
     Source: B. L. Welch, The generalization of Student's problem when several different population
@@ -44,7 +44,7 @@ class Welch:
 
     def p_above(self, bound: float) -> float:
         """Return the p-value of the one-sided test that the true difference is above `bound`."""
-        if self.error == 0:
+        if self.error == 0 or math.isinf(self.error):
             return 0.5  # equal numbers are no evidence of certainty
         return float(special.stdtr(self.freedom, (bound - self.mean) / self.error))
 
@@ -52,16 +52,29 @@ class Welch:
         """Return the half-width of the interval whose two-sided test has this level."""
         return float(special.stdtrit(self.freedom, 1 - level / 2)) * self.error
 
+    def p(self, bound: float = 0.0) -> float:
+        """Return the p-value of the two-sided test that the true difference is not `bound`."""
+        above = self.p_above(bound)
+        return 2 * min(above, 1 - above)
+
+    def detectable(self, level: float) -> float:
+        """Return the true difference that the test of this level finds with 80 % power."""
+        sides = (float(special.stdtrit(self.freedom, share)) for share in (1 - level / 2, POWER))
+        return sum(sides) * self.error
+
 
 def welch(first: Sequence[float], second: Sequence[float]) -> Welch:
-    """Return the difference of two samples of at least two values each."""
+    """Return the difference of two samples of at least one value each."""
+    mean = float(np.mean(first) - np.mean(second))
+    if min(len(first), len(second)) == 1:
+        return Welch(mean, math.inf, 1.0)
     parts = [float(np.var(values, ddof=1)) / len(values) for values in (first, second)]
     error = math.sqrt(sum(parts))
     freedom = 1.0
     if error > 0:
         shares = zip(parts, (first, second), strict=True)
         freedom = error**4 / sum(part**2 / (len(values) - 1) for part, values in shares)
-    return Welch(float(np.mean(first) - np.mean(second)), error, float(freedom))
+    return Welch(mean, error, float(freedom))
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class Answer:
     """What the seeds there are say to a claim.
 
     Attributes:
+        difference: of the last look; positive is in favour.
         n: seeds of each row that the look takes; 0 before the first look.
         level: what the look may spend.
     """
@@ -89,10 +103,11 @@ def answer(
 ) -> Answer:
     """Answer a claim by the looks that the seeds of both rows allow; the first resolved one counts.
 
-    A look takes the first seeds of each row, as many as it plans. Supported: the two-sided test at
-    its level finds a difference in favour; contradicted: one against; equivalent: two one-sided
-    tests at its level place the difference within the margin. A difference that is both found and
-    within the margin is told as found.
+    A look takes the first seeds of each row, as many as it plans, and leaves those out that are
+    NaN, which have diverged: no row of which one has is better for the rest. Supported: the
+    two-sided test at its level finds a difference in favour; contradicted: one against; equivalent:
+    two one-sided tests at its level place the difference within the margin. A difference that is
+    both found and within the margin is told as found.
 
     Args:
         better: values by seed of the row that is claimed to be better.
@@ -105,11 +120,18 @@ def answer(
     sign = 1 if higher_is_better else -1
     last = Answer("not resolved", None, 0, LOOKS[0][1])
     for n, level in LOOKS:
-        samples = [[sign * row[seed] for seed in sorted(row)[:n]] for row in (better, than)]
-        if min(map(len, samples)) < n:
+        if min(len(better), len(than)) < n:
             break
-        found = welch(*samples)
+        taken = [[row[seed] for seed in sorted(row)[:n]] for row in (better, than)]
+        finite = [[sign * value for value in row if math.isfinite(value)] for row in taken]
+        if not all(finite):
+            last = Answer("not resolved", None, n, level)
+            continue
+        found = welch(*finite)
         word = _word(found, level, margin, as_good)
+        survivors = {"supported": 0, "contradicted": 1}.get(word)
+        if survivors is not None and len(finite[survivors]) < n:
+            word = "not resolved"
         last = Answer(word, found, n, level)
         if word != "not resolved":
             break
@@ -126,21 +148,23 @@ def _word(found: Welch, level: float, margin: float, as_good: bool) -> Word:
     return "equivalent" if inside else "not resolved"
 
 
-def needed(found: Welch, n: int, margin: float) -> int:
+def needed(found: Welch, n: int, margin: float, as_good: bool = False) -> int:
     """Return the seeds that would resolve what was measured, with 80 % power at the last look.
 
     By a difference, or where the measured one lies within the margin by equivalence, whichever
     needs fewer. Both rows are taken to have one standard deviation.
 
     Args:
-        found: measured with `n` seeds of each row.
+        found: measured with `n` seeds of each row; positive is in favour.
         n: at least 2.
         margin: of equivalence.
+        as_good: as in `answer`.
 
     Source: W. C. Guenther, Sample size formulas for normal theory t tests, 1981.
     """
     sd, level = found.error * math.sqrt(n / 2), LOOKS[-1][1]
-    cases = [(abs(found.mean), level / 2), (margin - abs(found.mean), level)]
+    bound = -margin if as_good else 0.0
+    cases = [(abs(found.mean - bound), level / 2), (margin - abs(found.mean), level)]
     sizes = [_size(shift / sd, tail) for shift, tail in cases if shift > 0 and sd > 0]
     return max(n, min([MOST_SEEDS, *sizes]))
 
@@ -150,17 +174,17 @@ def _size(effect: float, tail: float) -> int:
     return min(MOST_SEEDS, math.ceil(2 * ((critical + power) / effect) ** 2 + critical**2 / 4))
 
 
-def confirmatory(answers: Sequence[Answer]) -> list[bool]:
-    """Say which answers confirm: those of a fixed order, up to the first that is not supported.
+def confirmatory(supported: Iterable[bool]) -> list[bool]:
+    """Say which claims of a fixed order confirm: those up to the first that is not supported.
 
     Each claim has the whole ALPHA, and is tested when all before it are supported: so all together
     err in at most that share of studies (the fixed-sequence procedure). Later ones are exploratory.
     """
     open_ = True
     found = []
-    for one in answers:
+    for one in supported:
         found.append(open_)
-        open_ = open_ and one.word == "supported"
+        open_ = open_ and one
     return found
 
 
@@ -213,8 +237,9 @@ def wrong_in_sequence(claims: int, sd: float, margin: float, studies: int, seed:
             answer(dict(enumerate(drawn.normal(0.0, sd, most))), reference, margin=margin)
             for _ in range(claims)
         ]
-        pairs = zip(answers, confirmatory(answers), strict=True)
-        wrong += any(sure and one.word in ("supported", "contradicted") for one, sure in pairs)
+        words = [one.word for one in answers]
+        pairs = zip(words, confirmatory(word == "supported" for word in words), strict=True)
+        wrong += any(sure and word in ("supported", "contradicted") for word, sure in pairs)
     return wrong / studies
 
 

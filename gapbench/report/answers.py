@@ -6,28 +6,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapbench.analysis.comparisons import Comparison
-from gapbench.analysis.evaluation import DIVERGED, Answer, published_answers
+from gapbench.analysis.evaluation import DIVERGED, Answer, confirming, published_answers
 from gapbench.analysis.records import NOTHING, text_of
+from gapbench.analysis.sequential import LOOKS
 from gapbench.base.documents import is_plain, require_real
 from gapbench.errors import UserError
-from gapbench.report.notes import points
+from gapbench.report.notes import LOOKS_WORDS, points
 from gapbench.report.render import markdown
-from gapbench.report.tables import Grid, Table, Text, decimals, interval
+from gapbench.report.tables import (
+    Grid,
+    Table,
+    Text,
+    decimals,
+    difference_words,
+    seeds_words,
+)
 from gapbench.spec.schema import AblationSpec
 
 ANSWERS = "answers.md"
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
-    "Differences are means over seeds with the half-widths of their 95 % t-intervals, which are "
-    "not corrected for the number of comparisons, nor for being the largest or smallest of many. "
-    "Supported and contradicted need a paired t-test below 0.05 after Holm's correction for all "
-    "comparisons of a question on one task, run or not; at equal training FLOPs for those that are "
-    "known to spend alike. Where a row has to be as good within a margin, the test is of a "
-    "difference of just that: contradicted is a row that is worse by more. A question about any "
-    "row is supported by one, and contradicted by all. Not resolved is no proof of equality: the "
-    "difference may be anything inside its interval. Detectable is the smallest true difference "
-    "that the test finds with 80 % power at this n, at the level of the correction's first step "
-    "and with the spread seen."
+    "Differences are of means over seeds, with the half-widths of their 95 % t-intervals by Welch, "
+    f"which are corrected for nothing. Answers are those of planned looks: {LOOKS_WORDS} "
+    "(docs/analysis.md). Supported and contradicted: the look's test finds a difference; "
+    "equivalent within m: two one-sided tests place it there; where a row has to be as good within "
+    "a margin, contradicted is a row that is worse by more. Confirmatory: in the fixed sequence of the "
+    "slides' claims, with all claims before it supported at this sparsity; all others are "
+    "exploratory. Not resolved: the difference may be anything inside its interval; detectable is "
+    "the true difference that the last look finds with 80 % power."
 )
 
 
@@ -36,7 +42,7 @@ def differences_words(answer: Answer) -> str:
     if len(answer.run) <= MOST_DIFFERENCES or not answer.differences:
         return "; ".join(_in_words(answer, one) for one in answer.run[:MOST_DIFFERENCES])
     sign = 1 if answer.results.metric.higher_is_better else -1
-    known = sorted(answer.differences, key=lambda one: sign * one[1].summary.mean)
+    known = sorted(answer.differences, key=lambda one: sign * one[1].mean)
     return (
         f"of {len(known)} comparisons the most in favour: {_in_words(answer, known[-1][0])}; the "
         f"least: {_in_words(answer, known[0][0])}"
@@ -56,12 +62,31 @@ def _in_words(answer: Answer, comparison: Comparison) -> str:
     if found is None:
         return f"{rows}{epochs}{at}: {''.join(diverged)}"
     least = comparison.detectable
-    told = [f"n = {found.summary.n}"]
+    told = [f"n = {seeds_words(comparison)}"]
     told += [] if answer.claim.margin is None else [f"margin {answer.claim.margin:g}"]
     told += [] if least is None else [f"detectable {least:.{places}f}"]
+    if comparison.answer.n == 0:
+        told += [f"first look at {LOOKS[0][0]}"]
+    elif comparison.needed is not None:
+        told += [f"{comparison.needed} seeds would resolve it"]
     told += diverged
-    difference = f"{interval(found.summary, places, '+')} {points(results.metric.unit)}"
+    difference = f"{difference_words(found, places)} {points(results.metric.unit)}"
     return f"{rows}{epochs}{at}: {difference.rstrip()} ({', '.join(told)})"
+
+
+def standings(answers: Sequence[Answer]) -> list[str]:
+    """Return for each answer where it confirms, in words."""
+    words = []
+    for answer, columns in zip(answers, confirming(answers), strict=True):
+        there = {c.column for c in answer.run}
+        if not columns:
+            words.append("exploratory")
+        elif there <= set(columns):
+            words.append("confirmatory")
+        else:
+            where = ", ".join(map(text_of, columns))
+            words.append(f"confirmatory at {answer.results.column} {where}, else exploratory")
+    return words
 
 
 def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
@@ -70,11 +95,15 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
         (
             Text(f"{answer.claim.asks} ({answer.results.ablation}, {answer.results.task})"),
             Text(answer.verdict),
+            Text(standing if answer.run else NOTHING),
             Text(differences_words(answer) or NOTHING),
         )
-        for answer in sorted(answers, key=lambda answer: not answer.run)
+        for answer, standing in sorted(
+            zip(answers, standings(answers), strict=True), key=lambda pair: not pair[0].run
+        )
     ]
-    return Grid(title, ("question", "answer", "differences"), tuple(body), keys=1, notes=(BOUNDS,))
+    heads = ("question", "answer", "standing", "differences")
+    return Grid(title, heads, tuple(body), keys=1, notes=(BOUNDS,))
 
 
 def answers_text(answers: Sequence[Answer], scale: str) -> str:

@@ -12,7 +12,7 @@ from gapbench.analysis.cells import WORDS
 from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_answers
 from gapbench.analysis.published import Published, published_pairs
 from gapbench.methods.method import methods
-from gapbench.report.answers import BOUNDS, differences_words
+from gapbench.report.answers import BOUNDS, differences_words, standings
 from gapbench.report.render import md_escape
 from gapbench.report.tables import settings_words
 from gapbench.spec.schema import AblationSpec, Claim
@@ -36,11 +36,16 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
     )
     environment.filters["md"] = md_escape
     answers = {scale: published_answers(results, scale, specs.values()) for scale in SCALES}
+    where = {
+        id(answer): words
+        for found in answers.values()
+        for answer, words in zip(found, standings(found), strict=True)
+    }
     return environment.get_template("claims.md.j2").render(
         bounds=BOUNDS,
         scales=SCALES,
         claims=[
-            _claim(file, spec, claim, answers)
+            _claim(file, spec, claim, answers, where)
             for file, spec in specs.items()
             for claim in spec.claims
         ],
@@ -48,7 +53,11 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
 
 
 def _claim(
-    file: Path, spec: AblationSpec, claim: Claim, answers: Mapping[str, Sequence[Answer]]
+    file: Path,
+    spec: AblationSpec,
+    claim: Claim,
+    answers: Mapping[str, Sequence[Answer]],
+    where: Mapping[int, str],
 ) -> dict[str, Any]:
     own = {
         scale: [a for a in found if a.results.ablation == spec.name and a.claim == claim]
@@ -62,7 +71,7 @@ def _claim(
         "rows": _rows(claim),
         "short": [_short(own[scale]) for scale in SCALES],
         "scales": [scale for scale in SCALES if _short(own[scale]) != NO_ROWS],
-        "measured": list(_measured(own)),
+        "measured": list(_measured(own, where)),
     }
 
 
@@ -72,19 +81,21 @@ def _short(answers: Sequence[Answer]) -> str:
     return "; ".join(f"{a.results.task}: {a.verdict}" for a in answers) or NOT_RUN
 
 
-def _measured(answers: Mapping[str, Sequence[Answer]]) -> Iterator[dict[str, str]]:
+def _measured(
+    answers: Mapping[str, Sequence[Answer]], where: Mapping[int, str]
+) -> Iterator[dict[str, str]]:
     for scale, found in answers.items():
         for answer in found:
             place = f"{scale}, {answer.results.task}"
             words = differences_words(answer)
-            yield {"place": place, "verdict": answer.verdict, "differences": words}
+            verdict = f"{answer.verdict} ({where[id(answer)]})" if answer.run else answer.verdict
+            yield {"place": place, "verdict": verdict, "differences": words}
         if not found:
             yield {"place": scale, "verdict": NOT_RUN, "differences": ""}
 
 
 def _rows(claim: Claim) -> str:
-    every = "every sparse row" if claim.than.get("method") == "dense" else "every other row"
-    words = f"{settings_words(claim.better) or every} against "
+    words = f"{settings_words(claim.better)} against "
     words += settings_words({**claim.than, **claim.at})
     words += "" if claim.margin is None else f", as good within {claim.margin:g}"
     equal = {None: "", "epochs": ", at equal machine-epochs", "train_flops": ", at equal FLOPs"}

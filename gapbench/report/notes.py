@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from gapbench.analysis import stats
-from gapbench.analysis.cells import NEAR, Results
+from gapbench.analysis.cells import NEAR, Results, seed_correlation
 from gapbench.analysis.comparisons import LIKE_FLOPS, Comparison
+from gapbench.analysis.sequential import LOOKS, POWER
 from gapbench.spec.schema import Claim
 
 COST = (
@@ -16,15 +16,17 @@ COST = (
     "clock, on a machine that may have had other work too."
 )
 COLUMNS = (
-    "Mean difference ± half-width of its 95 % t-interval, not corrected; effect size: mean over "
-    "standard deviation of the differences"
+    "Difference of means ± half-width of its 95 % t-interval by Welch, over all seeds; p: of that "
+    "test, uncorrected"
 )
+LOOKS_WORDS = ", ".join(f"{n} seeds at {level:g}" for n, level in LOOKS)
 DETECTABLE = (
-    f"detectable: the smallest true difference that would be found at this n with "
-    f"{100 * stats.POWER:g} % power, at the level of the correction's first step and with the "
-    "spread seen"
+    f"detectable: the true difference that the last look finds with {100 * POWER:g} % power with "
+    "the spread seen; seeds needed: those that would resolve what was measured"
 )
-UNTESTED = "No comparison has two seeds or more that differ: nothing can be tested."
+ANSWERED = f"The words are those of planned looks: {LOOKS_WORDS} (docs/analysis.md)"
+EXPLORATORY = "These comparisons are exploratory: one of twenty errs."
+UNTESTED = "No comparison has two seeds or more of both rows: nothing can be tested."
 
 
 def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
@@ -46,9 +48,17 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
     if any(0 < cell.n_run < cell.planned for cell in cells):
         yield "(2/3): two of three seeds have run."
     if any(cell.diverged for cell in cells):
-        yield "Diverged: the value is not finite; such seeds are in no mean."
+        yield (
+            "Diverged: the value is not finite, or below one and a half times chance; such seeds "
+            "are in no mean."
+        )
     yield "Training FLOPs are multiples of the task's dense recipe."
     yield "The value is that of the finished model: no epoch is chosen by its test score."
+    if results.value.startswith("heldout/"):
+        yield (
+            "heldout: labelled images that nothing was trained, validated or tested on; claims are "
+            "answered by it, and the mean on the test split stands beside it."
+        )
     if results.repeated:
         words = (
             "is repeated in each column"
@@ -95,9 +105,7 @@ def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False)
     """
     if not tested(comparisons):
         return (UNTESTED,)
-    if explained:
-        return (f"{_corrected(comparisons)}; columns as above.",)
-    return (f"{COLUMNS}; p: paired t-test, {_corrected(comparisons)}; {DETECTABLE}.",)
+    return ("Columns as above.",) if explained else (f"{COLUMNS}; {DETECTABLE}. {ANSWERED}.",)
 
 
 def claim_notes(
@@ -118,11 +126,10 @@ def claim_notes(
         return ("No rows of this table answer it.",)
     if claim.margin is None or not tested(comparisons):
         return comparison_notes(comparisons, explained)
-    columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. "
+    columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. {ANSWERED}. "
     return (
-        f"{columns}As good: worse by less than {claim.margin:g} {points(unit)}. p: paired t-test "
-        "of a difference of just that, where the effect size is about none, "
-        f"{_corrected(comparisons)}; contradicted: worse by more.",
+        f"{columns}As good: worse by less than {claim.margin:g} {points(unit)}, and p is of a "
+        "difference of just that; contradicted: worse by more.",
     )
 
 
@@ -133,10 +140,16 @@ def points(unit: str) -> str:
 
 def tested(comparisons: Sequence[Comparison]) -> int:
     """Return how many comparisons could be tested."""
-    return sum(c.p_holm is not None for c in comparisons)
+    return sum(c.tested for c in comparisons)
 
 
-def _corrected(comparisons: Sequence[Comparison]) -> str:
-    count, known = len(comparisons), tested(comparisons)
-    words = f"Holm-corrected for {count} comparison{'s' if count > 1 else ''}"
-    return words + (f", {known} of which can be tested" if known < count else "")
+def spread_notes(results: Results) -> Iterator[str]:
+    """Yield what the spread of seeds says of the test that compares rows."""
+    found = seed_correlation(results)
+    if found is not None:
+        mean, pairs = found
+        yield (
+            f"Values of rows with the same seed correlate by {mean:+.2f} over {pairs} pairs of "
+            "rows: Welch's test takes them as independent."
+        )
+    yield f"The loss is on the split of the value, {results.value.rpartition('/')[0]}."

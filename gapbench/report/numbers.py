@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pandas as pd
@@ -10,28 +11,26 @@ import pandas as pd
 from gapbench.analysis.cells import COSTS, Cell
 from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.evaluation import Evaluation, claim_word
+from gapbench.analysis.sequential import ALPHA
 
 Line = dict[str, Any]
 
 DIFFERENCE = (
-    "difference", "difference_half_width", "difference_n", "effect_size", "p", "p_holm",
-    "detectable",
+    "difference", "difference_half_width", "difference_n", "against_n", "p", "look", "detectable",
+    "seeds_needed",
 )  # fmt: skip
 CELL = (
     "n", "planned", "diverged", "mean", "sd", "half_width", "published", "published_task",
-    "published_source", "baseline", "comparisons", *DIFFERENCE, "verdict", *COSTS, "values",
+    "published_source", "baseline", *DIFFERENCE, "verdict", "test_mean", "loss", *COSTS, "values",
 )  # fmt: skip
 ANSWER = (
     "ablation", "task", "question", "row", "against", "column_field", "column", "value", "margin",
-    "comparisons", *DIFFERENCE, "diverged", "answer",
+    *DIFFERENCE, "diverged", "answer",
 )  # fmt: skip
 
 
 def cells_frame(evaluation: Evaluation) -> pd.DataFrame:
-    """Return every cell with all its numbers, one line a cell.
-
-    `p_holm` is corrected for the `comparisons` with the baseline, run or not.
-    """
+    """Return every cell with all its numbers, one line a cell; `look`: seeds of the last look."""
     head = ("ablation", "task", *evaluation.spec.report.rows, "column_field", "column", "value")
     lines: list[Line] = []
     for task in evaluation.tasks:
@@ -50,18 +49,14 @@ def cells_frame(evaluation: Evaluation) -> pd.DataFrame:
             }
             comparison = known.get((row.fields, column))
             if comparison is not None:
-                line |= {"baseline": comparison.reference.name, "comparisons": len(known)}
-                line |= _difference(comparison)
-                line["verdict"] = comparison.verdict if comparison.difference else None
+                line |= {"baseline": comparison.reference.name, **_difference(comparison)}
+                line["verdict"] = claim_word(comparison) if comparison.difference else None
             lines.append(line)
     return pd.DataFrame(lines, columns=[*head, *CELL], dtype=object)
 
 
 def answers_frame(evaluation: Evaluation) -> pd.DataFrame:
-    """Return what was compared to answer the ablation's questions, one line a comparison.
-
-    `p_holm` is corrected for the `comparisons` of one question on one task, run or not.
-    """
+    """Return what was compared to answer the ablation's questions, one line a comparison."""
     lines = [
         {
             "ablation": answer.results.ablation,
@@ -73,7 +68,6 @@ def answers_frame(evaluation: Evaluation) -> pd.DataFrame:
             "column": comparison.column,
             "value": answer.results.value,
             "margin": answer.claim.margin,
-            "comparisons": len(answer.comparisons),
             **_difference(comparison),
             "diverged": comparison.diverged,
             "answer": claim_word(comparison) if comparison.run else None,
@@ -91,6 +85,10 @@ def _numbers(cell: Cell) -> Line:
         numbers |= {
             "n": found.n, "mean": found.mean, "sd": found.sd, "half_width": found.half_width
         }  # fmt: skip
+    if cell.beside is not None:
+        numbers["test_mean"] = cell.beside.mean
+    if cell.loss is not None:
+        numbers["loss"] = cell.loss.mean
     if cell.published is not None:
         paper = cell.published
         numbers |= {
@@ -103,8 +101,9 @@ def _difference(comparison: Comparison) -> Line:
     found = comparison.difference
     if found is None:
         return {}
+    width = found.half_width(ALPHA)
     numbers = (
-        found.summary.mean, found.summary.half_width, found.summary.n, found.effect, found.p,
-        comparison.p_holm, comparison.detectable,
+        found.mean, None if math.isinf(width) else width, *comparison.n, comparison.p,
+        comparison.answer.n, comparison.detectable, comparison.needed,
     )  # fmt: skip
     return dict(zip(DIFFERENCE, numbers, strict=True))

@@ -182,7 +182,10 @@ def _narrow(grid: Grid) -> Iterator[tuple[str, list[int]]]:
     start = 0
     for words, width in grid.groups:
         if words:
-            yield words, [*range(grid.keys), *range(start, start + width)]
+            shown = [
+                i for i in range(start, start + width) if grid.head[i] not in grid.only_in_files
+            ]
+            yield words, [*range(grid.keys), *shown]
         start += width
 
 

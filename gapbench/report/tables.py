@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +14,17 @@ from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.evaluation import DIVERGED, NOT_RUN, Evaluation, TaskEvaluation, claim_word
 from gapbench.analysis.published import Published
 from gapbench.analysis.records import NOTHING, alternatives, text_of
+from gapbench.analysis.sequential import ALPHA, Welch
 from gapbench.analysis.stats import Summary
-from gapbench.report.notes import COST, claim_notes, comparison_notes, result_notes, tested
+from gapbench.report.notes import (
+    COST,
+    EXPLORATORY,
+    claim_notes,
+    comparison_notes,
+    result_notes,
+    spread_notes,
+    tested,
+)
 from gapbench.spec.schema import AblationSpec, Claim
 
 HEADS = {
@@ -22,7 +33,9 @@ HEADS = {
     "distribution": "distribution",
     "epochs": "epochs given",
 }
-DETAILS = ("against", "n", "effect size", "p", "detectable")
+DETAILS = ("against", "n", "p", "detectable", "seeds needed")
+# what a comparison with a baseline says, which is no claim
+WORDS_OF = {"supported": "better", "contradicted": "worse"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ def table_of(task: TaskEvaluation, spec: AblationSpec) -> Table:
     for answer in task.answers:
         grids.append(_claim_grid(results, answer.claim, answer.comparisons, explained))
         explained = explained or bool(tested(answer.comparisons))
-    grids.append(_cost_grid(results))
+    grids += [_spread_grid(results), _cost_grid(results)]
     return Table(results.ablation, results.question, results.task, tuple(grids))
 
 
@@ -112,15 +125,18 @@ def settings_words(fields: Mapping[str, object]) -> str:
 def _result_grid(results: Results) -> Grid:
     papers = {cell.published.task for _, _, cell in results.cells() if cell.published}
     head, groups = _row_heads(results), [("", len(results.fields))]
+    beside = ["test"] if any(cell.beside for _, _, cell in results.cells()) else []
     for column in results.columns:
-        head += [value_head(results), "training FLOPs"]
+        head += [value_head(results), *beside, "training FLOPs"]
         head += [f"published: {paper}" for paper in sorted(papers)]
-        groups.append((_column_words(results.column, column), 2 + len(papers)))
+        groups.append((_column_words(results.column, column), 2 + len(beside) + len(papers)))
     body = []
     for row in results.rows:
         line = [_field(field) for field in row.fields]
         for cell in row.cells:
-            line += [_measured(cell, results), _cost(cell, "cost/train_flops_ratio")]
+            line.append(_measured(cell, results))
+            line += [_mean(cell.beside, decimals(results)) for _ in beside]
+            line.append(_cost(cell, "cost/train_flops_ratio"))
             line += [_printed(cell.published, paper) for paper in sorted(papers)]
         body.append(tuple(line))
     return Grid(
@@ -130,6 +146,7 @@ def _result_grid(results: Results) -> Grid:
         keys=len(results.fields),
         groups=tuple(groups),
         notes=tuple(result_notes(results, papers)),
+        only_in_files=tuple(beside),
     )
 
 
@@ -191,6 +208,10 @@ def _measured(cell: Cell, results: Results) -> Text:
     return Text(words + partly + diverged + failed, cell.summary.mean)
 
 
+def _mean(summary: Summary | None, places: int) -> Text:
+    return Text(NOTHING) if summary is None else Text(f"{summary.mean:.{places}f}", summary.mean)
+
+
 def _printed(published: Published | None, paper: str) -> Text:
     if published is None or published.task != paper:
         return Text(NOTHING)
@@ -204,17 +225,19 @@ def _comparison_grid(
     results: Results, comparisons: Sequence[Comparison], spec: AblationSpec
 ) -> Grid:
     words = settings_words(spec.report.baseline)
-    notes = comparison_notes(comparisons)
-    if spec.claims and tested(comparisons):  # or one difference seems to have two verdicts
-        notes = (*notes, "Each question below is corrected for its own comparisons alone.")
+    lines = [(*_compared(results, c), _verdict(c, _against(c))) for c in comparisons]
     return Grid(
-        title=f"Difference to {words}, paired by seed ({results.task})",
+        title=f"Difference to {words} ({results.task})",
         head=(*_comparison_heads(results), "verdict"),
-        body=tuple((*_compared(results, c), _verdict(c, c.verdict)) for c in comparisons),
+        body=tuple(lines),
         keys=3,
-        notes=notes,
+        notes=(*comparison_notes(comparisons), EXPLORATORY),
         only_in_files=DETAILS,
     )
+
+
+def _against(comparison: Comparison) -> str:
+    return WORDS_OF.get(comparison.answer.word, claim_word(comparison))
 
 
 def _claim_grid(
@@ -242,8 +265,8 @@ def _claim_grid(
 
 def _comparison_heads(results: Results) -> tuple[str, ...]:
     return (
-        "row", "against", _head(results.column), "n", "difference", "effect size", "p", "p (Holm)",
-        "detectable",
+        "row", "against", _head(results.column), "n", "difference", "p", "detectable",
+        "seeds needed",
     )  # fmt: skip
 
 
@@ -256,18 +279,28 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
     )
     diverged = f"{comparison.diverged} {DIVERGED}" if comparison.diverged else ""
     if found is None:
-        return (*names, Text("0", 0.0), Text(diverged or NOT_RUN), *[Text(NOTHING)] * 4)
-    summary = found.summary
-    words = ", ".join(filter(None, (interval(summary, places, "+"), diverged)))
+        return (*names, Text("0", 0.0), Text(diverged or NOT_RUN), *[Text(NOTHING)] * 3)
+    words = ", ".join(filter(None, (difference_words(found, places), diverged)))
     return (
         *names,
-        Text(str(summary.n), float(summary.n)),
-        Text(words, summary.mean),
-        _number(found.effect, "+.2f"),
-        _p(found.p),
-        _p(comparison.p_holm),
+        Text(seeds_words(comparison), float(min(comparison.n))),
+        Text(words, found.mean),
+        _p(comparison.p),
         _number(comparison.detectable, f".{places}f"),
+        _number(comparison.needed, "d"),
     )
+
+
+def difference_words(found: Welch, places: int) -> str:
+    """Return the difference with the half-width of its 95 % interval, where there is one."""
+    words = f"{found.mean:+.{places}f}"
+    width = found.half_width(ALPHA)
+    return words if math.isinf(width) else f"{words} ± {width:.{places}f}"
+
+
+def seeds_words(comparison: Comparison) -> str:
+    """Return the seeds of both rows, as one number where they are as many."""
+    return str(comparison.n[0]) if len(set(comparison.n)) == 1 else "{}, {}".format(*comparison.n)
 
 
 def _verdict(comparison: Comparison, word: str) -> Text:
@@ -282,6 +315,32 @@ def _p(value: float | None) -> Text:
     if value is None:
         return Text(NOTHING)
     return Text("< 0.001" if value < 0.001 else f"{value:.3f}", value)
+
+
+# -- spread ----------------------------------------------------------------------------------------
+
+
+def _spread_grid(results: Results) -> Grid:
+    """Return what a mean does not show: the seeds' spread, those that diverged, and the loss."""
+    body = []
+    for row, value, cell in results.cells():
+        if cell.summary is None:
+            continue
+        values, places = sorted(cell.values.values()), decimals(results)
+        numbers = (cell.summary.sd, statistics.median(values), values[0], values[-1])
+        loss = Text(NOTHING) if cell.loss is None else Text(interval(cell.loss, 4), cell.loss.mean)
+        names = (*(_field(field) for field in row.fields), _field(text_of(value)))
+        counts = (Text(str(len(values))), Text(str(len(cell.diverged))))
+        body.append((*names, *counts, *(_number(n, f".{places}f") for n in numbers), loss))
+    head = ("n", "diverged", "sd", "median", "lowest", "highest", "loss")
+    return Grid(
+        title=f"Spread over seeds, and the loss ({results.task})",
+        head=(*_row_heads(results), _head(results.column), *head),
+        body=tuple(body),
+        keys=len(results.fields) + 1,
+        notes=tuple(spread_notes(results)),
+        on_screen=False,
+    )
 
 
 # -- cost ----------------------------------------------------------------------------------------

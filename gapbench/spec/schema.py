@@ -253,21 +253,24 @@ class Claim(Strict):
     Attributes:
         asks: the question, as people read it.
         source: the paper that says so; None for a question of our own.
-        better: fields of the rows on one side; none fits every row but those of `than`.
+        better: fields of the rows on one side.
         than: fields of the rows on the other side.
         at: fields of both sides.
         equal: what pairs of rows must spend alike; methods otherwise keep the epochs they have.
         margin: for a question whether rows are as good: they may be worse by less than this, in
             units of the metric. None: they must be better.
+        sequence: place in the fixed sequence of the claims that confirm (docs/analysis.md); None:
+            what is found is exploratory.
     """
 
     asks: Question
     source: Question | None = None
-    better: Fits = Field(default_factory=dict)
+    better: Fits
     than: Fits
     at: Fits = Field(default_factory=dict)
     equal: Literal["epochs", "train_flops"] | None = None
     margin: float | None = Field(default=None, gt=0)
+    sequence: int | None = Field(default=None, ge=1)
 
 
 class Report(Strict):
@@ -277,7 +280,7 @@ class Report(Strict):
         rows: fields whose combinations are the rows.
         columns: the field that is spread over columns.
         value: metric of the cells.
-        baseline: fields of the row that paired differences are taken to; a list fits any of it.
+        baseline: fields of the row that differences are taken to; a list fits any of it.
         figures: names of figures.
     """
 

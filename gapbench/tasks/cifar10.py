@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from gapbench.base.identity import Neutral
 from gapbench.errors import UserError
-from gapbench.tasks.classification import InMemoryImages
+from gapbench.tasks.classification import InMemoryImages, accuracy
 from gapbench.tasks.data import cifar
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
@@ -43,6 +43,7 @@ class Cifar10(InMemoryImages):
     channels = 3
     shift, flip = 4, True
     classes: ClassVar[int] = 10
+    metric = accuracy(10)
     files: ClassVar[cifar.Name] = "CIFAR10"
     recipe = Recipe(
         epochs=250,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from gapbench.tasks.cifar10 import Cifar10
+from gapbench.tasks.classification import accuracy
 from gapbench.tasks.data import cifar
 from gapbench.tasks.task import task
 
@@ -23,4 +24,5 @@ class Cifar100(Cifar10):
     """
 
     classes: ClassVar[int] = 100
+    metric = accuracy(100)
     files: ClassVar[cifar.Name] = "CIFAR100"

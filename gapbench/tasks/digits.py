@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from gapbench.base.identity import Neutral
-from gapbench.tasks.classification import InMemoryImages
+from gapbench.tasks.classification import InMemoryImages, accuracy
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Digits(InMemoryImages):
         width: channels of the network's first stage.
     """
 
+    metric = accuracy(10)
     recipe = Recipe(
         epochs=6,
         batch_size=64,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from gapbench.base.identity import Neutral
 from gapbench.errors import UserError
-from gapbench.tasks.classification import InMemoryImages
+from gapbench.tasks.classification import InMemoryImages, accuracy
 from gapbench.tasks.data.sources import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
@@ -41,6 +41,7 @@ class FashionMnist(InMemoryImages):
     """
 
     first_layer = "conv1.weight"
+    metric = accuracy(10)
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from gapbench.base.identity import Neutral
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.errors import UserError
-from gapbench.tasks.classification import Classification
+from gapbench.tasks.classification import Classification, accuracy
 from gapbench.tasks.data.imagenet_files import Tree, find_root, read_trees
 from gapbench.tasks.task import Recipe, Resources, task
 
@@ -55,6 +55,7 @@ class ImageNet(Classification):
     )
     resources = Resources(gpus=8, cpus=96, memory_gb=256, hours=48)
     first_layer = "conv1.weight"
+    metric = accuracy(1000)
 
     def __init__(
         self,

@@ -91,11 +91,18 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True)
 class Metric:
-    """The figure a task is judged by: its name without the split, and which way is better."""
+    """The figure a task is judged by: its name without the split, and which way is better.
+
+    Attributes:
+        margin: differences of less count as none (docs/analysis.md); 0: that has not been fixed.
+        collapsed: a seed with a value below this has learned nothing; None: that is not known.
+    """
 
     name: str
     higher_is_better: bool = True
     unit: str = "%"
+    margin: float = 0.0
+    collapsed: float | None = None
 
 
 @dataclass(frozen=True)

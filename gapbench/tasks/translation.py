@@ -52,7 +52,7 @@ class Translation(Task):
         searches: how each split is translated for BLEU.
     """
 
-    metric = Metric("bleu", unit="BLEU")
+    metric = Metric("bleu", unit="BLEU", margin=0.5)
     architecture: ClassVar[str]
     architecture_options: Mapping[str, Any]
     vocabulary: int

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from gapbench.spec.selection import expanded
 if TYPE_CHECKING:
     import pandas as pd
 
+    from gapbench.analysis.collect import Scan
+    from gapbench.analysis.evaluation import Evaluation
     from gapbench.report.build import ReportResult
     from gapbench.spec.ablation import Ablation
 
@@ -57,12 +59,16 @@ class Study:
         scale: one that the ablation has.
         entries: the trials, in the order of the file.
         results: the results folder; it need not exist.
+        settings: what the trials were expanded with, as for `--set`.
+        only: the patterns that they match, as for `--only`.
     """
 
     ablation: Ablation
     scale: str
     entries: tuple[Entry, ...]
     results: Path
+    settings: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     @classmethod
     def read(
@@ -95,7 +101,8 @@ class Study:
         ablation, found, entries = expanded(Path(file), scale, settings, only, chosen)
         require_figures(ablation)
         require_section(ablation, entries)
-        return cls(ablation, found, tuple(entries), Path(results))
+        place = Path(results)
+        return cls(ablation, found, tuple(entries), place, tuple(settings), tuple(only))
 
     def folder(self, entry: Entry) -> RunFolder:
         """Return a trial's run folder; it need not exist."""
@@ -225,14 +232,68 @@ class Study:
         """Write the report of what has run, and return it with its tables and paths."""
         from gapbench.report.build import report
 
-        return report(self.ablation, self.scale, self.entries, self.results)
+        found = self._found()
+        return report(self.ablation, self.scale, self._known(found), self.results, found)
+
+    def next_look(self) -> Study | None:
+        """Return the trials that the next look at open claims asks for, as a study of their own.
+
+        No look takes more seeds than this study has.
+
+        Raises:
+            UserError: if the ablation makes no claims.
+        """
+        from gapbench.analysis.seeds import next_look
+
+        wanted = self._open(next_look)
+        return replace(self, entries=tuple(wanted)) if wanted else None
+
+    def all_looks(self) -> tuple[Study, Study]:
+        """Return the trials that open claims are likely to take, and those that they take at most.
+
+        Raises:
+            UserError: if the ablation makes no claims.
+        """
+        from gapbench.analysis.seeds import all_looks
+
+        likely, most = (
+            self._open(lambda *known, part=part: all_looks(*known)[part]) for part in (0, 1)
+        )
+        return replace(self, entries=tuple(likely)), replace(self, entries=tuple(most))
+
+    def _open(self, pick: Callable[[Evaluation, Sequence[Entry], int], list[Entry]]) -> list[Entry]:
+        """Return what is picked for open claims and has not run."""
+        from gapbench.analysis.collect import runs_frame
+        from gapbench.analysis.evaluation import evaluate
+
+        if not self.ablation.spec.claims:
+            raise UserError(f"{self.ablation.document.name}: it makes no claims to resolve")
+        found = self._found()
+        evaluation = evaluate(runs_frame(self.entries, found), self.ablation.spec)
+        seeds = len({entry.trial.seed for entry in self.entries})
+        wanted = pick(evaluation, self.entries, seeds)
+        return [entry for entry in wanted if entry.trial.key not in found.runs]
+
+    def _found(self) -> Scan:
+        from gapbench.analysis.collect import scan
+        from gapbench.analysis.evidence import published_runs
+
+        return scan(self.results).beside(published_runs(self.results))
+
+    def _known(self, found: Scan) -> list[Entry]:
+        """Return the trials, and those of other seeds that have completed."""
+        from gapbench.analysis.seeds import with_others
+
+        picked = {"settings": self.settings, "only": self.only}
+        return with_others(self.ablation, self.scale, self.entries, found, **picked)
 
     @property
     def runs(self) -> pd.DataFrame:
         """One row a trial: its settings, and what was measured if it has completed."""
-        from gapbench.analysis.collect import runs_frame, scan
+        from gapbench.analysis.collect import runs_frame
 
-        return runs_frame(self.entries, scan(self.results))
+        found = self._found()
+        return runs_frame(self._known(found), found)
 
     @property
     def table(self) -> pd.DataFrame:

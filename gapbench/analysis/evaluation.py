@@ -168,7 +168,9 @@ def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
     return [tuple(columns) for columns in found]
 
 
-def published_answers(results: Path, scale: str, specs: Iterable[AblationSpec]) -> list[Answer]:
-    """Return the answers of ablations at a scale, from what is published of them alone."""
+def published_evaluations(
+    results: Path, scale: str, specs: Iterable[AblationSpec]
+) -> list[Evaluation]:
+    """Return what ablations say at a scale, from what is published of them alone."""
     found = (published_evaluation(results, scale, spec) for spec in specs)
-    return [answer for one in found if one is not None for answer in one.answers]
+    return [one for one in found if one is not None]

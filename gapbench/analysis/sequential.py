@@ -16,9 +16,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-ALPHA = 0.05
-# seeds at which a claim is looked at, and the part of ALPHA that each look spends
-LOOKS = ((6, 0.005), (12, 0.015), (20, 0.03))
+from gapbench.analysis.looks import LOOKS
+
 POWER = 0.8
 MOST_SEEDS = 1000  # of those that an open answer asks for
 

@@ -77,7 +77,7 @@ def report(
     console, found = terminal.console(), _scan(results)
     made = []
     picked = (scale, set_ or (), only or (), seeds)
-    for ablation, chosen, entries in _expanded(given, picked, named=bool(files)):
+    for ablation, chosen, entries in _expanded(given, picked, named=bool(files), found=found):
         one = build(ablation, chosen, entries, results, found)
         made.append(one)
         if files or completed(one.frame):
@@ -108,7 +108,8 @@ def publish(
     _ablations(given)
     require_folder(results)
     found = _scan(results)
-    for ablation, chosen, entries in _expanded(given, (scale, (), (), None), named=bool(files)):
+    picked = (scale, (), (), None)
+    for ablation, chosen, entries in _expanded(given, picked, named=bool(files), found=found):
         done = sum(entry.trial.key in found.runs for entry in entries)
         if not files and done < len(entries):
             told = f"{done} of {len(entries)} trials have completed: name it to publish these"
@@ -154,11 +155,22 @@ def _expanded(
     files: Sequence[Path],
     picked: tuple[str, Sequence[str], Sequence[str], str | None],
     named: bool,
+    found: Scan,
 ) -> Iterator[tuple[Ablation, str, list[Entry]]]:
-    """Yield ablations with their trials; those without any are told, or refused if `named`."""
+    """Yield ablations with their trials; those without any are told, or refused if `named`.
+
+    Unless seeds are picked, those of other seeds that have completed are among them.
+    """
+    from gapbench.analysis.seeds import with_others
+
+    _, settings, only, seeds = picked
     for file in files:
         try:
-            yield expanded(file, *picked)
+            ablation, scale, entries = expanded(file, *picked)
+            if seeds is None:
+                more = {"settings": settings, "only": only}
+                entries = with_others(ablation, scale, entries, found, **more)
+            yield ablation, scale, entries
         except (NotInstalled, NothingFound) as error:
             if named:
                 raise

@@ -7,10 +7,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gapbench.analysis.looks import LOOKS
 from gapbench.cli import terminal
 from gapbench.cli.guard import guarded
 from gapbench.cli.options import (
@@ -50,6 +51,15 @@ def run(
     seeds: SeedsOption = None,
     set_: SetOption = None,
     only: OnlyOption = None,
+    until_resolved: Annotated[
+        bool,
+        typer.Option(
+            "--until-resolved", help="Run the rows of open claims, look by look, until answered."
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int, typer.Option(min=LOOKS[0][0], help="Seeds of a row that --until-resolved may run.")
+    ] = LOOKS[-1][0],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show the plan; train nothing.")
     ] = False,
@@ -71,24 +81,53 @@ def run(
     """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
     from gapbench.study import Study, executor_for
 
-    study = Study.read(
-        file, scale=scale, only=only or (), seeds=seeds, settings=set_ or (), results=results
-    )
-    if dry_run:
+    picked: dict[str, Any] = {"scale": scale, "only": only or (), "settings": set_ or ()}
+    picked["results"] = results
+    study = Study.read(file, seeds=seeds, **picked)
+    others = {"--seeds": seeds is not None, "--detach": detach, "--force": force,
+              "--retry-failed": retry_failed}  # fmt: skip
+    if until_resolved and any(others.values()):
+        given = next(option for option, there in others.items() if there)
+        raise UserError(f"--until-resolved: picks the trials itself: leave {given} out")
+    if until_resolved:
+        whole = Study.read(file, seeds=max_seeds, **picked)
+        if dry_run:
+            return _show_looks(whole, as_json)
+    elif dry_run:
         return show_plan(study.entries, as_json)
     console = _console(as_json)
     name, reason = executor_for(executor)
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
-    todo = study.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
-    _header(console, study, todo, f"{name} ({reason})")
-    started = study.start(todo, name, jobs=jobs, branches=branches, profile=profile)
-    if started is not None and detach:
-        console.print("submitted; follow with `gapbench status --watch`")
-        return 0
-    if started is not None and not _follow(console, study, todo, started):
-        return 130
-    return _conclude(console, study, [*todo.entries, *todo.elsewhere], as_json)
+    by = f"{name} ({reason})"
+    asked: list[Entry] = []
+    part = whole.next_look() if until_resolved else study
+    while part is not None:
+        todo = part.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
+        _header(console, part, todo, by)
+        started = part.start(todo, name, jobs=jobs, branches=branches, profile=profile)
+        if started is not None and detach:
+            console.print("submitted; follow with `gapbench status --watch`")
+            return 0
+        if started is not None and not _follow(console, part, todo, started):
+            return 130
+        asked += [*todo.entries, *todo.elsewhere]
+        ended = all(study.folder(entry).state() == "completed" for entry in asked)
+        part = whole.next_look() if until_resolved and ended else None
+    return _conclude(console, study, asked, as_json)
+
+
+def _show_looks(study: Study, as_json: bool) -> int:
+    """Print what the open claims take at most, and if what was measured is true."""
+    likely, most = study.all_looks()
+    show_plan(most.entries, as_json)
+    if not as_json:
+        epochs = sum(entry.trial.plan.epochs for entry in likely.entries)
+        _console(False).print(
+            f"That is the most that the open claims can take. If what was measured is true, "
+            f"{len(likely.entries)} trials answer them, {epochs} machine-epochs."
+        )
+    return 0
 
 
 def show_plan(entries: Sequence[Entry], as_json: bool) -> int:

@@ -1,4 +1,4 @@
-"""What results say to the questions of ablations, in words: answers.md."""
+"""What results say to the questions of ablations, in words: results/<scale>/README.md."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapbench.analysis.comparisons import Comparison
-from gapbench.analysis.evaluation import DIVERGED, Answer, confirming, published_answers
-from gapbench.analysis.records import NOTHING, text_of
-from gapbench.analysis.sequential import LOOKS
-from gapbench.base.documents import is_plain, require_real
+from gapbench.analysis.evaluation import (
+    DIVERGED,
+    Answer,
+    Evaluation,
+    confirming,
+    published_evaluations,
+)
+from gapbench.analysis.looks import LOOKS
+from gapbench.analysis.proxy import checks
+from gapbench.analysis.records import COMPLETED, NOTHING, is_given, text_of
+from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
 from gapbench.report.notes import LOOKS_WORDS, points
+from gapbench.report.proxy import proxy_grid
 from gapbench.report.render import markdown
 from gapbench.report.tables import (
     Grid,
@@ -23,15 +31,23 @@ from gapbench.report.tables import (
 )
 from gapbench.spec.schema import AblationSpec
 
-ANSWERS = "answers.md"
+ANSWERS = "README.md"
+INTRODUCTION = (
+    "Made by `gapbench publish --scale {0}` from the trials.jsonl of each ablation: nobody typed a "
+    "number. A trials.jsonl holds every completed trial: what it is, and what was measured. "
+    "table.md and the figures beside it follow from it. `gapbench report` makes all tables, "
+    "figures and a page; `gapbench report --check` compares what is here with the trials; "
+    "`gapbench reproduce KEY` runs one again."
+)
+SHARED = "A trial that two ablations share is trained once and counted in both."
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
     "Differences are of means over seeds, with the half-widths of their 95 % t-intervals by Welch, "
     f"which are corrected for nothing. Answers are those of planned looks: {LOOKS_WORDS} "
     "(docs/analysis.md). Supported and contradicted: the look's test finds a difference; "
     "equivalent within m: two one-sided tests place it there; where a row has to be as good within "
-    "a margin, contradicted is a row that is worse by more. Confirmatory: in the fixed sequence of the "
-    "slides' claims, with all claims before it supported at this sparsity; all others are "
+    "a margin, contradicted is a row that is worse by more. Confirmatory: in the fixed sequence of "
+    "the slides' claims, with all claims before it supported at this sparsity; all others are "
     "exploratory. Not resolved: the difference may be anything inside its interval; detectable is "
     "the true difference that the last look finds with 80 % power."
 )
@@ -106,16 +122,33 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
     return Grid(title, heads, tuple(body), keys=1, notes=(BOUNDS,))
 
 
-def answers_text(answers: Sequence[Answer], scale: str) -> str:
-    """Return what answers.md holds."""
-    grid = answer_grid(answers, f"What the results of scale {scale} say")
-    made = f"Made from the trials.jsonl of each ablation by: gapbench publish --scale {scale}"
-    table = Table(f"Answers, scale {scale}", made, "", (grid,))
-    return markdown([table])
+def answers_text(evaluations: Sequence[Evaluation], scale: str) -> str:
+    """Return the README.md of a scale: what its proxies show, what they answer, what it cost."""
+    trials = [trial for one in evaluations for trial in one.frame.to_dict("records")]
+    answers = [answer for one in evaluations for answer in one.answers]
+    grids = (
+        proxy_grid(checks(trials)),
+        answer_grid(answers, "What the claims are answered"),
+        _cost_grid(evaluations),
+    )
+    return markdown([Table(f"Results at scale {scale}", INTRODUCTION.format(scale), "", grids)])
+
+
+def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
+    """Return what each ablation has trained, in how long, and on which processors."""
+    body = []
+    for one in evaluations:
+        done = [t for t in one.frame.to_dict("records") if t["state"] == COMPLETED]
+        hours = sum(t["run/seconds"] for t in done if is_given(t.get("run/seconds"))) / 3600
+        machines = sorted({str(t["environment/cpu"]) for t in done if t.get("environment/cpu")})
+        counts = (Text(str(len(done)), float(len(done))), Text(f"{hours:.1f}", hours))
+        body.append((Text(one.spec.name), *counts, Text(", ".join(machines) or NOTHING)))
+    heads = ("ablation", "trials", "hours of one core", "processor")
+    return Grid("What was trained", heads, tuple(body), keys=1, notes=(SHARED,))
 
 
 def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> Path:
-    """Write the answers of a scale from what is published of it.
+    """Write the README.md of a scale from what is published of it.
 
     Raises:
         UserError: if a link is on the way, or the file cannot be written.
@@ -123,16 +156,15 @@ def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> P
     path = results / scale / ANSWERS
     require_real(path, results)
     try:
-        text = answers_text(published_answers(results, scale, specs), scale)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, answers_text(published_evaluations(results, scale, specs), scale))
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     return path
 
 
 def check_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> tuple[Path, bool]:
-    """Say whether answers.md is what the published trials give, or both are missing."""
-    path, answers = results / scale / ANSWERS, published_answers(results, scale, specs)
+    """Say whether a scale's README.md is what the published trials give, or both are missing."""
+    path, found = results / scale / ANSWERS, published_evaluations(results, scale, specs)
     if not is_plain(path):
-        return path, not answers
-    return path, path.read_bytes() == answers_text(answers, scale).encode()
+        return path, not found
+    return path, path.read_bytes() == answers_text(found, scale).encode()

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from gapbench.analysis.cells import WORDS
-from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_answers
+from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_evaluations
 from gapbench.analysis.published import Published, published_pairs
 from gapbench.methods.method import methods
 from gapbench.report.answers import BOUNDS, differences_words, standings
@@ -35,7 +35,10 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = md_escape
-    answers = {scale: published_answers(results, scale, specs.values()) for scale in SCALES}
+    answers = {
+        scale: [a for e in published_evaluations(results, scale, specs.values()) for a in e.answers]
+        for scale in SCALES
+    }
     where = {
         id(answer): words
         for found in answers.values()

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Sequence
 
 from gapbench.analysis.cells import NEAR, Results, seed_correlation
 from gapbench.analysis.comparisons import LIKE_FLOPS, Comparison
-from gapbench.analysis.sequential import LOOKS, POWER
+from gapbench.analysis.looks import LOOKS
+from gapbench.analysis.sequential import POWER
 from gapbench.spec.schema import Claim
 
 COST = (

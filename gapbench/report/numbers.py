@@ -11,7 +11,7 @@ import pandas as pd
 from gapbench.analysis.cells import COSTS, Cell
 from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.evaluation import Evaluation, claim_word
-from gapbench.analysis.sequential import ALPHA
+from gapbench.analysis.looks import ALPHA
 
 Line = dict[str, Any]
 

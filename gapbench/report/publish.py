@@ -1,7 +1,7 @@
 """`gapbench publish`: completed trials as the evidence that git keeps, and what follows from it.
 
 results/<scale>/<ablation>/ gets trials.jsonl, table.md and the figures that carry the answer, and
-results/<scale>/ gets answers.md. All but the figures are compared by `check`.
+results/<scale>/ gets README.md. All but the figures are compared by `check`.
 """
 
 from __future__ import annotations

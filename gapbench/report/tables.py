@@ -12,9 +12,10 @@ import pandas as pd
 from gapbench.analysis.cells import COSTS, WORDS, Cell, Results
 from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.evaluation import DIVERGED, NOT_RUN, Evaluation, TaskEvaluation, claim_word
+from gapbench.analysis.looks import ALPHA
 from gapbench.analysis.published import Published
 from gapbench.analysis.records import NOTHING, alternatives, text_of
-from gapbench.analysis.sequential import ALPHA, Welch
+from gapbench.analysis.sequential import Welch
 from gapbench.analysis.stats import Summary
 from gapbench.report.notes import (
     COST,

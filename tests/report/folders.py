@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,15 @@ def spec_of(**report: Any) -> AblationSpec:
     )
 
 
-def result_of(trial: Trial, value: float) -> dict[str, Any]:
-    """Return a result whose test accuracy is `value` percent."""
+def around(mean: float, off: float, n: int) -> list[float]:
+    """Return n values, in turn `off` below and above `mean`."""
+    return [mean + (off if index % 2 else -off) for index in range(n)]
+
+
+def result_of(
+    trial: Trial, value: float, metrics: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Return a result whose test accuracy is `value` percent; `metrics` are added, or go before."""
     density = 1 - trial.sparsity
     layers = {name: {"density": density, "numel": numel} for name, numel in LAYERS.items()}
     return {
@@ -63,6 +71,7 @@ def result_of(trial: Trial, value: float) -> dict[str, Any]:
             "test/loss": 0.5,
             "val/accuracy": value + 0.25,
             "val/loss": 0.4,
+            **(metrics or {}),
         },
         "sparsity": {"target": trial.sparsity, "prunable": trial.sparsity, "model": 0.85,
                      "active_zeros": 0},
@@ -130,10 +139,18 @@ def write_trial(results: Path, trial: Trial) -> Path:
     return folder
 
 
+def write_result(
+    results: Path, trial: Trial, value: float, metrics: Mapping[str, float] | None = None
+) -> Path:
+    """Write the run folder of a completed trial of which only the result is left."""
+    folder = write_trial(results, trial)
+    (folder / "result.json").write_text(json.dumps(result_of(trial, value, metrics)))
+    return folder
+
+
 def write_run(results: Path, trial: Trial, value: float) -> Path:
     """Write the run folder of a completed trial."""
-    folder = write_trial(results, trial)
-    (folder / "result.json").write_text(json.dumps(result_of(trial, value)))
+    folder = write_result(results, trial, value)
     history = History(folder / "history.jsonl")
     for line in history_of(trial, value):
         history.append(line)

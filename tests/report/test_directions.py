@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_ind
 
 from gapbench.analysis.cells import Results, results_of
 from gapbench.analysis.collect import runs_frame, scan
@@ -13,9 +13,9 @@ from gapbench.analysis.comparisons import of_claim, to_baseline
 from gapbench.analysis.evaluation import Answer
 from gapbench.report.answers import differences_words
 from gapbench.spec.schema import Claim
-from tests.report.folders import entry_of, spec_of, trial_of, write_run
+from tests.report.folders import around, entry_of, spec_of, trial_of, write_result
 
-HIGH, LOW = [90.0, 90.2, 90.1, 90.3], [80.0, 80.1, 80.3, 80.2]
+HIGH, LOW = [90.0, 90.2, 90.1, 90.3, 90.0, 90.1], [80.0, 80.1, 80.3, 80.2, 80.1, 80.0]
 DIRECTIONS = {"test/accuracy": True, "test/loss": False}
 ASKED = {"better": {"method": "c_gap"}, "than": {"method": "rigl"}}
 
@@ -27,10 +27,7 @@ def results(folder: Path, value: str, gap: list[float], rigl: list[float]) -> Re
         for seed, number in enumerate(values):
             trial = trial_of(method, seed=seed)
             entries.append(entry_of(trial))
-            path = write_run(folder, trial, 50.0) / "result.json"
-            result = json.loads(path.read_text())
-            result["metrics"][value] = number
-            path.write_text(json.dumps(result))
+            write_result(folder, trial, 50.0, {value: number})
     spec = spec_of(rows=["label"], baseline={"method": "rigl"}, value=value)
     (found,) = results_of(runs_frame(entries, scan(folder)), spec)
     return found
@@ -47,12 +44,14 @@ def test_the_verdict_follows_the_metrics_direction(tmp_path, value, higher):
         results(tmp_path / "up", value, HIGH, LOW),
         results(tmp_path / "down", value, LOW, HIGH),
     )
-    words = ["better", "worse"] if higher else ["worse", "better"]
+    words = ["supported", "contradicted"] if higher else ["contradicted", "supported"]
     for found, word, sign in ((up, words[0], 1), (down, words[1], -1)):
         assert found.metric.higher_is_better is higher
         (compared,) = to_baseline(found, {"method": "rigl"})
-        assert compared.verdict == word
-        assert compared.difference.summary.mean == pytest.approx(sign * 10.0)
+        assert compared.answer.word == word
+        # told as measured, and answered as what is better
+        assert compared.difference.mean == pytest.approx(sign * 10.0)
+        assert compared.answer.difference.mean == pytest.approx(10.0 if higher == (sign > 0) else -10.0)
 
 
 @pytest.mark.parametrize(("value", "higher"), DIRECTIONS.items())
@@ -67,13 +66,28 @@ def test_a_claim_is_supported_by_what_is_better_and_contradicted_by_what_is_wors
 @pytest.mark.parametrize(("value", "higher"), DIRECTIONS.items())
 def test_a_margin_allows_to_be_worse_and_not_to_be_anything(tmp_path, value, higher):
     near = [number + (-0.3 if higher else 0.3) for number in HIGH]
-    near[0] += 0.02  # equal differences would be no evidence
-    found = results(tmp_path, value, near, HIGH)
+    found = results(tmp_path, value, near, HIGH)  # error .0667
     assert answer(found) == "contradicted"
     assert answer(found, margin=0.6) == "supported"
-    assert answer(found, margin=0.2) == "contradicted"
+    assert answer(found, margin=0.3) == "not resolved"
+    assert answer(found, margin=0.05) == "contradicted"
     (compared,) = of_claim(found, Claim.model_validate({"asks": "?", **ASKED, "margin": 0.6}))
-    assert compared.verdict == "better"
+    bound = 0.6 if higher else -0.6
+    shifted = [number + bound for number in near]
+    assert compared.p == pytest.approx(ttest_ind(shifted, HIGH, equal_var=False).pvalue)
+    assert compared.detectable is None
+
+
+@pytest.mark.parametrize(("value", "higher"), DIRECTIONS.items())
+def test_what_would_resolve_it_is_counted_towards_the_better(tmp_path, value, higher):
+    """sd .5477; .7 better than nothing: 12.3 seeds, and 1.0 within a margin of .3: 6.6."""
+    sign = 1 if higher else -1
+    found = results(tmp_path, value, around(80 + 0.7 * sign, 0.5, 6), around(80, 0.5, 6))
+    (better,) = of_claim(found, Claim.model_validate({"asks": "?", **ASKED}))
+    (as_good,) = of_claim(found, Claim.model_validate({"asks": "?", **ASKED, "margin": 0.3}))
+    assert (better.answer.word, better.needed) == ("not resolved", 13)
+    assert (as_good.answer.word, as_good.needed) == ("not resolved", 7)
+    assert better.detectable == pytest.approx((3.5814 + 0.8791) * 0.31623, abs=1e-3)
 
 
 @pytest.mark.parametrize(("value", "higher"), DIRECTIONS.items())
@@ -84,11 +98,8 @@ def test_of_many_differences_the_one_in_favour_comes_first(tmp_path, value, high
             for seed in range(2):
                 trial = trial_of(method, seed=seed, epochs=epochs)
                 entries.append(entry_of(trial))
-                path = write_run(tmp_path, trial, 50.0) / "result.json"
-                result = json.loads(path.read_text())
                 moved = (epochs - 62) * (method == "c_gap") + 0.1 * seed
-                result["metrics"][value] = 70 + moved
-                path.write_text(json.dumps(result))
+                write_result(tmp_path, trial, 50.0, {value: 70 + moved})
     (found,) = results_of(
         runs_frame(entries, scan(tmp_path)), spec_of(rows=["label", "epochs"], value=value)
     )

@@ -12,7 +12,8 @@ from scipy import stats
 from gapbench.analysis.sequential import (
     ALPHA,
     LOOKS,
-    Answer,
+    POWER,
+    Welch,
     answer,
     confirmatory,
     needed,
@@ -33,12 +34,42 @@ def drawn(seed, mean, sd, n):
 def test_welchs_test_is_scipys(n, m, sd):
     first, second = drawn(0, 0.3, 1, n), drawn(1, 0, sd, m)
     found, theirs = welch(first, second), stats.ttest_ind(first, second, equal_var=False)
-    assert 2 * min(found.p_above(0), 1 - found.p_above(0)) == pytest.approx(theirs.pvalue)
+    assert found.p() == pytest.approx(theirs.pvalue)
+    shifted = stats.ttest_ind(first - 0.4, second, equal_var=False)
+    assert found.p(0.4) == pytest.approx(shifted.pvalue)
     interval = theirs.confidence_interval(0.95)
     assert found.mean - found.half_width(0.05) == pytest.approx(interval.low)
     assert found.freedom == pytest.approx(theirs.df)
     one = stats.ttest_ind(first - 0.4, second, equal_var=False, alternative="greater").pvalue
     assert found.p_above(0.4) == pytest.approx(one)
+
+
+def test_one_value_shows_no_spread():
+    for first, second in (([2.0], [1.0]), ([2.0], [0.5, 1.5]), ([1.5, 2.5], [1.0])):
+        found = welch(first, second)
+        assert found == Welch(1.0, math.inf, 1.0)
+        assert found.p() == 1.0 and found.half_width(0.05) == math.inf
+        assert found.p_above(0.9) == 0.5 and found.detectable(0.05) == math.inf
+
+
+def test_the_interval_by_hand():
+    """Variances 1 and 4 of 3 and 5 values: error sqrt(1/3 + 4/5), freedom by Satterthwaite."""
+    found = welch([1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 2.5, 4.0])
+    parts = (1 / 3, 3.45 / 5)
+    assert found.mean == pytest.approx(0.7) and found.error == pytest.approx(1.011599)
+    assert found.error == pytest.approx(math.sqrt(sum(parts)))
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2 / 4)
+    assert found.freedom == pytest.approx(freedom)
+    assert found.half_width(0.03) == pytest.approx(stats.t.ppf(0.985, freedom) * found.error)
+
+
+def test_a_test_at_the_detectable_difference_finds_it_four_times_in_five():
+    for n, level in LOOKS:
+        error, freedom = 2.0 * math.sqrt(2 / n), 2 * (n - 1)
+        shift = Welch(0.7, error, freedom).detectable(level) / error
+        critical = stats.t.ppf(1 - level / 2, freedom)
+        # a shifted t-distribution stands for the noncentral one, which is near
+        assert stats.nct.sf(critical, freedom, shift) == pytest.approx(POWER, abs=0.025)
 
 
 def rows(difference, n=20, sd=0.3, seed=0):
@@ -64,6 +95,39 @@ def test_there_are_four_answers(difference, sd, word, n):
 def test_a_claim_of_being_as_good_is_supported_by_a_difference_within_the_margin():
     assert answer(*rows(-0.1, sd=0.1), margin=0.5, as_good=True).word == "supported"
     assert answer(*rows(-1.0, sd=0.1), margin=0.5, as_good=True).word == "contradicted"
+
+
+def test_a_difference_may_be_found_and_lie_within_the_margin():
+    assert answer(*rows(0.2, sd=0.05), margin=0.5).word == "supported"
+    assert answer(*rows(-0.2, sd=0.05), margin=0.5).word == "contradicted"
+
+
+@pytest.mark.parametrize(("lost", "words"), [
+    ("better", ("not resolved", "contradicted")), ("than", ("supported", "not resolved")),
+    ("both", ("not resolved", "not resolved")),
+])  # fmt: skip
+def test_no_row_of_which_a_seed_has_diverged_is_better_for_the_rest(lost, words):
+    for difference, word in zip((3.0, -3.0), words, strict=True):
+        first, second = rows(difference)
+        if lost != "than":
+            first[2] = math.nan
+        if lost != "better":
+            second[4] = math.inf
+        found = answer(first, second, margin=0.3)
+        assert found.word == word
+        assert found.n == (20 if word == "not resolved" else 6)
+        assert found.difference.mean == pytest.approx(difference, abs=0.3)
+
+
+def test_a_seed_that_diverges_behind_the_look_that_answers_changes_nothing():
+    first, second = rows(3.0)
+    assert answer(first | {6: math.nan}, second, margin=0.3).word == "supported"
+    assert answer(first | {5: math.nan}, second, margin=0.3).word == "not resolved"
+
+
+def test_a_row_without_a_finite_seed_is_looked_at_and_not_resolved():
+    found = answer(dict.fromkeys(range(6), math.nan), rows(0.0)[1], margin=0.3)
+    assert (found.word, found.difference, found.n) == ("not resolved", None, 6)
 
 
 @pytest.mark.parametrize(("seeds", "look"), [(2, 0), (5, 0), (6, 6), (11, 6), (12, 12), (19, 12)])
@@ -92,9 +156,9 @@ def test_the_looks_spend_the_level():
 
 
 def test_only_claims_behind_supported_ones_confirm():
-    words = ["supported", "supported", "equivalent", "supported", "contradicted"]
-    answers = [Answer(word, None, 20, 0.03) for word in words]
-    assert confirmatory(answers) == [True, True, True, False, False]
+    assert confirmatory([True, True, False, True, False]) == [True, True, True, False, False]
+    assert confirmatory([False, True]) == [True, False]
+    assert confirmatory([]) == []
 
 
 @pytest.mark.parametrize("sd", [0.2, 0.5])
@@ -136,3 +200,18 @@ def test_the_seeds_that_an_open_answer_asks_for_would_do():
     critical = stats.t.ppf(1 - LOOKS[-1][1] / 2, 2 * (n - 1))
     assert stats.nct.sf(critical, 2 * (n - 1), shift) == pytest.approx(0.8, abs=0.02)
     assert needed(found, 12, margin=5.0) == 12  # equivalence is near
+
+
+@pytest.mark.parametrize(("mean", "margin", "as_good", "seeds"), [
+    # z(.985) = 2.1701, z(.97) = 1.8808, z(.8) = .8416: 2 (3.0117 / d)^2 + 1.1773,
+    # or by equivalence 2 (2.7224 / d)^2 + .8844
+    (1.0, 0.3, False, 20), (-1.0, 0.3, False, 20),  # 19.3
+    (0.2, 0.3, False, 455),  # 454.7 by the difference, 1483 by equivalence
+    (0.05, 0.3, False, 239),  # 7257 by the difference, 238.1 by equivalence
+    (0.2, 0.5, True, 39),  # 38.2: .7 above the bound
+    (-0.8, 0.5, True, 203),  # 202.7: .3 below the bound
+    (0.0, 0.0, False, 1000), (3.0, 0.3, False, 6),
+])  # fmt: skip
+def test_the_seeds_that_would_resolve_it_by_hand(mean, margin, as_good, seeds):
+    found = Welch(mean, math.sqrt(2 / 6), 10.0)  # of six seeds of standard deviation 1
+    assert needed(found, 6, margin, as_good) == seeds

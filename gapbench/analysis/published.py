@@ -20,6 +20,7 @@ STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multi
 FOLLOWING = ("label", "seed", "task", "first_layer", "pattern", "patterns", "partition_rule",
              "step_epochs", "steps", "rounds", "dense_epochs", "phase_epochs", "warmup_epochs",
              "fine_tune_epochs")  # fmt: skip
+PAPER = "imagenet"
 RECIPE = ("recipe.", "task_options.")  # no line states these: it goes with every recipe of a row
 
 
@@ -70,6 +71,19 @@ def _line(row: dict[str, str]) -> Published:
         value=row["value"],
         source=row["source"],
     )
+
+
+def published_times(method: str, times: float) -> str:
+    """Return how long the published tables train a method, in multiples of RigL's 100 epochs.
+
+    Args:
+        method: its name.
+        times: how long it is trained here: where a table does the same, that alone is told.
+    """
+    stated = [line.epochs for line in published() if (line.task, line.method) == (PAPER, method)]
+    known = sorted({float(part) / 100 for epochs in stated for part in epochs.split("/") if part})
+    known = [times] if times in known else known
+    return "/".join(f"{each:g}" for each in known)
 
 
 def published_for(

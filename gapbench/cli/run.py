@@ -139,19 +139,20 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
         # a line a trial: indented, ten thousand take seconds
         print("[" + ",\n".join(json.dumps(forecast.as_dict()) for forecast in forecasts) + "]")
         return 0
+    from gapbench.analysis.published import published_times
     from gapbench.cli.columns import Column, table_text
 
-    headings = ("epochs", "wall", "train FLOPs", "inference", "density", "model", "coverage")
+    headings = ("epochs", "×1x", "paper", "wall", "train FLOPs", "inference", "coverage")
     columns = [Column("trial", wraps=True), *(Column(heading, right=True) for heading in headings)]
     rows = [
         (
             forecast.label,
             str(forecast.epochs),
+            f"{forecast.times:g}",
+            published_times(forecast.method, forecast.times) or "–",
             str(forecast.wall_epochs),
             _ratio(forecast.train_flops_ratio),
             _ratio(forecast.inference_flops_ratio),
-            f"{forecast.prunable_density:.3f}",
-            f"{forecast.model_density:.3f}",
             "*" if forecast.coverage is None else f"{forecast.coverage:.3f}",
         )
         for forecast in forecasts
@@ -160,7 +161,8 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
     console.print(table_text(columns, rows, console.width), soft_wrap=True)
     console.print(
         f"{len(forecasts)} trials, {sum(o.epochs for o in forecasts)} machine-epochs. FLOPs are "
-        "multiples of the task's dense recipe and of dense inference; * is known after the run."
+        "multiples of the task's dense recipe and of dense inference; * is known after the run. "
+        "×1x: multiples of the task's own epochs, beside those of the published tables."
     )
     return 0
 

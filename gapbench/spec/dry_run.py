@@ -23,6 +23,7 @@ class Forecast:
 
     Attributes:
         epochs: machine-epochs, over all workers.
+        times: these over the task's own epochs.
         wall_epochs: epochs on the longest path.
         train_flops_ratio: training cost over that of dense training for the recipe's epochs.
         inference_flops_ratio: multiply-accumulates over those of the dense model.
@@ -44,6 +45,7 @@ class Forecast:
     strategy: str | None
     seed: int
     epochs: int
+    times: float
     wall_epochs: int
     train_flops_ratio: float | None
     inference_flops_ratio: float | None
@@ -100,6 +102,7 @@ def _forecast(entry: Entry) -> Forecast:
         strategy=_strategy(trial, plan),
         seed=trial.seed,
         epochs=plan.epochs,
+        times=plan.epochs / trial.recipe.epochs,
         wall_epochs=plan.wall_epochs,
         train_flops_ratio=(
             None if cost is None else relative * cost.dense_epochs / trial.recipe.epochs

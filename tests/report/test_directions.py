@@ -51,7 +51,9 @@ def test_the_verdict_follows_the_metrics_direction(tmp_path, value, higher):
         assert compared.answer.word == word
         # told as measured, and answered as what is better
         assert compared.difference.mean == pytest.approx(sign * 10.0)
-        assert compared.answer.difference.mean == pytest.approx(10.0 if higher == (sign > 0) else -10.0)
+        assert compared.answer.difference.mean == pytest.approx(
+            10.0 if higher == (sign > 0) else -10.0
+        )
 
 
 @pytest.mark.parametrize(("value", "higher"), DIRECTIONS.items())

@@ -43,7 +43,11 @@ def test_settings_differ_where_people_would_write_them_differently():
     [
         ({"baseline": {"method": "cgap"}}, r"report\.baseline\.method: .*did you mean 'c_gap'"),
         (
-            {"claims": [{"asks": "?", "better": {}, "than": {"distribution": ["uniform", "erkk"]}}]},
+            {
+                "claims": [
+                    {"asks": "?", "better": {}, "than": {"distribution": ["uniform", "erkk"]}}
+                ]
+            },
             r"claims\[0\]\.than\.distribution: .*did you mean 'erk'",
         ),
     ],

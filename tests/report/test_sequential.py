@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gapbench.analysis.looks import ALPHA, LOOKS
 from gapbench.analysis.sequential import (
-    ALPHA,
-    LOOKS,
     POWER,
     Welch,
     answer,

@@ -12,13 +12,14 @@ from rich.console import Console
 
 from gapbench.analysis.collect import runs_frame, scan
 from gapbench.analysis.evaluation import Evaluation, evaluate
-from gapbench.analysis.stats import difference, summary
+from gapbench.analysis.sequential import welch
+from gapbench.analysis.stats import summary
 from gapbench.report import render
 from gapbench.report.numbers import answers_frame, cells_frame
 from gapbench.report.tables import Table, tables_of
 from gapbench.spec.grid import Entry
 from gapbench.spec.schema import AblationSpec
-from tests.report.folders import entry_of, spec_of, trial_of, write_run
+from tests.report.folders import around, entry_of, spec_of, trial_of, write_result
 
 NASTY = r"<b>50% & $x_1$ | \alpha{} #1</b> [a] ~^ &lt;"
 
@@ -42,7 +43,7 @@ def write(tmp_path: Path, name: str, values: list[float | None], **options: obje
         trial = trial_of(seed=seed, **options)
         entries.append(entry_of(trial, name))
         if value is not None:
-            write_run(tmp_path, trial, value)
+            write_result(tmp_path, trial, value)
     return entries
 
 
@@ -84,7 +85,7 @@ def test_a_table_of_one_seed_says_so(tmp_path: Path) -> None:
     found = table(tmp_path, entries, spec)
     assert texts(found)[0][1] == "88.00"
     assert found.grids[0].notes[0].startswith("ONE SEED")
-    assert texts(found, 1)[0][3:] == ["1", "+1.00", "–", "–", "–", "–", "no difference shown"]
+    assert texts(found, 1)[0][3:] == ["1", "+1.00", "–", "–", "–", "not resolved"]
     assert "nothing can be tested" in found.grids[1].notes[0]
 
 
@@ -92,26 +93,47 @@ def test_a_table_without_any_run_says_so(tmp_path: Path) -> None:
     entries = write(tmp_path, "a", [None])
     found = table(tmp_path, entries, spec_of(rows=["label"]))
     assert found.grids[0].notes[0] == "No trial of this table has run."
-    assert found.grids[-1].body == ()
+    assert [grid.body for grid in found.grids[1:]] == [(), ()]
     assert "not run" in render.markdown([found])
 
 
-def test_the_comparison_grid_says_effect_p_and_verdict(tmp_path: Path) -> None:
-    entries = write(tmp_path, "four", [90.0, 90.1, 90.3])
-    entries += write(tmp_path, "one", [80.0, 80.2, 80.1], partitions=1)
+def test_the_comparison_grid_says_p_and_verdict(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", around(90, 0.1, 6))
+    entries += write(tmp_path, "two", around(80.7, 0.5, 6), partitions=2)
+    entries += write(tmp_path, "three", around(80, 0.1, 7), partitions=3)
+    entries += write(tmp_path, "five", [60.0, 14.0, *around(60, 0.1, 4)], partitions=5)
+    entries += write(tmp_path, "one", around(80, 0.1, 6), partitions=1)
     spec = spec_of(rows=["label"], baseline={"partitions": 1})
-    found = table(tmp_path, entries, spec)
-    assert found.grids[1].title == "Difference to partitions 1, paired by seed (fashion_mnist)"
-    # differences 10.0, 9.9, 10.2: sd .1528, half-width 4.3027 x .1528 / sqrt 3, d 10.0333 / .1528
-    assert texts(found, 1) == [
-        ["four", "one", "0.9", "3", "+10.03 ± 0.38", "+65.68", "< 0.001", "< 0.001", "0.50",
-         "better"]
+    grid = table(tmp_path, entries, spec).grids[1]
+    assert grid.title == "Difference to partitions 1 (fashion_mnist)"
+    # four: error .1 sqrt(.4), t(10) = 2.228 and for what is detectable 4.460; two: error
+    # sqrt(.26 / 5), t(5.40) = 2.514 and 5.476, sd .395 and 6.95 seeds
+    assert [[cell.text for cell in row[:-1]] for row in grid.body[:2]] == [
+        ["four", "one", "0.9", "6", "+10.00 ± 0.14", "< 0.001", "0.28", "–"],
+        ["two", "one", "0.9", "6", "+0.70 ± 0.57", "0.025", "1.25", "7"],
+    ]
+    assert [[row[i].text for i in (0, 3, 4)] for row in grid.body[2:]] == [
+        ["three", "7, 6", "-0.01 ± 0.13"], ["five", "5, 6", "-20.00 ± 0.14, 1 diverged"],
+    ]  # fmt: skip
+    assert [row[-1].text for row in grid.body] == [
+        "better", "not resolved", "equivalent within 0.3", "worse",
+    ]  # fmt: skip
+    assert "These comparisons are exploratory: one of twenty errs." in grid.notes
+
+
+def test_a_baseline_whose_seed_diverged_is_worse_and_never_better(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", around(90, 0.1, 6))
+    entries += write(tmp_path, "two", around(70, 0.1, 6), partitions=2)
+    entries += write(tmp_path, "one", [*around(80, 0.1, 5), math.nan], partitions=1)
+    spec = spec_of(rows=["label"], baseline={"partitions": 1})
+    assert [row[-1] for row in texts(table(tmp_path, entries, spec), 1)] == [
+        "better", "not resolved",
     ]  # fmt: skip
 
 
 def test_the_claim_gets_a_grid_of_its_own(tmp_path: Path) -> None:
-    entries = write(tmp_path, "four", [80.0, 80.1, 80.3])
-    entries += write(tmp_path, "one", [90.0, 90.2, 90.1], partitions=1)
+    entries = write(tmp_path, "four", around(80, 0.1, 6))
+    entries += write(tmp_path, "one", around(90, 0.1, 6), partitions=1)
     claim = {
         "asks": "Four?",
         "source": "slides",
@@ -129,7 +151,7 @@ def test_a_claim_about_a_row_that_diverged_says_so(tmp_path: Path) -> None:
     claim = {"asks": "Four?", "better": {"partitions": 4}, "than": {"partitions": 1}}
     spec = spec_of(rows=["label"], claims=[claim])
     found = table(tmp_path, entries, spec)
-    assert texts(found, 1)[0][3:] == ["0", "3 diverged", "–", "–", "–", "–", "–"]
+    assert texts(found, 1)[0][3:] == ["0", "3 diverged", "–", "–", "–", "–"]
     [line] = lines(answers_frame(evaluation(tmp_path, entries, spec)))
     assert (line["answer"], line["diverged"], line["difference"]) == ("diverged", "3", "")
 
@@ -142,11 +164,12 @@ def test_what_columns_mean_stands_below_the_first_that_has_them(tmp_path: Path) 
     none = {"asks": "One seed?", "better": {"partitions": 1}, "than": {"method": "dense"}}
     within, more = {"asks": "As good?", **sides, "margin": 0.5}, {"asks": "Better?", **sides}
     spec = spec_of(rows=["label"], baseline={"partitions": 1}, claims=[none, within, more])
-    notes = [" ".join(grid.notes) for grid in table(tmp_path, entries, spec).grids[1:-1]]
-    assert ["effect size: mean" in note for note in notes] == [False, False, True, False]
+    notes = [" ".join(grid.notes) for grid in table(tmp_path, entries, spec).grids[1:-2]]
+    assert ["p: of that test, uncorrected" in note for note in notes] == [False, False, True, False]
+    assert "6 seeds at 0.005, 12 seeds at 0.015, 20 seeds at 0.03" in notes[2]
     assert "nothing can be tested" in notes[0] and "nothing can be tested" in notes[1]
     assert notes[2].endswith("contradicted: worse by more.")
-    assert notes[3] == "Holm-corrected for 1 comparison; columns as above."
+    assert notes[3] == "Columns as above."
 
 
 def test_cost_and_density_have_a_grid(tmp_path: Path) -> None:
@@ -169,7 +192,12 @@ def test_csv_has_every_number_in_full(tmp_path: Path) -> None:
     assert float(first["half_width"]) == expected.half_width
     assert (first["label"], first["partitions"], first["published"]) == ("four", "4", "76.3")
     assert json.loads(first["values"]) == {"0": 88.5, "1": 88.1, "2": 87.8}
-    assert first["baseline"] == "one, κ = 1" and first["verdict"] == "no difference shown"
+    assert first["baseline"] == "one, κ = 1" and first["verdict"] == "not resolved"
+    assert (first["diverged"], first["look"], first["loss"]) == ("0", "0", "0.5")
+    assert (first["difference_n"], first["against_n"]) == ("3", "3")
+    found = welch(values, [87.9, 87.9, 87.1])
+    assert float(first["difference"]) == found.mean and float(first["p"]) == found.p()
+    assert float(first["difference_half_width"]) == found.half_width(0.05)
     assert second["difference"] == "" and second["published"] == "75.9"
     for line in (first, second):
         assert line["cost/train_flops_ratio"] == "0.375"
@@ -177,16 +205,32 @@ def test_csv_has_every_number_in_full(tmp_path: Path) -> None:
 
 
 def test_answers_have_every_number_in_full_too(tmp_path: Path) -> None:
-    entries = write(tmp_path, "four", [80.0, 80.1, 80.3])
-    entries += write(tmp_path, "one", [90.0, 90.2, 90.1], partitions=1)
+    lower, higher = around(80, 0.1, 7), [*around(90, 0.1, 6), math.nan]
+    entries = write(tmp_path, "four", lower) + write(tmp_path, "one", higher, partitions=1)
     better, than = {"partitions": 4}, {"partitions": [1, 8]}
-    claim = {"asks": "Four?", "better": better, "than": than}
-    spec = spec_of(rows=["label"], claims=[claim])
-    [line] = lines(answers_frame(evaluation(tmp_path, entries, spec)))
-    found = difference({0: 80.0, 1: 80.1, 2: 80.3}, {0: 90.0, 1: 90.2, 2: 90.1})
-    assert (line["row"], line["against"], line["answer"]) == ("four", "one", "contradicted")
-    assert float(line["difference"]) == found.summary.mean
-    assert float(line["p"]) == found.p and line["comparisons"] == "1"
+    claims = [{"asks": "Four?", "better": better, "than": than},
+              {"asks": "As good?", "better": better, "than": than, "margin": 0.5}]  # fmt: skip
+    spec = spec_of(rows=["label"], claims=claims)
+    first, second = lines(answers_frame(evaluation(tmp_path, entries, spec)))
+    found = welch(lower, higher[:6])
+    for line, bound in ((first, 0.0), (second, -0.5)):
+        assert (line["row"], line["against"], line["answer"]) == ("four", "one", "contradicted")
+        assert (line["difference_n"], line["against_n"], line["diverged"]) == ("7", "6", "1")
+        assert float(line["difference"]) == found.mean and line["look"] == "6"
+        assert float(line["difference_half_width"]) == found.half_width(0.05)
+        assert float(line["p"]) == found.p(bound) and line["seeds_needed"] == ""
+    look = welch(lower[:6], higher[:6])
+    assert float(first["detectable"]) == pytest.approx(look.detectable(0.005))
+    assert (first["margin"], second["margin"], second["detectable"]) == ("", "0.5", "")
+
+
+def test_one_seed_has_no_interval_in_csv(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [80.0, 81.0]) + write(tmp_path, "one", [70.0], partitions=1)
+    spec = spec_of(rows=["label"], baseline={"partitions": 1})
+    line, _ = lines(cells_frame(evaluation(tmp_path, entries, spec)))
+    assert (line["difference"], line["difference_n"], line["against_n"]) == ("10.5", "2", "1")
+    for name in ("difference_half_width", "p", "detectable", "seeds_needed", "test_mean"):
+        assert line[name] == ""
 
 
 @pytest.fixture
@@ -259,7 +303,7 @@ def test_a_terminal_of_80_columns_shows_every_value_whole(tmp_path: Path) -> Non
     for row in texts(found):
         for text in row[3:5]:
             assert sum(text in line for line in lines) >= 3, text
-    assert sum("no difference shown" in line for line in lines) == 3
+    assert sum("not resolved" in line for line in lines) == 3
     ends = [line.rstrip()[-1] for line in lines if line[:1] in ("│", "┃")]
     assert ends and set(ends) <= {"│", "┃"}  # no border is cut off
-    assert "effect size" not in "\n".join(line for line in lines if "│" in line or "┃" in line)
+    assert "detectable" not in "\n".join(line for line in lines if "│" in line or "┃" in line)

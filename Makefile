@@ -1,4 +1,4 @@
-# make run    train, compare and report on this machine: the partitions ablation, two seeds
+# make run    train, compare and report on this machine: one seed of the partitions ablation
 # make test   the quick tests; make test-all has those too that take long or start a cluster, a browser,
 #             fairseq or TeX
 # make lint   ruff and mypy
@@ -15,7 +15,8 @@ FAIRSEQ := fairseq==0.12.2
 .PHONY: run test test-all lint bench translation freeze clean
 
 run: $(VENV)/installed
-	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 2
+	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 1 \
+		--only sparsity=0,0.95 --only partitions=1,4,none --only epochs=1x,2.5x,9.9x
 
 PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 

@@ -2,7 +2,8 @@
 
 A small task counts only if it shows what is known at scale. Longer training helps, dense training
 does not learn its training set by heart, pruning costs something, and masks that move beat masks
-that do not, where training is long enough for both. Validation data choose recipes, so these tests are on them and never on the test split.
+that do not, where training is long enough for both. Validation data choose recipes, so these tests
+are on them and never on the test split.
 """
 
 from __future__ import annotations

@@ -54,11 +54,11 @@ def sizes(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> di
         width = values.element_size()
         sent += active * width + state["masks"][name].numel()
         dense += numel * width
-        bound += active * width + numel * _entropy(active / numel) / 8
+        bound += active * width + numel * entropy(active / numel) / 8
     return {"sent": sent, "dense": dense, "bound": math.ceil(bound)}
 
 
-def _entropy(density: float) -> float:
+def entropy(density: float) -> float:
     """Return the bits an entry of a random mask of this density carries."""
     shares = (density, 1 - density)
     return -sum(share * math.log2(share) for share in shares if share > 0)

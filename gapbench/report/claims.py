@@ -13,6 +13,7 @@ from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_eva
 from gapbench.analysis.published import Published, published_pairs
 from gapbench.methods.method import methods
 from gapbench.report.answers import BOUNDS, differences_words, standings
+from gapbench.report.counted import counted_grid
 from gapbench.report.render import md_escape
 from gapbench.report.tables import settings_words
 from gapbench.spec.schema import AblationSpec, Claim
@@ -47,6 +48,7 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
     return environment.get_template("claims.md.j2").render(
         bounds=BOUNDS,
         scales=SCALES,
+        counted=counted_grid(),
         claims=[
             _claim(file, spec, claim, answers, where)
             for file, spec in specs.items()

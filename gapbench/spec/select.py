@@ -16,7 +16,8 @@ def matches(fields: Mapping[str, Any], patterns: Sequence[str]) -> bool:
     """Say whether a trial matches all patterns.
 
     A pattern is `key=value`, or the name of a method, row or task; shell wildcards are understood,
-    and commas separate alternatives: `c_gap,rigl` or `partitions=1,4`.
+    and commas separate alternatives: `c_gap,rigl` or `partitions=1,4`. The value `none` stands for
+    trials without such a setting: `partitions=4,none`.
     """
     return all(_matches_one(fields, pattern) for pattern in patterns)
 
@@ -25,7 +26,9 @@ def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
     key, equals, values = pattern.partition("=")
     if equals:
         texts = [str(in_epochs(key, text, fields)) for text in values.split(",")]
-        return key in fields and any(_equal(fields[key], text) for text in texts)
+        if key not in fields:
+            return "none" in texts
+        return any(_equal(fields[key], text) for text in texts)
     names = [str(fields[name]).lower() for name in ("method", "label", "task")]
     wanted = pattern.lower().split(",")
     return any(fnmatchcase(name, want.strip()) for name in names for want in wanted)

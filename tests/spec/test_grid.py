@@ -161,6 +161,7 @@ def test_the_tasks_own_partitions_stand_in_the_trial(tmp_path):
         ("c*", {"c_gap"}),
         ("sparsity=0.5", {"rigl"}),
         ("partitions=1,4", {"c_gap"}),
+        ("partitions=1,none", {"static", "rigl"}),
         ("seed=0", {"static", "rigl", "c_gap"}),
     ],
 )

@@ -1,0 +1,121 @@
+"""Claims of the slides that are counted from plans, at the paper's scale: nothing is trained."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from gapbench.engine.exchange import entropy
+from gapbench.plan.phases import Parallel
+from gapbench.report.tables import Grid, Text
+from gapbench.sparsity.exploration import planned_coverage
+from gapbench.spec.dry_run import dry_run
+from gapbench.spec.grid import Entry
+from gapbench.spec.selection import expanded
+from gapbench.spec.trials import Trial
+
+SEEDS = 20
+NEARLY = 0.99  # of the weights: random growth has no last step
+FLOAT = 4  # bytes
+
+MAIN, STRATEGY = Path("ablations/main.yaml"), Path("ablations/strategy.yaml")
+
+
+def counted_grid() -> Grid:
+    """Return one line a claim: what the plans of scale paper say to it.
+
+    Raises:
+        UserError: if the ablations of this folder do not have the rows.
+    """
+    lines = [*_lengths(), *_exploration(), *_machines()]
+    return Grid(
+        title="Claims that are counted, not trained",
+        head=("claim", "counted", "command"),
+        body=tuple(tuple(Text(words) for words in line) for line in lines),
+        keys=1,
+        notes=(
+            f"From the plans of scale paper; random growth over {SEEDS} seeds. An explored weight "
+            "was active at some time.",
+        ),
+    )
+
+
+def _entries(file: Path, only: Sequence[str], seeds: int) -> list[Entry]:
+    return expanded(file, "paper", (), only, str(seeds))[2]
+
+
+def _trial(method: str) -> Trial:
+    only = (method, "distribution=uniform", "sparsity=0.9", "pattern=unstructured")
+    return _entries(MAIN, only, 1)[0].trial
+
+
+def _lengths() -> Iterator[tuple[str, str, str]]:
+    cyclic, parallel = _trial("c_gap"), _trial("p_gap")
+    command = f"`gapbench run {MAIN} --scale paper -n`"
+    yield (
+        "How long is grow-and-prune?",
+        f"C-GaP {cyclic.plan.epochs} epochs; P-GaP {parallel.plan.epochs} machine-epochs, "
+        f"{parallel.plan.wall_epochs} on the clock",
+        command,
+    )
+    yield (
+        "Does a step of C-GaP cost more than one of RigL at equal sparsity?",
+        f"mean density of C-GaP in training {_density(cyclic):.3f}, of RigL "
+        f"{_density(_trial('rigl')):.3f}",
+        command,
+    )
+
+
+def _density(trial: Trial) -> float:
+    (forecast,) = dry_run([Entry(trial, "", "")])
+    return forecast.mean_density or 0.0
+
+
+def _exploration() -> Iterator[tuple[str, str, str]]:
+    steps: dict[str, list[int]] = {}
+    for entry in _entries(STRATEGY, ("c_gap", "sparsity=0.9"), SEEDS):
+        trial = entry.trial
+        sparse = {layer.name: 1 - trial.sparsity for layer in trial.layers}
+        curve = planned_coverage(trial.plan, trial.layers, sparse) or []
+        reached = [number for number, share in enumerate(curve, 1) if share >= NEARLY]
+        steps.setdefault(str(trial.options["strategy"]), []).append(reached[0])
+    cyclic, random = (statistics.mean(steps[name]) for name in ("cyclic", "random"))
+    yield (
+        "Does cyclic growth explore all weights, and three times faster than random growth?",
+        f"{100 * NEARLY:g} % of the weights after {cyclic:g} steps; random layers after "
+        f"{random:.1f} on average, {min(steps['random'])} to {max(steps['random'])}: "
+        f"{random / cyclic:.1f} times as many",
+        f"`gapbench run {STRATEGY} --scale paper -n`",
+    )
+
+
+def _machines() -> Iterator[tuple[str, str, str]]:
+    """Yield what P-GaP's workers send, and the batch that data parallelism would need instead."""
+    trial = _trial("p_gap")
+    (first, *_) = (part for part in trial.plan.parts if isinstance(part, Parallel))
+    workers, epochs = len(first.branches), first.branches[0].epochs
+    parameters = trial.proxy.parameters
+    prunable = sum(layer.numel for layer in trial.layers)
+    density = 1 - trial.sparsity
+    kept = parameters - prunable + density * prunable
+    sparse = FLOAT * kept + prunable * entropy(density) / 8
+    examples = trial.proxy.task.epoch_examples(trial.recipe.batch_size)
+    updates = epochs * examples // trial.recipe.batch_size
+    sent = (workers + 1) * sparse  # the model to every worker, and each partition back once
+    reduced = 2 * (workers - 1) * FLOAT * parameters * updates
+    yield (
+        "Does P-GaP need little communication?",
+        f"a round of {workers} workers and {epochs} epochs: {sent / 1e6:.0f} MB at the entropy of "
+        f"sparse weights; dense data parallelism by ring all-reduce {reduced / 1e12:.1f} TB, "
+        f"{reduced / sent:,.0f} times as much",
+        "`python -m benchmarks.exchange_bytes` measures files against the entropy",
+    )
+    batch = trial.recipe.batch_size
+    yield (
+        "Does P-GaP do without large batches?",
+        f"{workers} machines train {trial.plan.epochs} epochs in the time of "
+        f"{trial.plan.wall_epochs} at batch {batch:,}; data parallelism on as many, as long, with "
+        f"as many images a machine: batch {workers * batch:,}",
+        f"`gapbench run {MAIN} --scale paper -n`",
+    )

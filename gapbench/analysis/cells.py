@@ -272,7 +272,13 @@ def _cell(
     value, asked = names
     done = [t for t in trials if t["state"] == COMPLETED and is_number(t.get(value))]
     least = -math.inf if metric.collapsed is None else metric.collapsed
-    learned = [t for t in done if math.isfinite(t[value]) and t[value] >= least]
+    loss = f"{value.rpartition('/')[0]}/loss"
+    learned = [
+        trial
+        for trial in done
+        if math.isfinite(trial[value]) and trial[value] >= least
+        if not is_number(trial.get(loss)) or math.isfinite(trial[loss])
+    ]
     diverged = tuple(t["seed"] for t in done if t not in learned)
     states: dict[str, int] = {}
     for trial in trials:
@@ -294,7 +300,7 @@ def _cell(
         states=states,
         published=published_for(trials[0], metric.name, ablation, varying) if trials else None,
         beside=None if asked == value else _summary(learned, asked),
-        loss=_summary(learned, f"{value.rpartition('/')[0]}/loss"),
+        loss=_summary(learned, loss),
         reached=1 - density if emergent and density is not None else None,
     )
 

@@ -70,6 +70,8 @@ class Comparison:
         """How many seeds would resolve it, of what is not resolved and could be."""
         if not self.tested or self.difference is None or self.answer.word != "not resolved":
             return None
+        if self.diverged or self.difference.error == 0:  # no number of seeds would
+            return None
         sign = 1 if self.higher_is_better else -1
         found = replace(self.difference, mean=sign * self.difference.mean)
         return needed(found, min(self.n), self.margin or self.equivalent, self.margin is not None)

@@ -5,6 +5,7 @@ Tables, CSV files, pages and docs/claims.md are written from an `Evaluation` and
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -149,13 +150,17 @@ def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
     """Return for each answer the columns in which it confirms; elsewhere it is exploratory.
 
     Claims with a place in the fixed sequence are taken in its order, on each task and in each
-    column apart, up to the first that is not supported there.
+    column apart, up to the first that is not supported there. One that has no rows in a column is
+    passed over; behind one that is not among the answers at all, nothing confirms.
     """
     found: list[list[object]] = [[] for _ in answers]
     ordered = sorted(
         (number for number, answer in enumerate(answers) if answer.claim.sequence is not None),
         key=lambda number: answers[number].claim.sequence or 0,
     )
+    known = {answers[number].claim.sequence for number in ordered}
+    gap = next(number for number in itertools.count(1) if number not in known)
+    ordered = [number for number in ordered if (answers[number].claim.sequence or 0) < gap]
     places = dict.fromkeys(
         (answers[number].results.task, c.column) for number in ordered for c in answers[number].run
     )

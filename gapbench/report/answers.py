@@ -33,11 +33,11 @@ from gapbench.spec.schema import AblationSpec
 
 ANSWERS = "README.md"
 INTRODUCTION = (
-    "Made by `gapbench publish --scale {0}` from the trials.jsonl of each ablation: nobody typed a "
+    "Made by gapbench publish --scale {0} from the trials.jsonl of each ablation: nobody typed a "
     "number. A trials.jsonl holds every completed trial: what it is, and what was measured. "
-    "table.md and the figures beside it follow from it. `gapbench report` makes all tables, "
-    "figures and a page; `gapbench report --check` compares what is here with the trials; "
-    "`gapbench reproduce KEY` runs one again."
+    "table.md and the figures beside it follow from it. gapbench report makes all tables, "
+    "figures and a page; gapbench report --check compares what is here with the trials; "
+    "gapbench reproduce KEY runs one again."
 )
 SHARED = "A trial that two ablations share is trained once and counted in both."
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable

@@ -12,6 +12,7 @@ from gapbench.analysis.cells import COSTS, Cell
 from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.evaluation import Evaluation, claim_word
 from gapbench.analysis.looks import ALPHA
+from gapbench.report.tables import against_word
 
 Line = dict[str, Any]
 
@@ -50,7 +51,7 @@ def cells_frame(evaluation: Evaluation) -> pd.DataFrame:
             comparison = known.get((row.fields, column))
             if comparison is not None:
                 line |= {"baseline": comparison.reference.name, **_difference(comparison)}
-                line["verdict"] = claim_word(comparison) if comparison.difference else None
+                line["verdict"] = against_word(comparison) if comparison.difference else None
             lines.append(line)
     return pd.DataFrame(lines, columns=[*head, *CELL], dtype=object)
 

@@ -35,7 +35,6 @@ HEADS = {
     "epochs": "epochs given",
 }
 DETAILS = ("against", "n", "p", "detectable", "seeds needed")
-# what a comparison with a baseline says, which is no claim
 WORDS_OF = {"supported": "better", "contradicted": "worse"}
 
 
@@ -226,7 +225,7 @@ def _comparison_grid(
     results: Results, comparisons: Sequence[Comparison], spec: AblationSpec
 ) -> Grid:
     words = settings_words(spec.report.baseline)
-    lines = [(*_compared(results, c), _verdict(c, _against(c))) for c in comparisons]
+    lines = [(*_compared(results, c), _verdict(c, against_word(c))) for c in comparisons]
     return Grid(
         title=f"Difference to {words} ({results.task})",
         head=(*_comparison_heads(results), "verdict"),
@@ -237,7 +236,8 @@ def _comparison_grid(
     )
 
 
-def _against(comparison: Comparison) -> str:
+def against_word(comparison: Comparison) -> str:
+    """Return what a comparison with a baseline says, which is no claim."""
     return WORDS_OF.get(comparison.answer.word, claim_word(comparison))
 
 

@@ -114,8 +114,8 @@ def test_a_clear_difference_gets_its_word(tmp_path: Path) -> None:
     (worse,) = to_baseline(found, {"partitions": 4})
     assert (better.answer.word, worse.answer.word) == ("supported", "contradicted")
     assert better.needed is None  # it is resolved
-    # error .1 sqrt(1.2 / 3), at .005 of both sides t(10) = 3.5814, for a power of .8 .8791
-    assert better.detectable == pytest.approx((3.5814 + 0.8791) * 0.063246, abs=1e-5)
+    # error .1 sqrt(1.2 / 3), at .005 of both sides t(10) = 3.5814: .975 t + .8416 sqrt(1 + t^2 / 20)
+    assert better.detectable == pytest.approx(4.5701 * 0.063246, abs=1e-5)
 
 
 def test_with_several_baseline_rows_the_one_with_equal_fields_is_taken(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_the_standing_is_beside_the_answer_and_what_is_known_comes_first(tmp_pat
     assert grid.head == ("question", "answer", "standing", "differences")
     assert [[cell.text for cell in line] for line in grid.body] == [
         ["Is it? (partitions, fashion_mnist)", "supported", "confirmatory",
-         "C-GaP against RigL: +10.00 ± 0.14 points (n = 6, detectable 0.28)"],
+         "C-GaP against RigL: +10.00 ± 0.14 points (n = 6, detectable 0.29)"],
         ["Is it? (partitions, fashion_mnist)", "not run", "–", "–"],
     ]  # fmt: skip
     assert "6 seeds at 0.005, 12 seeds at 0.015, 20 seeds at 0.03" in grid.notes[0]

@@ -1,0 +1,141 @@
+"""Which seeds an answer takes, and which of them a look still asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gapbench.__main__ import main
+from gapbench.analysis.collect import runs_frame, scan
+from gapbench.analysis.evaluation import evaluate
+from gapbench.analysis.evidence import TRIALS
+from gapbench.analysis.seeds import all_looks, next_look, with_others
+from gapbench.errors import UserError
+from gapbench.spec.ablation import read
+from gapbench.spec.grid import Entry
+from gapbench.study import Study
+from tests.report.folders import around, write_run
+from tests.runs import ABLATIONS
+
+FILE = ABLATIONS / "partitions.yaml"
+ROWS = ("c_gap", "partitions=1,4")
+
+
+def study(results: Path, seeds: int = 20) -> Study:
+    return Study.read(FILE, scale="smoke", only=ROWS, seeds=seeds, results=results)
+
+
+def write(results: Path, entries: tuple[Entry, ...], n: int, apart: float, spread: float) -> None:
+    """Write n seeds of both rows, whose means lie `apart`."""
+    for entry in entries:
+        if entry.trial.seed < n and not (results / "runs" / entry.trial.key).exists():
+            mean = 80 + apart * (entry.trial.options["partitions"] == 4)
+            write_run(results, entry.trial, around(mean, spread, n)[entry.trial.seed])
+
+
+def seeds_of(entries: list[Entry]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for entry in entries:
+        found.setdefault(entry.trial.options["partitions"], []).append(entry.trial.seed)
+    return found
+
+
+def asked(whole: Study, most: int = 20) -> dict[int, list[int]]:
+    frame = runs_frame(whole.entries, scan(whole.results))
+    return seeds_of(next_look(evaluate(frame, whole.ablation.spec), whole.entries, most))
+
+
+def test_the_first_look_asks_for_six_seeds_of_both_rows(tmp_path: Path) -> None:
+    assert asked(study(tmp_path)) == {1: list(range(6)), 4: list(range(6))}
+    assert asked(study(tmp_path), most=5) == {}
+
+
+def test_what_is_open_after_a_look_asks_for_the_next_one(tmp_path: Path) -> None:
+    whole = study(tmp_path)
+    write(tmp_path, whole.entries, 6, apart=0.2, spread=1.0)
+    assert asked(whole) == {1: list(range(12)), 4: list(range(12))}
+    part = whole.next_look()
+    assert part is not None
+    assert seeds_of(list(part.entries)) == {1: list(range(6, 12)), 4: list(range(6, 12))}
+    assert study(tmp_path, seeds=11).next_look() is None
+    write(tmp_path, whole.entries, 20, apart=0.2, spread=1.0)
+    assert whole.next_look() is None  # the last look was made
+
+
+def test_what_is_answered_asks_for_nothing(tmp_path: Path) -> None:
+    whole = study(tmp_path)
+    write(tmp_path, whole.entries, 6, apart=5.0, spread=0.5)
+    assert whole.next_look() is None
+    assert [part.entries for part in whole.all_looks()] == [(), ()]
+
+
+def test_the_likely_cost_follows_what_was_measured_and_the_largest_does_not(tmp_path: Path) -> None:
+    whole = study(tmp_path)
+    likely, most = whole.all_looks()
+    assert len(likely.entries) == len(most.entries) == 40
+    write(tmp_path, whole.entries, 6, apart=1.2, spread=0.8)
+    frame = runs_frame(whole.entries, scan(tmp_path))
+    evaluation = evaluate(frame, whole.ablation.spec)
+    (comparison,) = evaluation.answers[0].comparisons
+    assert comparison.answer.word == "not resolved" and comparison.needed in range(7, 13)
+    parts = all_looks(evaluation, whole.entries, 20)
+    assert [max(entry.trial.seed for entry in part) for part in parts] == [11, 19]
+    assert [len(part.entries) for part in whole.all_looks()] == [12, 28]
+
+
+def test_seeds_that_have_run_before_are_reported_beside_those_asked_for(tmp_path: Path) -> None:
+    whole = study(tmp_path, seeds=8)
+    write(tmp_path, whole.entries, 8, apart=5.0, spread=0.5)
+    two = study(tmp_path, seeds=2)
+    entries = with_others(two.ablation, "smoke", two.entries, scan(tmp_path), only=ROWS)
+    assert seeds_of(entries) == {1: list(range(8)), 4: list(range(8))}
+    assert list(two.runs["seed"]).count(7) == 2
+    assert set(two.table["n"]) == {8}
+
+
+def test_what_is_published_counts_as_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = study(tmp_path, seeds=6)
+    write(tmp_path, whole.entries, 6, apart=5.0, spread=0.5)
+    assert main(["publish", str(FILE), "--scale", "smoke", "--results", str(tmp_path)]) == 0
+    for folder in (tmp_path / "runs").iterdir():
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.unlink()
+        folder.rmdir()
+    assert (tmp_path / "smoke" / "partitions" / TRIALS).is_file()
+    assert study(tmp_path).next_look() is None
+    one = study(tmp_path, seeds=1)
+    assert set(one.table["n"]) == {6}
+
+
+def test_an_ablation_without_claims_has_nothing_to_resolve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = ABLATIONS.parent / "baselines" / "dense.yaml"
+    assert not read(file).spec.claims
+    with pytest.raises(UserError, match=r"dense\.yaml: it makes no claims to resolve"):
+        Study.read(file, scale="smoke", seeds=20, results=tmp_path).next_look()
+    command = ["run", str(file), "--scale", "smoke", "--until-resolved", "--results", str(tmp_path)]
+    assert main(command) == 2
+    assert "makes no claims" in capsys.readouterr().err
+    assert main([*command, "--seeds", "3"]) == 2
+    assert "--until-resolved: picks the trials itself: leave --seeds out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_until_resolved_runs_what_a_look_lacks_and_no_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, study(tmp_path, seeds=5).entries, 5, apart=20.0, spread=0.5)
+    only = [part for pattern in ROWS for part in ("--only", pattern)]
+    command = ["run", str(FILE), "--scale", "smoke", *only, "--results", str(tmp_path)]
+    command += ["--executor", "debug", "--until-resolved"]
+    assert main([*command, "-n"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "30 trials, 180 machine-epochs" in told and "the most that the open claims can" in told
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "2 trials, 0 done, 2 to run" in told and "supported" in told
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "to run" not in told and "supported" in told

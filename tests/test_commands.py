@@ -58,13 +58,13 @@ def test_what_is_published_is_reported_and_checked_without_run_folders(
     tmp_path, capsys, monkeypatch
 ):
     """As in a clone."""
-    workplace(tmp_path, monkeypatch, restart="restart", distribution="distribution")
-    folder = Path("results/mini/restart")
+    workplace(tmp_path, monkeypatch, partitions="partitions", distribution="distribution")
+    folder = Path("results/mini/partitions")
     shutil.copytree(ABLATIONS.parent / folder, folder)
-    assert main(["publish"]) == 0
+    assert main(["publish", "ablations/partitions.yaml"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [Path(line).name for line in told] == [
-        "trials.jsonl", "table.md", "accuracy_vs_sparsity.svg", "answers.md"
+        "trials.jsonl", "table.md", "accuracy_vs_partitions.svg", "README.md"
     ]  # fmt: skip
     for path in (folder / "trials.jsonl", folder / "table.md"):
         assert path.read_bytes() == (ABLATIONS.parent / path).read_bytes()
@@ -72,19 +72,19 @@ def test_what_is_published_is_reported_and_checked_without_run_folders(
     told = capsys.readouterr().out
     assert f"{folder}: as from trials.jsonl" in told
     assert "results/mini/distribution: nothing is published" in told
-    assert main(["report", "ablations/restart.yaml"]) == 0
+    assert main(["report", "ablations/partitions.yaml"]) == 0
     assert "C-GaP" in capsys.readouterr().out
-    report = Path("results/reports/mini/restart")
+    report = Path("results/reports/mini/partitions")
     assert (report / "table.md").read_text() == (folder / "table.md").read_text()
-    assert (report / "figures" / "accuracy_vs_sparsity.svg").is_file()
+    assert (report / "figures" / "accuracy_vs_partitions.svg").is_file()
 
 
-@pytest.mark.parametrize("name", ["table.md", "trials.jsonl", "../answers.md"])
+@pytest.mark.parametrize("name", ["table.md", "trials.jsonl", "../README.md"])
 def test_what_is_not_what_its_trials_give_is_found(tmp_path, capsys, monkeypatch, name):
-    workplace(tmp_path, monkeypatch, restart="restart")
-    folder = Path("results/mini/restart")
+    workplace(tmp_path, monkeypatch, partitions="partitions")
+    folder = Path("results/mini/partitions")
     shutil.copytree(ABLATIONS.parent / folder, folder)
-    assert main(["publish"]) == 0
+    assert main(["publish", "ablations/partitions.yaml"]) == 0
     path = folder / name
     text = path.read_text()
     path.write_text("typed by hand" if path.suffix == ".md" else text[text.index("\n") + 1 :])

@@ -114,7 +114,7 @@ def test_a_clear_difference_gets_its_word(tmp_path: Path) -> None:
     (worse,) = to_baseline(found, {"partitions": 4})
     assert (better.answer.word, worse.answer.word) == ("supported", "contradicted")
     assert better.needed is None  # it is resolved
-    # error .1 sqrt(1.2 / 3), at .005 of both sides t(10) = 3.5814: .975 t + .8416 sqrt(1 + t^2 / 20)
+    # error .1 sqrt(.4), at .005 of both sides t(10) = 3.5814: .975 t + .8416 sqrt(1 + t^2 / 20)
     assert better.detectable == pytest.approx(4.5701 * 0.063246, abs=1e-5)
 
 

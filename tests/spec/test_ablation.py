@@ -147,7 +147,7 @@ def test_a_sparsity_that_the_floors_of_global_magnitude_forbid_is_refused_with_t
         ("trials: {method: c_gap}\n", "5: trials: {'method': 'c_gap'} is not possible: give a l"),
         ("trials:\n  - c_gap\n", "6: trials[0]: 'c_gap' is not possible: give a mapping of keys"),
         ("report: {row: x}\n", "5: report.row: unknown key 'row': did you mean 'rows'? valid: "),
-        ("claims: [{asks: x}]\n", "5: claims[0].than: is missing"),
+        ("claims: [{asks: x}]\n", "5: claims[0].better: is missing"),
         ("include: [none.yaml]\n", "5: include[0]: 'none.yaml' is no file (looked for "),
         ("include: [.]\n", "5: include[0]: '.' is no file"),
         ("include: [{fil: x}]\n", "5: include[0].file: is missing"),

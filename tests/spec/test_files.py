@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from gapbench.analysis.layout import require_section
+from gapbench.analysis.published import published_times
 from gapbench.errors import NotInstalled
+from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.ablation import read
 from gapbench.spec.dry_run import dry_run
 from gapbench.spec.editors import json_schema
@@ -78,9 +80,30 @@ def test_the_partitions_ablation_has_its_rows_at_mini():
     found = {
         (e.trial.method, e.trial.options.get("partitions"), e.trial.plan.epochs) for e in entries
     }
-    gap = {("c_gap", kappa, 32) for kappa in (1, 2, 4, 8)}
-    assert found == {("dense", None, 32), ("rigl", None, 32)} | gap
+    gap = {("c_gap", kappa, 99) for kappa in (1, 2, 4, 8)}
+    assert found == {("dense", None, 25), ("rigl", None, 10), ("rigl", None, 120)} | gap
     assert len(expand(partitions, "mini")) == 6 * len(entries)
+
+
+@pytest.mark.parametrize("scale", ["mini", "small"])
+def test_rows_have_the_proportions_of_the_papers_tables(scale):
+    entries = expand(read(ROOT / "ablations/main.yaml"), scale, only=["distribution=uniform,dense"])
+    forecasts = dry_run(
+        [e for e in entries if e.trial.seed == 0 and e.trial.pattern == UNSTRUCTURED]
+    )
+    found = {}
+    for forecast in forecasts:
+        found.setdefault(forecast.method, set()).add(forecast.times)
+    paper = {"dense": {2.5}, "rigl": {1, 5, 12}, "c_gap": {9.9}, "p_gap": {11.1}}
+    assert {method: found[method] for method in paper} == paper
+    for method, times in paper.items():
+        assert {published_times(method, each) for each in times} == {f"{x:g}" for x in times}
+    plans = {e.trial.method: e.trial.plan for e in entries}
+    cyclic, parallel = plans["c_gap"].parts, plans["p_gap"].parts
+    assert [part.epochs for part in cyclic] == [3] * 28 + [15]
+    assert [len(part.branches) for part in parallel[:-1]] == [4] * 8 and parallel[-1].epochs == 15
+    # the fine-tune's share: 150 of 990 and of 1110 epochs there
+    assert parallel[-1].epochs == cyclic[-1].epochs == 15 and plans["p_gap"].wall_epochs == 39
 
 
 def test_the_translation_ablation_has_its_rows_at_mini(fairseq):

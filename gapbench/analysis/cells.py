@@ -47,6 +47,8 @@ COSTS = {
     "density/model": "density, whole model",
     "cost/mean_density": "mean density in training",
     "exploration/coverage": "coverage",
+    "exploration/epochs": "machine-epochs to 99 % coverage",
+    "exploration/iou": "IoU of masks over a change",
     "run/seconds": "seconds",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,8 @@ from gapbench.spec.trials import Trial
 from gapbench.training import loop
 from gapbench.training.distributed import Ranks
 from gapbench.training.setup import Training
+
+NEARLY_ALL = 0.99  # of the weights: rules that move masks by chance never end
 
 
 @dataclass(frozen=True)
@@ -105,15 +107,17 @@ def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[st
     sparsifier = training.sparsifier
     active_zeros = sparsifier.verify()
     final = loop.finish(training)
+    lines = read_history(recorder.folder.history) if recorder.history else []
     return {
         "schema": 1,
         "key": trial.key,
-        "metrics": {**final.test, **final.val, **final.heldout, **last_loss(recorder)},
+        "metrics": {**final.test, **final.val, **final.heldout, **last_loss(lines)},
         **_sparsity(trial, training, active_zeros),
         "cost": _cost(training),
         "exploration": {
             "coverage": sparsifier.coverage.fraction(),
             "coverage_layers": sparsifier.coverage.per_layer(),
+            **explored(lines),
         },
         "epochs": sparsifier.plan.epochs,
         "wall_epochs": sparsifier.plan.wall_epochs,
@@ -132,12 +136,24 @@ def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[st
     }
 
 
-def last_loss(recorder: FolderKeeper) -> loop.Metrics:
+def explored(lines: Sequence[loop.Line]) -> dict[str, float]:
+    """Return how soon nearly all weights had been active, and how much changes kept of masks.
+
+    Args:
+        lines: of the history; changes of masks that are none, such as a first prune, tell no iou.
+    """
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    reached = [line["epoch"] for line in epochs if line["coverage"] >= NEARLY_ALL]
+    kept = [value for line in lines if line.get("iou") for value in line["iou"].values()]
+    found = {"epochs": float(min(reached))} if reached else {}
+    return {**found, "iou": sum(kept) / len(kept)} if kept else found
+
+
+def last_loss(lines: Sequence[loop.Line]) -> loop.Metrics:
     """Return the mean loss of the last epoch on the images that were trained on, if that is here.
 
     Beside the loss on other images it says whether a training set was learned by heart.
     """
-    lines = read_history(recorder.folder.history) if recorder.history else []
     losses = [line["train/loss"] for line in lines if line["kind"] == "epoch"]
     return {"train/loss": losses[-1]} if losses else {}
 

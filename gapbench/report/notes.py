@@ -13,8 +13,9 @@ from gapbench.spec.schema import Claim
 COST = (
     "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "
     "density is over the layers that are pruned, the whole model's over all parameters. Coverage "
-    "is the share of prunable weights that were active at some time. Seconds are those of a wall "
-    "clock, on a machine that may have had other work too."
+    "is the share of prunable weights that were active at some time. IoU is that of a layer's mask "
+    "before and after a change, mean over all; two random masks of density d have d / (2 - d). "
+    "Seconds are those of a wall clock, on a machine that may have had other work too."
 )
 COLUMNS = (
     "Difference of means ± half-width of its 95 % t-interval by Welch, over all seeds; p: of that "

@@ -129,6 +129,12 @@ class Exploration(Numbers):
 
     coverage: Number | None = about("weights that were ever active, over all")
     coverage_layers: dict[Line, Number] = about("the same of each layer", dict)
+    epochs: Number | None = about(
+        "machine-epochs after which 99 % of the weights had been active; none: never"
+    )
+    iou: Number | None = about(
+        "intersection over union of masks before and after a change, mean over changes and layers"
+    )
 
 
 class Digests(Document):

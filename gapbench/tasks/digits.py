@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from gapbench.base.identity import Neutral
+from gapbench.errors import UserError
 from gapbench.tasks.classification import InMemoryImages, accuracy
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
@@ -22,6 +23,11 @@ class Digits(InMemoryImages):
 
     Args:
         width: channels of the network's first stage.
+        epoch_steps: optimiser steps of an epoch, which goes on where the one before has ended; None
+            makes an epoch of every pass.
+
+    Raises:
+        UserError: if `epoch_steps` is not positive.
     """
 
     metric = accuracy(10)
@@ -39,8 +45,16 @@ class Digits(InMemoryImages):
     first_layer = "conv1.weight"
     size = 8
 
-    def __init__(self, *, width: Annotated[int, Neutral(8)] = 8) -> None:
+    def __init__(
+        self,
+        *,
+        width: Annotated[int, Neutral(8)] = 8,
+        epoch_steps: Annotated[int | None, Neutral(None)] = None,
+    ) -> None:
+        if epoch_steps is not None and epoch_steps < 1:
+            raise UserError(f"epoch_steps: {epoch_steps} is not possible: give 1 or more")
         self.width = width
+        self.epoch_steps = epoch_steps
 
     def build_model(self) -> nn.Module:
         """Return a new ResNet-8."""

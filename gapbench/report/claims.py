@@ -13,7 +13,7 @@ from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_eva
 from gapbench.analysis.published import Published, published_pairs
 from gapbench.methods.method import methods
 from gapbench.report.answers import BOUNDS, differences_words, standings
-from gapbench.report.counted import counted_grid
+from gapbench.report.counted import MAIN, STRATEGY, counted_grid, explored_grid
 from gapbench.report.render import md_escape
 from gapbench.report.tables import settings_words
 from gapbench.spec.schema import AblationSpec, Claim
@@ -36,19 +36,19 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["md"] = md_escape
-    answers = {
-        scale: [a for e in published_evaluations(results, scale, specs.values()) for a in e.answers]
-        for scale in SCALES
-    }
+    found = {s: published_evaluations(results, s, specs.values()) for s in SCALES}
+    answers = {scale: [a for e in known for a in e.answers] for scale, known in found.items()}
     where = {
         id(answer): words
-        for found in answers.values()
-        for answer, words in zip(found, standings(found), strict=True)
+        for own in answers.values()
+        for answer, words in zip(own, standings(own), strict=True)
     }
+    counted = [counted_grid()] if {MAIN, STRATEGY} <= specs.keys() else []
+    counted += [explored_grid(known, scale) for scale, known in found.items()]
     return environment.get_template("claims.md.j2").render(
         bounds=BOUNDS,
         scales=SCALES,
-        counted=counted_grid(),
+        counted=[grid for grid in counted if grid.body],
         claims=[
             _claim(file, spec, claim, answers, where)
             for file, spec in specs.items()

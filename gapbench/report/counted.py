@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from gapbench.analysis.cells import COSTS, Cell
+from gapbench.analysis.evaluation import Evaluation
+from gapbench.analysis.records import NOTHING, text_of
 from gapbench.engine.exchange import entropy
 from gapbench.plan.phases import Parallel
 from gapbench.report.tables import Grid, Text
@@ -18,6 +21,7 @@ from gapbench.spec.trials import Trial
 SEEDS = 20
 NEARLY = 0.99  # of the weights: random growth has no last step
 FLOAT = 4  # bytes
+EXPLORED = ("exploration/coverage", "exploration/epochs", "exploration/iou")
 
 MAIN, STRATEGY = Path("ablations/main.yaml"), Path("ablations/strategy.yaml")
 
@@ -39,6 +43,28 @@ def counted_grid() -> Grid:
             "was active at some time.",
         ),
     )
+
+
+def explored_grid(evaluations: Sequence[Evaluation], scale: str) -> Grid:
+    """Return how far masks moved in what has run, one line a row of an ablation and sparsity."""
+    body = [
+        (
+            Text(f"{row.name} ({results.ablation}, {results.task})"),
+            Text(text_of(column)),
+            *(Text(_told(cell, name)) for name in EXPLORED),
+            Text(f"{(1 - column) / (1 + column):.3f}" if isinstance(column, float) else NOTHING),
+        )
+        for evaluation in evaluations
+        for results in evaluation.results
+        for row, column, cell in results.cells()
+        if "exploration/iou" in cell.costs
+    ]
+    heads = ("row", "sparsity", *(COSTS[name] for name in EXPLORED), "IoU of random masks")
+    return Grid(f"How far masks moved, measured at scale {scale}", heads, tuple(body), keys=2)
+
+
+def _told(cell: Cell, name: str) -> str:
+    return f"{cell.costs[name]:.3g}" if name in cell.costs else NOTHING
 
 
 def _entries(file: Path, only: Sequence[str], seeds: int) -> list[Entry]:

@@ -18,6 +18,7 @@ from gapbench.analysis.proxy import checks
 from gapbench.analysis.records import COMPLETED, NOTHING, is_given, text_of
 from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
+from gapbench.report.forest import forest_files
 from gapbench.report.notes import LOOKS_WORDS, points
 from gapbench.report.proxy import proxy_grid
 from gapbench.report.render import markdown
@@ -38,6 +39,12 @@ INTRODUCTION = (
     "table.md and the figures beside it follow from it. gapbench report makes all tables, "
     "figures and a page; gapbench report --check compares what is here with the trials; "
     "gapbench reproduce KEY runs one again."
+)
+PICTURE = "answers.svg"
+LEGEND = (
+    "In the picture right is in favour of the claim; shaded is where rows count as equivalent, a "
+    "dotted line is the bound of being as good, and a hollow mark is the published difference on "
+    "the paper's task."
 )
 SHARED = "A trial that two ablations share is trained once and counted in both."
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
@@ -131,7 +138,8 @@ def answers_text(evaluations: Sequence[Evaluation], scale: str) -> str:
         answer_grid(answers, "What the claims are answered"),
         _cost_grid(evaluations),
     )
-    return markdown([Table(f"Results at scale {scale}", INTRODUCTION.format(scale), "", grids)])
+    text = markdown([Table(f"Results at scale {scale}", INTRODUCTION.format(scale), "", grids)])
+    return f"{text}\n![Differences that the claims are about]({PICTURE})\n\n{LEGEND}\n"
 
 
 def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
@@ -148,15 +156,20 @@ def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
 
 
 def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> Path:
-    """Write the README.md of a scale from what is published of it.
+    """Write the README.md of a scale, and its picture, from what is published of it.
 
     Raises:
         UserError: if a link is on the way, or the file cannot be written.
     """
     path = results / scale / ANSWERS
-    require_real(path, results)
+    found = published_evaluations(results, scale, specs)
+    drawn = forest_files([answer for one in found for answer in one.answers])
     try:
-        write_text(path, answers_text(published_evaluations(results, scale, specs), scale))
+        for place in (path, path.with_name(PICTURE)):
+            require_real(place, results)
+        write_text(path, answers_text(found, scale))
+        if drawn is not None:
+            path.with_name(PICTURE).write_bytes(drawn["svg"])
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     return path

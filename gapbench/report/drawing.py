@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 import matplotlib
 from matplotlib import font_manager
 
-from gapbench.report.canvas import (
-    Evidence,
-    figures,
-)
+from gapbench.report.canvas import Drawn, Evidence, figures
 
 # fonts with the signs of other scripts, as systems bring them
 KINDS = ("png", "svg", "csv")  # of files
@@ -28,6 +25,11 @@ FALLBACKS = (
 
 
 def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
+    """Return a figure of one task as files; None if it is empty."""
+    return files_of(lambda: figures[name](evidence))
+
+
+def files_of(make: Callable[[], Drawn | None]) -> dict[str, bytes] | None:
     """Return the bytes of a figure as png and svg, and of its data as csv; None if it is empty.
 
     Two calls return the same bytes: fonts come with matplotlib, and no date is written. Only where
@@ -35,11 +37,11 @@ def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        files = _drawn(name, evidence, ())
+        files = _drawn(make, ())
     if any("missing from" in str(warning.message) for warning in told):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*missing from")  # `unshown` tells of them
-            return _drawn(name, evidence, families())
+            return _drawn(make, families())
     for warning in told:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return files
@@ -59,11 +61,11 @@ def unshown(text: str) -> str:
     return "".join(s for s in signs if not any(font.get_char_index(ord(s)) for font in fonts))
 
 
-def _drawn(name: str, evidence: Evidence, further: Sequence[str]) -> dict[str, bytes] | None:
+def _drawn(make: Callable[[], Drawn | None], further: Sequence[str]) -> dict[str, bytes] | None:
     style = resources.files("gapbench.report").joinpath("gapbench.mplstyle")
     with resources.as_file(style) as path, matplotlib.rc_context(fname=path):
         matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *further]
-        drawn = figures[name](evidence)
+        drawn = make()
         if drawn is None:
             return None
         made, frame = drawn

@@ -1,0 +1,107 @@
+"""The answers as a picture: a line a comparison, with its interval, and the word at the right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gapbench.analysis.comparisons import Comparison
+from gapbench.analysis.evaluation import Answer, claim_word
+from gapbench.analysis.looks import ALPHA
+from gapbench.analysis.records import text_of
+from gapbench.report.canvas import Drawn, looks
+from gapbench.report.drawing import files_of
+from gapbench.report.notes import points
+
+LINE = 0.26  # inches
+WIDTH = 9.5
+
+
+def forest_files(answers: Sequence[Answer]) -> dict[str, bytes] | None:
+    """Return the picture as png and svg, and its data as csv; None where nothing has run."""
+    return files_of(lambda: forest(answers))
+
+
+def forest(answers: Sequence[Answer]) -> Drawn | None:
+    """Draw every comparison that has a difference, task by task, in the order of the claims.
+
+    Right is in favour of the claim. Shaded is where rows count as equivalent; a claim of being as
+    good within a margin has its bound as a dotted line. A hollow mark is the published difference.
+    """
+    lines = [(answer, c) for answer in answers for c in answer.comparisons if c.difference]
+    tasks = list(dict.fromkeys(answer.results.task for answer, _ in lines))
+    if not lines:
+        return None
+    counts = [sum(answer.results.task == task for answer, _ in lines) for task in tasks]
+    figure = Figure(figsize=(WIDTH, 0.9 * len(tasks) + LINE * len(lines)), layout="constrained")
+    panels = figure.subplots(len(tasks), squeeze=False, height_ratios=[n + 2 for n in counts])
+    for ax, task in zip(panels[:, 0], tasks, strict=True):
+        _panel(ax, [line for line in lines if line[0].results.task == task])
+    return figure, _frame(lines)
+
+
+def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
+    results = lines[0][0].results
+    unit, margin = points(results.metric.unit), lines[0][1].equivalent
+    ax.axvspan(-margin, margin, color="0.9", lw=0)
+    ax.axvline(0, color="0.4", lw=0.8)
+    names = []
+    for place, (_, comparison) in enumerate(lines):
+        mean, width, published = _numbers(comparison)
+        own = looks([comparison.row])[comparison.row.name]
+        ax.errorbar([mean], [place], xerr=None if math.isinf(width) else [width], **own.mark())
+        if published is not None:
+            ax.plot([published], [place], "o", mfc="none", mec="0.3", ms=5)
+        if comparison.margin:
+            bound = -comparison.margin if comparison.higher_is_better else comparison.margin
+            ax.plot([bound] * 2, [place - 0.4, place + 0.4], ":", color="0.3")
+        at = f", {100 * comparison.column:g} %" if isinstance(comparison.column, float) else ""
+        at = at or f", {text_of(comparison.column)}"
+        names.append(f"{comparison.row.name} − {comparison.reference.name}{at}")
+    ax.set_yticks(range(len(lines)), names)
+    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}")
+    ax.set_title(results.task, loc="left")
+    right = ax.twinx()
+    right.set_ylim(ax.get_ylim())
+    right.set_yticks(range(len(lines)), [claim_word(comparison) for _, comparison in lines])
+    right.tick_params(length=0)
+
+
+def _numbers(comparison: Comparison) -> tuple[float, float, float | None]:
+    """Return difference, half-width of its 95 % interval, and the published difference."""
+    found = comparison.difference
+    assert found is not None  # lines without one are not drawn
+    return found.mean, found.half_width(ALPHA), _published(comparison)
+
+
+def _published(comparison: Comparison) -> float | None:
+    papers = []
+    for row in (comparison.row, comparison.reference):
+        column = 0.0 if row.method == "dense" else comparison.column
+        known = [cell.published for cell in row.cells if cell.published is not None]
+        papers += [paper for paper in known if paper.sparsity == column][:1]
+    if len(papers) < 2 or papers[0].task != papers[1].task:
+        return None
+    return float(papers[0].value) - float(papers[1].value)
+
+
+def _frame(lines: Sequence[tuple[Answer, Comparison]]) -> pd.DataFrame:
+    names = ("difference", "half_width", "published")
+    return pd.DataFrame(
+        {
+            "ablation": answer.results.ablation,
+            "task": answer.results.task,
+            "question": answer.claim.asks,
+            "row": comparison.row.name,
+            "against": comparison.reference.name,
+            "column": comparison.column,
+            **dict(zip(names, _numbers(comparison), strict=True)),
+            "answer": claim_word(comparison),
+        }
+        for answer, comparison in lines
+    )

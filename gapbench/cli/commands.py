@@ -38,7 +38,7 @@ KINDS = (
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (report, publish, claims, export, prepare, doctor, schema):
+    for command in (report, publish, claims, explain, export, prepare, doctor, schema):
         app.command()(command)
     app.command("list")(list_names)
     folders = typer.Typer(help="What is done to run folders.", no_args_is_help=True)
@@ -252,6 +252,33 @@ def claims(results: ResultsOption = RESULTS) -> int:
     files = shipped()
     specs = {file: one.spec for file, one in zip(files, _ablations(files), strict=True)}
     print(claims_text(results, specs), end="")
+    return 0
+
+
+def explain(
+    method: Annotated[str, typer.Argument(help="The name of a method: c_gap.")],
+    file: Annotated[
+        Path, typer.Argument(help="An ablation that has it; the first trial of it is drawn.")
+    ] = Path("ablations/main.yaml"),
+    scale: ScaleOption = "mini",
+    set_: SetOption = None,
+) -> int:
+    """Draw which layers a method has dense when, and say what that costs; nothing is trained."""
+    from gapbench.methods.method import methods
+    from gapbench.report.plans import KEY, plan_lines
+    from gapbench.spec.dry_run import dry_run
+
+    if method not in methods:
+        raise UserError(choose("method", method, methods))
+    entry = expanded(file, scale, set_ or (), [method], None)[2][0]
+    (forecast,) = dry_run([entry])
+    console = terminal.console()
+    cost = forecast.train_flops_ratio
+    told = "known after the run" if cost is None else f"{cost:.2f} x dense training for 1x"
+    console.print(f"{entry.label}: {forecast.epochs} machine-epochs; training FLOPs {told}")
+    for line in plan_lines(entry.trial.plan, entry.trial.layers, console.width):
+        console.print(line, soft_wrap=True)
+    console.print(KEY)
     return 0
 
 

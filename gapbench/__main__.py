@@ -8,7 +8,7 @@ from collections.abc import Sequence
 try:
     import typer
 
-    from gapbench.cli import commands, reproduce, run, status
+    from gapbench.cli import commands, new, reproduce, run, status
     from gapbench.cli.guard import guarded
 except ModuleNotFoundError as missing:
     words = f"the commands need {missing.name}: pip install 'gapbench[suite]'"
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for module in (run, status, reproduce, commands):
+for module in (run, status, reproduce, new, commands):
     module.add_to(app)
 
 

@@ -15,6 +15,7 @@ from gapbench.plan.phases import Layer
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 
 
 def block_after(mark: str) -> str:
@@ -59,7 +60,8 @@ def test_every_ablation_that_is_named_exists(path):
 
 
 def test_every_command_and_option_that_is_named_exists():
-    lines = re.findall(r"^(?:gapbench|python -m gapbench\.run) .*$", README, re.MULTILINE)
+    text = README + COMMANDS
+    lines = re.findall(r"^(?:gapbench|python -m gapbench\.run) .*$", text, re.MULTILINE)
     named: dict[str, set[str]] = {}
     for call in (call for line in lines for call in line.partition("#")[0].split(";")):
         command = "run" if "gapbench.run" in call else call.split()[1]

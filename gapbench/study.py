@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -235,18 +235,24 @@ class Study:
         found = self._found()
         return report(self.ablation, self.scale, self._known(found), self.results, found)
 
-    def next_look(self) -> Study | None:
+    def next_look(self, asked: Collection[str] = ()) -> Study | None:
         """Return the trials that the next look at open claims asks for, as a study of their own.
 
         No look takes more seeds than this study has.
+
+        Args:
+            asked: keys of trials that were asked for before: a look that needs one which has not
+                completed since is not made.
 
         Raises:
             UserError: if the ablation makes no claims.
         """
         from gapbench.analysis.seeds import next_look
 
-        wanted = self._open(next_look)
-        return replace(self, entries=tuple(wanted)) if wanted else None
+        evaluation, found, most = self._claims()
+        failed = [key for key in asked if key not in found.runs]
+        part = self._lacking(next_look(evaluation, self.entries, most, failed), found)
+        return part if part.entries else None
 
     def all_looks(self) -> tuple[Study, Study]:
         """Return the trials that open claims are likely to take, and those that they take at most.
@@ -256,13 +262,12 @@ class Study:
         """
         from gapbench.analysis.seeds import all_looks
 
-        likely, most = (
-            self._open(lambda *known, part=part: all_looks(*known)[part]) for part in (0, 1)
-        )
-        return replace(self, entries=tuple(likely)), replace(self, entries=tuple(most))
+        evaluation, found, most = self._claims()
+        likely, largest = all_looks(evaluation, self.entries, most)
+        return self._lacking(likely, found), self._lacking(largest, found)
 
-    def _open(self, pick: Callable[[Evaluation, Sequence[Entry], int], list[Entry]]) -> list[Entry]:
-        """Return what is picked for open claims and has not run."""
+    def _claims(self) -> tuple[Evaluation, Scan, int]:
+        """Return what the claims are answered, what has run, and the seeds of this study."""
         from gapbench.analysis.collect import runs_frame
         from gapbench.analysis.evaluation import evaluate
 
@@ -270,9 +275,12 @@ class Study:
             raise UserError(f"{self.ablation.document.name}: it makes no claims to resolve")
         found = self._found()
         evaluation = evaluate(runs_frame(self.entries, found), self.ablation.spec)
-        seeds = len({entry.trial.seed for entry in self.entries})
-        wanted = pick(evaluation, self.entries, seeds)
-        return [entry for entry in wanted if entry.trial.key not in found.runs]
+        return evaluation, found, 1 + max(entry.trial.seed for entry in self.entries)
+
+    def _lacking(self, entries: Sequence[Entry], found: Scan) -> Study:
+        """Return a study of the trials that have not run."""
+        left = (entry for entry in entries if entry.trial.key not in found.runs)
+        return replace(self, entries=tuple(left))
 
     def _found(self) -> Scan:
         from gapbench.analysis.collect import scan

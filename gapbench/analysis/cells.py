@@ -127,6 +127,7 @@ class Results:
         value: name of the value, as split/metric.
         repeated: whether dense rows are repeated in every column.
         commits: number of commits whose code the completed trials ran with.
+        lacking: completed trials without a value on heldout, which others have.
     """
 
     ablation: str
@@ -140,6 +141,7 @@ class Results:
     rows: tuple[Row, ...]
     repeated: bool
     commits: int
+    lacking: int = 0
 
     def cells(self) -> Iterator[tuple[Row, object, Cell]]:
         """Yield every cell of planned trials, with its row and column."""
@@ -170,6 +172,8 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
     done = [trial for trial in trials if trial["state"] == COMPLETED]
     _check_measured(done, asked, spec)
     value = primary(asked, done)
+    heldout = primary(asked, [t for t in done if is_number(t.get(f"heldout/{metric.name}"))])
+    lacking = sum(not is_number(trial.get(heldout)) for trial in done)
     layout = Layout.of(trials, spec)
     names = names_of(layout.rows, spec.report.rows)
     varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
@@ -191,6 +195,7 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
         rows=tuple(rows),
         repeated=layout.repeated and any(row.method == "dense" for row in rows),
         commits=len(set(filter(is_given, (t.get("environment/git_commit") for t in done)))),
+        lacking=lacking,
     )
 
 

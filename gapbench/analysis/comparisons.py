@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,12 +122,16 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
 
 def unfinished(results: Results, claim: Claim) -> bool:
     """Say whether rows that a claim is about have still to run."""
+    return any(not cell.n_run for _, _, cell in cells_of(results, claim))
+
+
+def cells_of(results: Results, claim: Claim) -> Iterator[tuple[Row, object, Cell]]:
+    """Yield row, column and cell of what a claim is about, compared or not."""
     sides = {**claim.at, **claim.better}, {**claim.at, **claim.than}
-    return any(
-        not cell.n_run
-        for row, _, cell in results.cells()
-        if any(_fits(results, row, side) for side in sides)
-    )
+    at = claim.at.get(results.column)
+    for row, column, cell in results.cells():
+        if at in (None, column) and any(_fits(results, row, side) for side in sides):
+            yield row, column, cell
 
 
 def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) -> bool:

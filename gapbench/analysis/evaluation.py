@@ -16,6 +16,7 @@ import pandas as pd
 from gapbench.analysis.cells import Results, results_of
 from gapbench.analysis.comparisons import Comparison, of_claim, to_baseline, unfinished
 from gapbench.analysis.evidence import path_of, read_trials
+from gapbench.analysis.records import alternatives, fits, text_of
 from gapbench.analysis.sequential import Welch, confirmatory
 from gapbench.spec.schema import AblationSpec, Claim
 
@@ -59,16 +60,42 @@ class Answer:
             waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
             return NOT_RUN if waiting else "no rows of like FLOPs"
         missing = len(self.comparisons) - len(run)
-        counts = Counter(map(claim_word, run))
-        words = ", ".join(f"{word} in {n} of {len(run)}" for word, n in counts.most_common())
-        words = next(iter(counts)) if len(counts) == 1 else words
+        columns = dict.fromkeys(comparison.column for comparison in run)
+        by_column = {column: _words([c for c in run if c.column == column]) for column in columns}
+        words = next(iter(by_column.values()))
+        if len(set(by_column.values())) > 1:
+            told = (f"{word} at {text_of(column)}" for column, word in by_column.items())
+            words = "; ".join(told)
         seeds = {min(comparison.n) for comparison, _ in self.differences}
         words += " (ONE SEED)" if seeds == {1} else ""
         return f"{words}; {missing} {NOT_RUN}" if missing else words
 
+    def supported_at(self, column: object) -> bool:
+        """Say whether all that the claim names is there in a column, and each comparison supported.
+
+        A claim about several epochs or distributions needs them all.
+        """
+        own = self.at(column)
+        sides = ((self.claim.better, [c.row for c in own]),
+                 (self.claim.than, [c.reference for c in own]))  # fmt: skip
+        named = all(
+            any(fits(row.settings, field, one) for row in rows)
+            for side, rows in sides
+            for field, value in side.items()
+            if field != self.results.column
+            for one in alternatives(value)
+        )
+        return bool(own) and named and {claim_word(c) for c in own} == {"supported"}
+
     def at(self, column: object) -> list[Comparison]:
         """Return the comparisons in a column."""
         return [comparison for comparison in self.comparisons if comparison.column == column]
+
+
+def _words(comparisons: Sequence[Comparison]) -> str:
+    counts = Counter(map(claim_word, comparisons))
+    told = (f"{word} in {n} of {len(comparisons)}" for word, n in counts.most_common())
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(told)
 
 
 @dataclass(frozen=True)
@@ -150,8 +177,8 @@ def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
     """Return for each answer the columns in which it confirms; elsewhere it is exploratory.
 
     Claims with a place in the fixed sequence are taken in its order, on each task and in each
-    column apart, up to the first that is not supported there. One that has no rows in a column is
-    passed over; behind one that is not among the answers at all, nothing confirms.
+    column apart, up to the first that is not supported there, or of which a row is missing. Behind
+    one that is not among the answers at all nothing confirms.
     """
     found: list[list[object]] = [[] for _ in answers]
     ordered = sorted(
@@ -165,10 +192,10 @@ def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
         (answers[number].results.task, c.column) for number in ordered for c in answers[number].run
     )
     for task, column in places:
-        own = [n for n in ordered if answers[n].results.task == task and answers[n].at(column)]
-        supported = (all(claim_word(c) == "supported" for c in answers[n].at(column)) for n in own)
+        own = [number for number in ordered if answers[number].results.task == task]
+        supported = (answers[number].supported_at(column) for number in own)
         for number, sure in zip(own, confirmatory(supported), strict=True):
-            if sure:
+            if sure and any(c.run for c in answers[number].at(column)):
                 found[number].append(column)
     return [tuple(columns) for columns in found]
 

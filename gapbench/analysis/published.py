@@ -13,6 +13,7 @@ from gapbench.analysis.records import alternatives, is_given
 from gapbench.methods.method import methods, options_model
 from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.schema import Claim
+from gapbench.tasks.task import tasks
 
 # settings that a published line states; in any other, a trial must be at its method's default
 STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")
@@ -73,13 +74,18 @@ def _line(row: dict[str, str]) -> Published:
     )
 
 
-def published_times(method: str, times: float) -> str:
+def published_times(task: str, method: str, times: float) -> str:
     """Return how long the published tables train a method, in multiples of RigL's 100 epochs.
 
+    Those of ImageNet are told of tasks with its metric; "" of others, and of methods in no table.
+
     Args:
+        task: its name.
         method: its name.
         times: how long it is trained here: where a table does the same, that alone is told.
     """
+    if task not in tasks or tasks[task].metric.name != tasks[PAPER].metric.name:
+        return ""
     stated = [line.epochs for line in published() if (line.task, line.method) == (PAPER, method)]
     known = sorted({float(part) / 100 for epochs in stated for part in epochs.split("/") if part})
     known = [times] if times in known else known

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
+from gapbench.analysis.cells import Row
 from gapbench.analysis.collect import Scan
-from gapbench.analysis.comparisons import Comparison
+from gapbench.analysis.comparisons import Comparison, cells_of
 from gapbench.analysis.evaluation import Answer, Evaluation
 from gapbench.analysis.looks import LOOKS
 from gapbench.analysis.records import records_of, text_of
+from gapbench.errors import NothingFound
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry, expand
 from gapbench.spec.loading import read_set
@@ -28,6 +31,8 @@ def with_others(
 ) -> list[Entry]:
     """Return the trials, and those of further seeds that have completed.
 
+    Seeds that no look takes, such as those that a recipe was chosen with, are not among them.
+
     Args:
         ablation: the file.
         scale: a scale that it has.
@@ -37,16 +42,38 @@ def with_others(
         only: the patterns that they match.
     """
     tasks = {entry.trial.task for entry in entries}
+    there = {entry.trial.key for entry in entries}
     ran = {run.trial.seed for run in found.runs.values() if run.trial.task in tasks}
-    others = sorted(ran - {entry.trial.seed for entry in entries})
-    if not others:
+    seeds = sorted(seed for seed in ran if seed < LOOKS[-1][0])
+    if not seeds:
         return list(entries)
     overrides = read_set(settings) if settings else None
-    more = expand(ablation, scale, overrides=overrides, only=only, seeds=others)
-    return [*entries, *(entry for entry in more if entry.trial.key in found.runs)]
+    try:
+        more = expand(ablation, scale, overrides=overrides, only=only, seeds=seeds)
+    except NothingFound:  # `only` names a seed
+        return list(entries)
+    known = (entry for entry in more if entry.trial.key in found.runs)
+    return [*entries, *(entry for entry in known if entry.trial.key not in there)]
 
 
-def next_look(evaluation: Evaluation, entries: Sequence[Entry], most: int) -> list[Entry]:
+@dataclass(frozen=True)
+class Open:
+    """A comparison that is not resolved, or a claim whose rows must run before any is made.
+
+    Attributes:
+        sides: the rows.
+        look: seeds of its next look.
+        likely: seeds of the look that resolves it, if what was measured is true.
+    """
+
+    sides: tuple[Place, ...]
+    look: int
+    likely: int
+
+
+def next_look(
+    evaluation: Evaluation, entries: Sequence[Entry], most: int, failed: Container[str] = ()
+) -> list[Entry]:
     """Return the trials that the next look at the claims that are still open asks for.
 
     Empty where every claim is answered, or has had its last look. Claims that have had fewer looks
@@ -56,10 +83,19 @@ def next_look(evaluation: Evaluation, entries: Sequence[Entry], most: int) -> li
         evaluation: of what has run.
         entries: the trials of all seeds up to the last look.
         most: seeds that a look may take.
+        failed: keys of trials that cannot be had: looks that need one are not made.
     """
-    looks = [_next(c) for answer in evaluation.answers for c in answer.comparisons]
-    first = min((n for n in looks if 0 < n <= most), default=0)
-    return _trials(evaluation, entries, lambda c: first if _next(c) == first else 0)
+    lost: dict[Place, int] = {}
+    for entry, places in _places(evaluation, entries):
+        if entry.trial.key in failed:
+            lost |= {place: min(entry.trial.seed, lost.get(place, most)) for place in places}
+    opened = [
+        one
+        for one in _opened(evaluation)
+        if one.look <= most and all(lost.get(side, most) >= one.look for side in one.sides)
+    ]
+    first = min((one.look for one in opened), default=0)
+    return _trials(evaluation, entries, [(one.sides, first) for one in opened if one.look == first])
 
 
 def all_looks(
@@ -70,47 +106,64 @@ def all_looks(
     Where nothing was measured yet, they are taken to need all looks.
     """
     last = max((n for n, _ in LOOKS if n <= most), default=0)
-
-    def likely(comparison: Comparison) -> int:
-        needed = last if comparison.needed is None else comparison.needed
-        looks = (n for n, _ in LOOKS if n >= max(needed, _next(comparison)))
-        return min(last, next(looks, last)) if _next(comparison) else 0
-
+    opened = list(_opened(evaluation))
     return (
-        _trials(evaluation, entries, likely),
-        _trials(evaluation, entries, lambda c: last if _next(c) else 0),
+        _trials(evaluation, entries, [(one.sides, min(last, one.likely)) for one in opened]),
+        _trials(evaluation, entries, [(one.sides, last) for one in opened]),
     )
 
 
-def _next(comparison: Comparison) -> int:
-    """Return the seeds of the next look at a comparison; 0 where it is answered or at its last."""
-    if comparison.answer.word != "not resolved":
-        return 0
-    return next((n for n, _ in LOOKS if n > comparison.answer.n), 0)
+def _opened(evaluation: Evaluation) -> Iterator[Open]:
+    first, last = LOOKS[0][0], LOOKS[-1][0]
+    for answer in evaluation.answers:
+        for comparison in answer.comparisons:
+            look = next((n for n, _ in LOOKS if n > comparison.answer.n), 0)
+            if comparison.answer.word == "not resolved" and look:
+                sides = (_place(answer, row, comparison.column) for row in _rows(comparison))
+                yield Open(tuple(sides), look, comparison.needed or last)
+        if not answer.comparisons and answer.claim.equal == "train_flops":
+            # which rows spend alike is known once they have run
+            waiting = [
+                _place(answer, row, column)
+                for row, column, cell in cells_of(answer.results, answer.claim)
+                if cell.n_run < first
+            ]
+            if waiting:
+                yield Open(tuple(waiting), first, last)
 
 
 def _trials(
-    evaluation: Evaluation, entries: Sequence[Entry], upto: Callable[[Comparison], int]
+    evaluation: Evaluation,
+    entries: Sequence[Entry],
+    wanted: Iterable[tuple[tuple[Place, ...], int]],
 ) -> list[Entry]:
-    """Return the trials of the rows of comparisons, each up to so many seeds."""
+    """Return the trials of rows, each up to so many seeds."""
     seeds: dict[Place, int] = {}
-    for answer in evaluation.answers:
-        for comparison in answer.comparisons:
-            for side in _sides(answer, comparison):
-                seeds[side] = max(seeds.get(side, 0), upto(comparison))
+    for sides, count in wanted:
+        seeds |= {side: max(count, seeds.get(side, 0)) for side in sides}
+    return [
+        entry
+        for entry, places in _places(evaluation, entries)
+        if entry.trial.seed < max(seeds.get(place, 0) for place in places)
+    ]
+
+
+def _places(
+    evaluation: Evaluation, entries: Sequence[Entry]
+) -> Iterator[tuple[Entry, tuple[Place, Place]]]:
+    """Yield every trial with the places that it may have in a table."""
     rows, column = evaluation.spec.report.rows, evaluation.spec.report.columns
-    found = []
     for entry, record in zip(entries, records_of(entries), strict=True):
         fields = tuple(text_of(record[name]) for name in rows)
-        places = ((record["task"], fields, place) for place in (record[column], EVERYWHERE))
-        if record["seed"] < max(seeds.get(place, 0) for place in places):
-            found.append(entry)
-    return found
+        task = record["task"]
+        yield entry, ((task, fields, record[column]), (task, fields, EVERYWHERE))
 
 
-def _sides(answer: Answer, comparison: Comparison) -> Iterator[Place]:
-    """Yield task, fields and column of the two rows; a dense one stands in every column."""
-    results = answer.results
-    for row in (comparison.row, comparison.reference):
-        everywhere = results.repeated and row.method == "dense"
-        yield results.task, row.fields, EVERYWHERE if everywhere else comparison.column
+def _rows(comparison: Comparison) -> tuple[Row, Row]:
+    return comparison.row, comparison.reference
+
+
+def _place(answer: Answer, row: Row, column: object) -> Place:
+    """Return task, fields and column of a row; a dense one stands in every column."""
+    everywhere = answer.results.repeated and row.method == "dense"
+    return answer.results.task, row.fields, EVERYWHERE if everywhere else column

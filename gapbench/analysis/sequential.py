@@ -7,6 +7,7 @@ prints how often simulated studies answer wrongly, and how often rightly.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -108,8 +109,9 @@ def answer(
 ) -> Answer:
     """Answer a claim by the looks that the seeds of both rows allow; the first resolved one counts.
 
-    A look takes the first seeds of each row, as many as it plans, and leaves those out that are
-    NaN, which have diverged: no row of which one has is better for the rest. Supported: the
+    A look takes the seeds 0, 1, ... of both rows, as many as it plans, and is not made before all
+    of them are there. Those that are NaN have diverged and are left out: no row of which one has is
+    better for the rest, or equivalent. Supported: the
     two-sided test at its level finds a difference in favour; contradicted: one against; equivalent:
     two one-sided tests at its level place the difference within the margin. A difference that is
     both found and within the margin is told as found.
@@ -125,17 +127,17 @@ def answer(
     sign = 1 if higher_is_better else -1
     last = Answer("not resolved", None, 0, LOOKS[0][1])
     for n, level in LOOKS:
-        if min(len(better), len(than)) < n:
+        if not all(seed in row for row in (better, than) for seed in range(n)):
             break
-        taken = [[row[seed] for seed in sorted(row)[:n]] for row in (better, than)]
+        taken = [[row[seed] for seed in range(n)] for row in (better, than)]
         finite = [[sign * value for value in row if math.isfinite(value)] for row in taken]
         if not all(finite):
             last = Answer("not resolved", None, n, level)
             continue
         found = welch(*finite)
         word = _word(found, level, margin, as_good)
-        survivors = {"supported": 0, "contradicted": 1}.get(word)
-        if survivors is not None and len(finite[survivors]) < n:
+        lost = [len(row) < n for row in finite]
+        if {"supported": lost[0], "contradicted": lost[1], "equivalent": any(lost)}.get(word):
             word = "not resolved"
         last = Answer(word, found, n, level)
         if word != "not resolved":
@@ -154,10 +156,11 @@ def _word(found: Welch, level: float, margin: float, as_good: bool) -> Word:
 
 
 def needed(found: Welch, n: int, margin: float, as_good: bool = False) -> int:
-    """Return the seeds that would resolve what was measured, with 80 % power at the last look.
+    """Return the seeds that would resolve what was measured, with 80 % power.
 
-    By a difference, or where the measured one lies within the margin by equivalence, whichever
-    needs fewer. Both rows are taken to have one standard deviation.
+    Those of the first planned look to come that does; beyond the last look, a number at its level.
+    By a difference or by equivalence, whichever needs fewer. Both rows are taken to have one
+    standard deviation.
 
     Args:
         found: measured with `n` seeds of each row; positive is in favour.
@@ -165,19 +168,22 @@ def needed(found: Welch, n: int, margin: float, as_good: bool = False) -> int:
         margin: of equivalence.
         as_good: as in `answer`.
 
-    Source: W. C. Guenther, Sample size formulas for normal theory t tests, 1981.
+    Returns:
+        `MOST_SEEDS` where no fewer would do.
     """
-    sd, level = found.error * math.sqrt(n / 2), LOOKS[-1][1]
-    bound = -margin if as_good else 0.0
-    cases = [(abs(found.mean - bound), level / 2)]
-    cases += [] if as_good else [(margin - abs(found.mean), level)]
-    sizes = [_size(shift / sd, tail) for shift, tail in cases if shift > 0 and sd > 0]
-    return max(n, LOOKS[0][0], min([MOST_SEEDS, *sizes]))
-
-
-def _size(effect: float, tail: float) -> int:
-    critical, power = (float(special.ndtri(share)) for share in (1 - tail, POWER))
-    return min(MOST_SEEDS, math.ceil(2 * ((critical + power) / effect) ** 2 + critical**2 / 4))
+    sd = found.error * math.sqrt(n / 2)
+    last, level = LOOKS[-1]
+    planned = [look for look in LOOKS if look[0] > n]
+    further = ((size, level) for size in range(max(n, last) + 1, MOST_SEEDS))
+    shift = abs(found.mean + (margin if as_good else 0.0))
+    room = 0.0 if as_good else margin - abs(found.mean)
+    for size, level in itertools.chain(planned, further):
+        test = Welch(0.0, sd * math.sqrt(2 / size), 2 * size - 2)
+        # both one-sided tests must pass, each with half of the power that may be lost
+        sides = (special.stdtrit(test.freedom, 1 - level), special.ndtri((1 + POWER) / 2))
+        if shift >= test.detectable(level) or room >= float(sum(sides)) * test.error:
+            return size
+    return MOST_SEEDS
 
 
 def confirmatory(supported: Iterable[bool]) -> list[bool]:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-LEVEL = 0.95
+from gapbench.analysis.looks import ALPHA
+
+LEVEL = 1 - ALPHA
 
 
 @dataclass(frozen=True)

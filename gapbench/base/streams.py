@@ -1,7 +1,7 @@
 """Named random streams: every random decision of a trial follows from its one seed.
 
 A stream is addressed by what it is for (`"data", epoch`), not by what was drawn before it. So the
-order of the data does not depend on the method, rows with the same seed are paired, and a resumed
+order of the data does not depend on the method, rows with the same seed see the same, and a resumed
 run needs no generator state to continue where it stopped.
 """
 

@@ -20,7 +20,7 @@ SetOption = Annotated[
 ]
 OnlyOption = Annotated[
     list[str] | None,
-    typer.Option("--only", help="Only trials that match: c_gap,rigl or partitions=4."),
+    typer.Option("--only", help="Only trials that match: c_gap,rigl or partitions=4,none."),
 ]
 ExecutorOption = Annotated[
     str, typer.Option("--executor", help="auto, local, slurm or debug; auto is slurm on a cluster.")

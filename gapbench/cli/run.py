@@ -58,8 +58,11 @@ def run(
         ),
     ] = False,
     max_seeds: Annotated[
-        int, typer.Option(min=LOOKS[0][0], help="Seeds of a row that --until-resolved may run.")
-    ] = LOOKS[-1][0],
+        int | None,
+        typer.Option(
+            min=LOOKS[0][0], max=LOOKS[-1][0], help="Seeds of a row that --until-resolved may run."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "-n", help="Show the plan; train nothing.")
     ] = False,
@@ -89,8 +92,10 @@ def run(
     if until_resolved and any(others.values()):
         given = next(option for option, there in others.items() if there)
         raise UserError(f"--until-resolved: picks the trials itself: leave {given} out")
+    if max_seeds is not None and not until_resolved:
+        raise UserError("--max-seeds: goes with --until-resolved; --seeds says how many to run")
     if until_resolved:
-        whole = Study.read(file, seeds=max_seeds, **picked)
+        whole = Study.read(file, seeds=max_seeds or LOOKS[-1][0], **picked)
         if dry_run:
             return _show_looks(whole, as_json)
     elif dry_run:
@@ -99,22 +104,43 @@ def run(
     name, reason = executor_for(executor)
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
-    by = f"{name} ({reason})"
-    asked: list[Entry] = []
-    part = whole.next_look() if until_resolved else study
+    launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
+    if until_resolved:
+        asked = _look_by_look(console, whole, (name, reason), launching)
+        return 130 if asked is None else _conclude(console, study, asked, as_json)
+    todo = study.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
+    _header(console, study, todo, f"{name} ({reason})")
+    started = study.start(todo, name, **launching)
+    if started is not None and detach:
+        console.print("submitted; follow with `gapbench status --watch`")
+        return 0
+    if started is not None and not _follow(console, study, todo, started):
+        return 130
+    return _conclude(console, study, [*todo.entries, *todo.elsewhere], as_json)
+
+
+def _look_by_look(
+    console: Console, whole: Study, executor: tuple[str, str], launching: dict[str, Any]
+) -> list[Entry] | None:
+    """Run what each look at open claims asks for; return that, or None if the user interrupts."""
+    name, reason = executor
+    asked: dict[str, Entry] = {}
+    part = whole.next_look()
     while part is not None:
-        todo = part.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
-        _header(console, part, todo, by)
-        started = part.start(todo, name, jobs=jobs, branches=branches, profile=profile)
-        if started is not None and detach:
-            console.print("submitted; follow with `gapbench status --watch`")
-            return 0
+        try:
+            todo = part.todo(attach=name == "slurm")
+        except UserError as error:  # others run all that is left: what is known is told
+            if not asked:
+                raise
+            console.print(str(error), soft_wrap=True)
+            break
+        _header(console, part, todo, f"{name} ({reason})")
+        started = part.start(todo, name, **launching)
         if started is not None and not _follow(console, part, todo, started):
-            return 130
-        asked += [*todo.entries, *todo.elsewhere]
-        ended = all(study.folder(entry).state() == "completed" for entry in asked)
-        part = whole.next_look() if until_resolved and ended else None
-    return _conclude(console, study, asked, as_json)
+            return None
+        asked |= {entry.trial.key: entry for entry in part.entries}
+        part = whole.next_look(asked)
+    return list(asked.values())
 
 
 def _show_looks(study: Study, as_json: bool) -> int:
@@ -148,8 +174,8 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
         (
             forecast.label,
             str(forecast.epochs),
-            f"{forecast.times:g}",
-            published_times(forecast.method, forecast.times) or "–",
+            f"{forecast.times:.3g}",
+            published_times(forecast.task, forecast.method, forecast.times) or "–",
             str(forecast.wall_epochs),
             _ratio(forecast.train_flops_ratio),
             _ratio(forecast.inference_flops_ratio),
@@ -224,7 +250,7 @@ def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: b
         console.print(f"report: {made.folder}", soft_wrap=True)
     told: dict[tuple[str, str], list[Entry]] = {}
     damaged = {left.place: left.reason for left in made.left_out if not left.unfinished}
-    for entry in study.entries:
+    for entry in {entry.trial.key: entry for entry in (*study.entries, *asked)}.values():
         if (reason := damaged.get(f"runs/{entry.trial.key}")) is not None:
             place = study.folder(entry).path
             told["unusable", f"{reason}: delete {place} and run again"] = [entry]

@@ -16,6 +16,7 @@ from gapbench.analysis.evaluation import (
 from gapbench.analysis.looks import LOOKS
 from gapbench.analysis.proxy import checks
 from gapbench.analysis.records import COMPLETED, NOTHING, is_given, text_of
+from gapbench.analysis.sequential import MOST_SEEDS
 from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
 from gapbench.report.forest import forest_files
@@ -46,17 +47,21 @@ LEGEND = (
     "dotted line is the bound of being as good, and a hollow mark is the published difference on "
     "the paper's task."
 )
-SHARED = "A trial that two ablations share is trained once and counted in both."
+SHARED = (
+    "A trial that two ablations share is trained once and counted in both. Hours are on the clock; "
+    "most trials ran two at a time."
+)
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
-    "Differences are of means over seeds, with the half-widths of their 95 % t-intervals by Welch, "
-    f"which are corrected for nothing. Answers are those of planned looks: {LOOKS_WORDS} "
-    "(docs/analysis.md). Supported and contradicted: the look's test finds a difference; "
+    "Differences are of means over all seeds, with the half-widths of their 95 % t-intervals by "
+    f"Welch, which are corrected for nothing. Answers are those of planned looks: {LOOKS_WORDS} "
+    "(docs/analysis.md); a look asks for more than 95 %, so what is not resolved may have an "
+    "interval without 0. Supported and contradicted: the look's test finds a difference; "
     "equivalent within m: two one-sided tests place it there; where a row has to be as good within "
     "a margin, contradicted is a row that is worse by more. Confirmatory: in the fixed sequence of "
-    "the slides' claims, with all claims before it supported at this sparsity; all others are "
-    "exploratory. Not resolved: the difference may be anything inside its interval; detectable is "
-    "the true difference that the last look finds with 80 % power."
+    "the slides' claims, with all claims before it supported at this sparsity, each of which has a "
+    "sequence and a level of its own; all others are exploratory. Detectable is the true "
+    "difference that the last look finds with 80 % power."
 )
 
 
@@ -91,7 +96,8 @@ def _in_words(answer: Answer, comparison: Comparison) -> str:
     if comparison.answer.n == 0:
         told += [f"first look at {LOOKS[0][0]}"]
     elif comparison.needed is not None:
-        told += [f"{comparison.needed} seeds would resolve it"]
+        about = "more than" if comparison.needed == MOST_SEEDS else "about"
+        told += [f"{about} {comparison.needed} seeds would resolve it"]
     told += diverged
     difference = f"{difference_words(found, places)} {points(results.metric.unit)}"
     return f"{rows}{epochs}{at}: {difference.rstrip()} ({', '.join(told)})"
@@ -114,18 +120,20 @@ def standings(answers: Sequence[Answer]) -> list[str]:
 
 def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
     """Return one line an answer, what is known first."""
+    # a claim alone cannot say whether those before it are supported
+    whole = any(answer.claim.sequence == 1 for answer in answers)
     body = [
         (
             Text(f"{answer.claim.asks} ({answer.results.ablation}, {answer.results.task})"),
             Text(answer.verdict),
-            Text(standing if answer.run else NOTHING),
+            *([Text(standing if answer.run else NOTHING)] if whole else []),
             Text(differences_words(answer) or NOTHING),
         )
         for answer, standing in sorted(
             zip(answers, standings(answers), strict=True), key=lambda pair: not pair[0].run
         )
     ]
-    heads = ("question", "answer", "standing", "differences")
+    heads = ("question", "answer", *(["standing"] if whole else []), "differences")
     return Grid(title, heads, tuple(body), keys=1, notes=(BOUNDS,))
 
 
@@ -151,7 +159,7 @@ def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
         machines = sorted({str(t["environment/cpu"]) for t in done if t.get("environment/cpu")})
         counts = (Text(str(len(done)), float(len(done))), Text(f"{hours:.1f}", hours))
         body.append((Text(one.spec.name), *counts, Text(", ".join(machines) or NOTHING)))
-    heads = ("ablation", "trials", "hours of one core", "processor")
+    heads = ("ablation", "trials", "hours of trials", "processor")
     return Grid("What was trained", heads, tuple(body), keys=1, notes=(SHARED,))
 
 

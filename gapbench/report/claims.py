@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import jinja2
 from gapbench.analysis.cells import WORDS
 from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_evaluations
 from gapbench.analysis.published import Published, published_pairs
+from gapbench.errors import NothingFound
 from gapbench.methods.method import methods
 from gapbench.report.answers import BOUNDS, differences_words, standings
-from gapbench.report.counted import MAIN, STRATEGY, counted_grid, explored_grid
+from gapbench.report.counted import COUNTED, MAIN, STRATEGY, counted_grid, explored_grid
 from gapbench.report.render import md_escape
 from gapbench.report.tables import settings_words
 from gapbench.spec.schema import AblationSpec, Claim
@@ -43,7 +45,10 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
         for own in answers.values()
         for answer, words in zip(own, standings(own), strict=True)
     }
-    counted = [counted_grid()] if {MAIN, STRATEGY} <= specs.keys() else []
+    counted = []
+    if all(file in specs and COUNTED in specs[file].scales for file in (MAIN, STRATEGY)):
+        with suppress(NothingFound):  # rows were taken out
+            counted.append(counted_grid())
     counted += [explored_grid(known, scale) for scale, known in found.items()]
     return environment.get_template("claims.md.j2").render(
         bounds=BOUNDS,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gapbench.analysis.cells import COSTS, Cell
@@ -18,6 +19,7 @@ from gapbench.spec.grid import Entry
 from gapbench.spec.selection import expanded
 from gapbench.spec.trials import Trial
 
+COUNTED = "paper"  # the scale
 SEEDS = 20
 NEARLY = 0.99  # of the weights: random growth has no last step
 FLOAT = 4  # bytes
@@ -30,9 +32,10 @@ def counted_grid() -> Grid:
     """Return one line a claim: what the plans of scale paper say to it.
 
     Raises:
-        UserError: if the ablations of this folder do not have the rows.
+        UserError: if the ablations of this folder do not have the scale or the rows.
     """
-    lines = [*_lengths(), *_exploration(), *_machines()]
+    trials = _trials()
+    lines = [*_lengths(trials), *_exploration(), *_machines(trials["p_gap"])]
     return Grid(
         title="Claims that are counted, not trained",
         head=("claim", "counted", "command"),
@@ -68,16 +71,20 @@ def _told(cell: Cell, name: str) -> str:
 
 
 def _entries(file: Path, only: Sequence[str], seeds: int) -> list[Entry]:
-    return expanded(file, "paper", (), only, str(seeds))[2]
+    return expanded(file, COUNTED, (), only, str(seeds))[2]
 
 
-def _trial(method: str) -> Trial:
-    only = (method, "distribution=uniform", "sparsity=0.9", "pattern=unstructured")
-    return _entries(MAIN, only, 1)[0].trial
+def _trials() -> dict[str, Trial]:
+    """Return a trial of each method that is counted."""
+    only = ("c_gap,p_gap,rigl", "distribution=uniform", "sparsity=0.9", "pattern=unstructured")
+    found: dict[str, Trial] = {}
+    for entry in _entries(MAIN, only, 1):
+        found.setdefault(entry.trial.method, entry.trial)
+    return found
 
 
-def _lengths() -> Iterator[tuple[str, str, str]]:
-    cyclic, parallel = _trial("c_gap"), _trial("p_gap")
+def _lengths(trials: Mapping[str, Trial]) -> Iterator[tuple[str, str, str]]:
+    cyclic, parallel = trials["c_gap"], trials["p_gap"]
     command = f"`gapbench run {MAIN} --scale paper -n`"
     yield (
         "How long is grow-and-prune?",
@@ -87,38 +94,44 @@ def _lengths() -> Iterator[tuple[str, str, str]]:
     )
     yield (
         "Does a step of C-GaP cost more than one of RigL at equal sparsity?",
-        f"mean density of C-GaP in training {_density(cyclic):.3f}, of RigL "
-        f"{_density(_trial('rigl')):.3f}",
+        f"mean density of C-GaP in training {_density(cyclic)}, of RigL {_density(trials['rigl'])}",
         command,
     )
 
 
-def _density(trial: Trial) -> float:
+def _density(trial: Trial) -> str:
     (forecast,) = dry_run([Entry(trial, "", "")])
-    return forecast.mean_density or 0.0
+    known = forecast.mean_density
+    return "not known before the run" if known is None else f"{known:.3f}"
 
 
 def _exploration() -> Iterator[tuple[str, str, str]]:
-    steps: dict[str, list[int]] = {}
-    for entry in _entries(STRATEGY, ("c_gap", "sparsity=0.9"), SEEDS):
-        trial = entry.trial
-        sparse = {layer.name: 1 - trial.sparsity for layer in trial.layers}
-        curve = planned_coverage(trial.plan, trial.layers, sparse) or []
-        reached = [number for number, share in enumerate(curve, 1) if share >= NEARLY]
-        steps.setdefault(str(trial.options["strategy"]), []).append(reached[0])
-    cyclic, random = (statistics.mean(steps[name]) for name in ("cyclic", "random"))
+    rows = ("c_gap", "sparsity=0.9", "distribution=global_magnitude")
+    (cyclic,) = (_steps(e.trial) for e in _entries(STRATEGY, (*rows, "strategy=cyclic"), 1))
+    random = [_steps(e.trial) for e in _entries(STRATEGY, (*rows, "strategy=random"), SEEDS)]
+    mean = statistics.mean(random)
     yield (
         "Does cyclic growth explore all weights, and three times faster than random growth?",
         f"{100 * NEARLY:g} % of the weights after {cyclic:g} steps; random layers after "
-        f"{random:.1f} on average, {min(steps['random'])} to {max(steps['random'])}: "
-        f"{random / cyclic:.1f} times as many",
+        f"{mean:.1f} on average, {min(random):g} to {max(random):g}: "
+        f"{mean / cyclic:.1f} times as many",
         f"`gapbench run {STRATEGY} --scale paper -n`",
     )
 
 
-def _machines() -> Iterator[tuple[str, str, str]]:
+def _steps(trial: Trial) -> float:
+    """Return the steps after which nearly all weights were active; infinite where they never are.
+
+    Where the zeros lie is not known before the run; a mean density in every layer stands for it.
+    """
+    sparse = {layer.name: 1 - trial.sparsity for layer in trial.layers}
+    curve = planned_coverage(trial.plan, trial.layers, sparse) or []
+    reached = (number for number, share in enumerate(curve, 1) if share >= NEARLY)
+    return float(next(reached, math.inf))
+
+
+def _machines(trial: Trial) -> Iterator[tuple[str, str, str]]:
     """Yield what P-GaP's workers send, and the batch that data parallelism would need instead."""
-    trial = _trial("p_gap")
     (first, *_) = (part for part in trial.plan.parts if isinstance(part, Parallel))
     workers, epochs = len(first.branches), first.branches[0].epochs
     parameters = trial.proxy.parameters

@@ -61,6 +61,11 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
             "heldout: labelled images that nothing was trained, validated or tested on; claims are "
             "answered by it, and the mean on the test split stands beside it."
         )
+    if results.lacking and not results.value.startswith("heldout/"):
+        yield (
+            f"{results.lacking} of these trials have no value on heldout images, by which claims "
+            "are answered where all have one."
+        )
     if results.repeated:
         words = (
             "is repeated in each column"

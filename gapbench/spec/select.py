@@ -26,8 +26,10 @@ def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
     key, equals, values = pattern.partition("=")
     if equals:
         texts = [str(in_epochs(key, text, fields)) for text in values.split(",")]
+        if fields.get(key) is None and "none" in texts:
+            return True
         if key not in fields:
-            return "none" in texts
+            return False
         return any(_equal(fields[key], text) for text in texts)
     names = [str(fields[name]).lower() for name in ("method", "label", "task")]
     wanted = pattern.lower().split(",")

@@ -149,7 +149,7 @@ def test_answers_are_written_from_what_is_published_and_checked(tmp_path: Path) 
     path = write_answers(tmp_path, "mini", [spec])
     assert path == tmp_path / "mini" / ANSWERS
     assert (
-        r"| 4 \| \<1\>? (partitions, fashion\_mnist) | not resolved | exploratory | C-GaP, κ = 4 "
+        r"| 4 \| \<1\>? (partitions, fashion\_mnist) | not resolved | C-GaP, κ = 4 "
         "against C-GaP, κ = 1: -0.95 ± 4.80 points (n = 3, first look at 6) |\n" in path.read_text()
     )
     assert check_answers(tmp_path, "mini", [spec]) == (path, True)

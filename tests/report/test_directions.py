@@ -82,13 +82,13 @@ def test_a_margin_allows_to_be_worse_and_not_to_be_anything(tmp_path, value, hig
 
 @pytest.mark.parametrize(("value", "higher"), DIRECTIONS.items())
 def test_what_would_resolve_it_is_counted_towards_the_better(tmp_path, value, higher):
-    """sd .5477; .7 better than nothing: 12.3 seeds, and 1.0 within a margin of .3: 6.6."""
+    """sd .5477: .786 is seen at 12, so .7 waits for 20; 1.0 above the bound of -.3 does not."""
     sign = 1 if higher else -1
     found = results(tmp_path, value, around(80 + 0.7 * sign, 0.5, 6), around(80, 0.5, 6))
     (better,) = of_claim(found, Claim.model_validate({"asks": "?", **ASKED}))
     (as_good,) = of_claim(found, Claim.model_validate({"asks": "?", **ASKED, "margin": 0.3}))
-    assert (better.answer.word, better.needed) == ("not resolved", 13)
-    assert (as_good.answer.word, as_good.needed) == ("not resolved", 7)
+    assert (better.answer.word, better.needed) == ("not resolved", 20)
+    assert (as_good.answer.word, as_good.needed) == ("not resolved", 12)
     assert better.detectable == pytest.approx(4.5701 * 0.31623, abs=1e-3)
 
 

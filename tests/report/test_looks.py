@@ -64,8 +64,9 @@ def test_each_look_has_its_words(
 @pytest.mark.parametrize(("better", "off", "n", "words"), [
     # sd .5 sqrt(n / (n - 1)) and error sd sqrt(2 / n); the half-width is at .05,
     # detectable (t(look) (1 - 1 / 4v) + z(.8) sqrt(1 + t(look)^2 / 2v)) x error, with v = 2 n - 2
-    (0.7, 0.5, 6, "+0.70 ± 0.70 points (n = 6, detectable 1.45, 13 seeds would resolve it)"),
-    (0.2, 0.5, 20, "+0.20 ± 0.33 points (n = 20, detectable 0.50, 121 seeds would resolve it)"),
+    (0.7, 0.5, 6, "+0.70 ± 0.70 points (n = 6, detectable 1.45, about 20 seeds would resolve it)"),
+    (0.2, 0.5, 20,
+     "+0.20 ± 0.33 points (n = 20, detectable 0.50, about 121 seeds would resolve it)"),
     (0.7, 0.5, 12, "+0.70 ± 0.44 points (n = 12, detectable 0.75)"),
 ])  # fmt: skip
 def test_numbers_stand_beside_the_word(
@@ -101,10 +102,10 @@ def test_the_seeds_that_would_resolve_a_margin_count_from_its_bound(tmp_path: Pa
     """.35 above the bound, sd .5477: 2 (3.0117 / .639)^2 + 1.1773 = 45.6."""
     gap, rigl = around(79.85, 0.5, 6), around(80, 0.5, 6)
     assert told(tmp_path / "margin", gap, rigl, margin=0.5)[1] == (
-        "-0.15 ± 0.70 points (n = 6, margin 0.5, 46 seeds would resolve it)"
+        "-0.15 ± 0.70 points (n = 6, margin 0.5, about 46 seeds would resolve it)"
     )
     better = told(tmp_path / "better", gap, rigl)[1]  # .15 from nothing, .15 from the margin of .3
-    assert better.endswith("detectable 1.45, 199 seeds would resolve it)")
+    assert better.endswith("detectable 1.45, about 244 seeds would resolve it)")
 
 
 def test_no_margin_is_told_that_was_not_tested(tmp_path: Path) -> None:

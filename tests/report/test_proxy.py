@@ -72,6 +72,13 @@ def test_a_training_set_that_was_learned_by_heart_is_found(tmp_path: Path) -> No
     assert failed == ["dense training keeps a loss of 0.5 of that on validation data"]
 
 
+def test_the_longest_dense_training_counts_and_rows_are_not_mixed(tmp_path: Path) -> None:
+    """Shorter dense training has seeds of its own, and is lower."""
+    told = found(tmp_path, {("dense", 1): (70.0, 0.5), **ROWS, ("dense", 2): (89.0, 0.5)})
+    check = told["dense is above RigL 1x"]
+    assert check.difference is not None and check.difference.mean == pytest.approx(9.0)
+
+
 def test_without_rows_or_seeds_nothing_is_passed_or_failed(tmp_path: Path) -> None:
     few = {key: ROWS[key] for key in (("dense", 2), ("rigl", 1), ("static", 1))}
     told = found(tmp_path / "few", few)

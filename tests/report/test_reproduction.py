@@ -46,6 +46,7 @@ def test_the_seeds_of_a_row_are_those_that_differ_in_nothing_else():
         run.result["metrics"]["test/accuracy"]
         for run in static
         if (run.trial.sparsity, run.trial.distribution) == (first.sparsity, first.distribution)
+        if run.trial.plan.epochs == first.plan.epochs
     ]
     original = find_original(results, first.key)
     assert sorted(original.seeds) == sorted(alike)

@@ -68,7 +68,7 @@ def test_each_sparsity_has_a_sequence_of_its_own(tmp_path: Path) -> None:
     )
     answers = [claim(found, "c_gap", "rigl", 1), claim(found, "c_gap", "set", 2)]
     assert [a.verdict for a in answers] == [
-        "supported in 1 of 2, equivalent within 0.3 in 1 of 2", "supported",
+        "supported at 0.8; equivalent within 0.3 at 0.9", "supported",
     ]  # fmt: skip
     assert confirming(answers) == [(0.8, 0.9), (0.8,)]
     assert standings(answers) == [
@@ -142,3 +142,11 @@ def test_the_standing_is_beside_the_answer_and_what_is_known_comes_first(tmp_pat
         ["Is it? (partitions, fashion_mnist)", "not run", "–", "–"],
     ]  # fmt: skip
     assert "6 seeds at 0.005, 12 seeds at 0.015, 20 seeds at 0.03" in grid.notes[0]
+
+
+def test_a_claim_of_which_a_row_is_missing_closes_the_sequence(tmp_path: Path) -> None:
+    found = rows(tmp_path)
+    both = {"better": {"method": "c_gap"}, "than": {"method": ["set", "mest"]}}
+    first = answer(found, **both, sequence=1)
+    assert first.verdict == "supported"  # of what there is
+    assert standings([first, claim(found, "c_gap", "set", 2)]) == ["confirmatory", "exploratory"]

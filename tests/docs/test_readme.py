@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_the_method_example_registers_a_method_that_works():
         assert [segment.phase.epochs for segment in built.segments] == [3, 7]
     finally:
         methods._entries.pop("dense_then_sparse")
+
+
+def test_the_table_is_that_of_the_published_trials():
+    spec = importlib.util.spec_from_file_location("t", ROOT / "scripts" / "readme_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    block = README.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip()
+    assert block == module.table(ROOT), "run: python scripts/readme_table.py"
+    assert len(block.splitlines()) > 8
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`?(ablations/\w+\.yaml)", README))))

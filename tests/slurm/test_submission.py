@@ -20,6 +20,7 @@ from gapbench.runs.store import RunFolder
 from gapbench.spec.selection import expanded
 from gapbench.study import job_of
 from gapbench.tasks.task import Resources
+from tests.report.folders import write_run
 from tests.runs import ABLATIONS, assert_equal
 from tests.slurm.cluster import wait_until
 
@@ -80,6 +81,19 @@ def test_an_ablation_on_slurm_gives_the_bits_of_this_process(cluster, tmp_path, 
     assert run(tmp_path, "--only", "partitions=1,2", "--seeds", "1") == 0
     assert "2 done, 0 to run" in capsys.readouterr().out
     assert len(submissions(cluster) - before) == 1
+
+
+def test_a_look_at_open_claims_is_submitted_once_and_only_where_it_is_asked_for(
+    cluster, tmp_path, capsys
+):
+    for entry in expanded(FILE, "smoke", (), ["partitions=1,4"], "5")[2]:
+        better = 20.0 * (entry.trial.options["partitions"] == 4)
+        write_run(tmp_path, entry.trial, 70.0 + better + entry.trial.seed / 10)
+    before = submissions(cluster)
+    for told in ("2 trials, 0 done, 2 to run", "Do four partitions beat one?"):
+        assert run(tmp_path, "--only", "partitions=1,4", "--until-resolved", "--max-seeds", 6) == 0
+        assert told in capsys.readouterr().out
+        assert len(submissions(cluster) - before) == 1
 
 
 def test_five_hundred_trials_are_one_array_in_under_ten_seconds(cluster, tmp_path):

@@ -192,7 +192,8 @@ def memory(make: Callable[[], nn.Module]) -> Row:
 def storages() -> dict[int, int]:
     """Return the bytes of every storage that a living tensor uses, by address."""
     gc.collect()
-    found = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    kinds = (torch.Tensor, torch.nn.Parameter)  # those of other kinds, as of a trace, hold nothing
+    found = [thing for thing in gc.get_objects() if type(thing) in kinds]
     return {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}
 
 

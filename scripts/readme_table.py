@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gapbench.analysis.evaluation import published_evaluation
-from gapbench.report.tables import interval
+from gapbench.report.grids import interval
 from gapbench.spec.ablation import read
 
 SPARSITY = 0.95

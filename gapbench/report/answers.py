@@ -20,17 +20,11 @@ from gapbench.analysis.sequential import MOST_SEEDS
 from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
 from gapbench.report.forest import forest_files
+from gapbench.report.grids import Grid, Table, Text, decimals
 from gapbench.report.notes import LOOKS_WORDS, points
 from gapbench.report.proxy import proxy_grid
 from gapbench.report.render import markdown
-from gapbench.report.tables import (
-    Grid,
-    Table,
-    Text,
-    decimals,
-    difference_words,
-    seeds_words,
-)
+from gapbench.report.tables import difference_words, seeds_words
 from gapbench.spec.schema import AblationSpec
 
 ANSWERS = "README.md"

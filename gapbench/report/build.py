@@ -18,8 +18,9 @@ from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.canvas import evidence_of, figures, lines_of
 from gapbench.report.drawing import KINDS, draw, save, unshown
+from gapbench.report.grids import Table
 from gapbench.report.numbers import answers_frame, cells_frame
-from gapbench.report.tables import Table, tables_of
+from gapbench.report.tables import tables_of
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
 from gapbench.spec.schema import AblationSpec

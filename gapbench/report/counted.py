@@ -12,7 +12,7 @@ from gapbench.analysis.evaluation import Evaluation
 from gapbench.analysis.records import NOTHING, text_of
 from gapbench.engine.exchange import entropy
 from gapbench.plan.phases import Parallel
-from gapbench.report.tables import Grid, Text
+from gapbench.report.grids import Grid, Text
 from gapbench.sparsity.exploration import planned_coverage
 from gapbench.spec.dry_run import dry_run
 from gapbench.spec.grid import Entry

@@ -24,7 +24,7 @@ from gapbench.report import render
 from gapbench.report.answers import answer_grid
 from gapbench.report.build import ReportResult, completed
 from gapbench.report.canvas import figures
-from gapbench.report.tables import Grid
+from gapbench.report.grids import Grid
 
 PAGE = "index.html"
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gapbench.analysis.looks import ALPHA
 from gapbench.analysis.proxy import Check
 from gapbench.analysis.records import NOTHING, text_of
-from gapbench.report.tables import Grid, Text
+from gapbench.report.grids import Grid, Text
 
 NOTES = (
     "On validation data; differences of means over seeds with 95 % t-intervals by Welch, in the "

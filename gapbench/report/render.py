@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from gapbench.report.tables import Grid, Table, Text
+from gapbench.report.grids import Grid, Table, Text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import pandas as pd
 
 from gapbench.analysis.cells import COSTS, WORDS, Cell, Results
 from gapbench.analysis.comparisons import Comparison
@@ -17,6 +14,7 @@ from gapbench.analysis.published import Published
 from gapbench.analysis.records import NOTHING, alternatives, text_of
 from gapbench.analysis.sequential import Welch
 from gapbench.analysis.stats import Summary
+from gapbench.report.grids import Grid, Table, Text, decimals, interval
 from gapbench.report.notes import (
     COST,
     EXPLORATORY,
@@ -26,6 +24,7 @@ from gapbench.report.notes import (
     spread_notes,
     tested,
 )
+from gapbench.report.slides import slides_grids
 from gapbench.spec.schema import AblationSpec, Claim
 
 HEADS = {
@@ -36,61 +35,6 @@ HEADS = {
 }
 DETAILS = ("against", "n", "p", "detectable", "seeds needed")
 WORDS_OF = {"supported": "better", "contradicted": "worse"}
-
-
-@dataclass(frozen=True)
-class Text:
-    """What stands in one place of a grid, and the number it is sorted by."""
-
-    text: str
-    number: float | None = None
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of one idea.
-
-    Attributes:
-        groups: words over stretches of columns, as (words, number of columns); may be empty.
-        keys: how many columns at the left name the row.
-        on_screen: whether a terminal shows it; the widest grids are left to files.
-        only_in_files: heads of columns that a terminal does not show.
-        notes: sentences below it.
-    """
-
-    title: str
-    head: tuple[str, ...]
-    body: tuple[tuple[Text, ...], ...]
-    keys: int
-    groups: tuple[tuple[str, int], ...] = ()
-    notes: tuple[str, ...] = ()
-    on_screen: bool = True
-    only_in_files: tuple[str, ...] = ()
-
-    @property
-    def over(self) -> list[str]:
-        """The words over each column."""
-        words = [words for words, width in self.groups for _ in range(width)]
-        return words or [""] * len(self.head)
-
-    def frame(self) -> pd.DataFrame:
-        """Return the texts, with each head under the words over it as one name."""
-        heads = [", ".join(filter(None, pair)) for pair in zip(self.over, self.head, strict=True)]
-        return pd.DataFrame([[cell.text for cell in row] for row in self.body], columns=heads)
-
-    def is_numeric(self, index: int) -> bool:
-        """Say whether a column holds numbers."""
-        return any(row[index].number is not None for row in self.body)
-
-
-@dataclass(frozen=True)
-class Table:
-    """All grids about one ablation on one task."""
-
-    name: str
-    question: str
-    task: str
-    grids: tuple[Grid, ...]
 
 
 def tables_of(evaluation: Evaluation) -> tuple[Table, ...]:
@@ -108,7 +52,7 @@ def table_of(task: TaskEvaluation, spec: AblationSpec) -> Table:
     for answer in task.answers:
         grids.append(_claim_grid(results, answer.claim, answer.comparisons, explained))
         explained = explained or bool(tested(answer.comparisons))
-    grids += [_spread_grid(results), _cost_grid(results)]
+    grids += [*slides_grids(results), _spread_grid(results), _cost_grid(results)]
     return Table(results.ablation, results.question, results.task, tuple(grids))
 
 
@@ -177,17 +121,6 @@ def _field(words: str) -> Text:
         return Text(words, float(words))
     except ValueError:
         return Text(WORDS.get(words, words))
-
-
-def decimals(results: Results) -> int:
-    """Return how many decimals a value is shown with."""
-    return 2 if results.metric.unit else 4
-
-
-def interval(summary: Summary, places: int, sign: str = "") -> str:
-    """Return mean ± half-width; `sign` is "+" where a positive mean is to have one too."""
-    words = f"{summary.mean:{sign}.{places}f}"
-    return words if summary.half_width is None else f"{words} ± {summary.half_width:.{places}f}"
 
 
 def _measured(cell: Cell, results: Results) -> Text:

@@ -10,7 +10,8 @@ import pytest
 from gapbench.analysis.collect import runs_frame, scan
 from gapbench.analysis.evaluation import evaluate
 from gapbench.report import render
-from gapbench.report.tables import Grid, Table, Text, tables_of
+from gapbench.report.grids import Grid, Table, Text
+from gapbench.report.tables import tables_of
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
 DOCUMENT = r"""\documentclass{article}

@@ -15,8 +15,9 @@ from gapbench.analysis.evaluation import Evaluation, evaluate
 from gapbench.analysis.sequential import welch
 from gapbench.analysis.stats import summary
 from gapbench.report import render
+from gapbench.report.grids import Table
 from gapbench.report.numbers import answers_frame, cells_frame
-from gapbench.report.tables import Table, tables_of
+from gapbench.report.tables import tables_of
 from gapbench.spec.grid import Entry
 from gapbench.spec.schema import AblationSpec
 from tests.report.folders import around, entry_of, spec_of, trial_of, write_result
@@ -93,7 +94,7 @@ def test_a_table_without_any_run_says_so(tmp_path: Path) -> None:
     entries = write(tmp_path, "a", [None])
     found = table(tmp_path, entries, spec_of(rows=["label"]))
     assert found.grids[0].notes[0] == "No trial of this table has run."
-    assert [grid.body for grid in found.grids[1:]] == [(), ()]
+    assert [grid.body for grid in found.grids[2:]] == [(), ()]  # behind the published table
     assert "not run" in render.markdown([found])
 
 
@@ -164,7 +165,7 @@ def test_what_columns_mean_stands_below_the_first_that_has_them(tmp_path: Path) 
     none = {"asks": "One seed?", "better": {"partitions": 1}, "than": {"method": "dense"}}
     within, more = {"asks": "As good?", **sides, "margin": 0.5}, {"asks": "Better?", **sides}
     spec = spec_of(rows=["label"], baseline={"partitions": 1}, claims=[none, within, more])
-    notes = [" ".join(grid.notes) for grid in table(tmp_path, entries, spec).grids[1:-2]]
+    notes = [" ".join(grid.notes) for grid in table(tmp_path, entries, spec).grids[1:-3]]
     assert ["p: of that test, uncorrected" in note for note in notes] == [False, False, True, False]
     assert "6 seeds at 0.005, 12 seeds at 0.015, 20 seeds at 0.03" in notes[2]
     assert "nothing can be tested" in notes[0] and "nothing can be tested" in notes[1]

@@ -20,12 +20,8 @@ from tests.runs import Quiet
 BATCH = 64  # of 1152 images: 18 batches a pass
 
 
-class Streamed(Digits):
-    epoch_steps = 7
-
-
 def digits():
-    task = Streamed()
+    task = Digits(epoch_steps=7)
     task.load(torch.device("cpu"))
     return task
 

@@ -1,0 +1,104 @@
+"""The tables of GaP's slides as they stand there, with what was measured beside each number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from gapbench.analysis.cells import WORDS, Cell, Results
+from gapbench.analysis.evaluation import NOT_RUN
+from gapbench.analysis.published import Published, published
+from gapbench.analysis.records import NOTHING
+from gapbench.methods.method import methods
+from gapbench.report.grids import Grid, Text, decimals, interval
+
+# all rows that translate are in one ablation
+TABLES = {"translation": ("translation", "partitions", "strategy")}
+HEADS = ("method", "distribution", "κ", "strategy", "epochs", "source")
+Key = tuple[str, ...]
+
+
+def slides_grids(results: Results) -> Iterator[Grid]:
+    """Yield the published tables that an ablation repeats, rows in their order, run or not.
+
+    RigL's own rows and those that the slides' authors ran again are told apart by their source.
+    """
+    for table in TABLES.get(results.ablation, (results.ablation,)):
+        lines = [
+            line
+            for line in published()
+            if (line.table, line.metric) == (table, results.metric.name)
+            if line.source.startswith("GaP")
+        ]
+        if lines:
+            yield _grid(results, table, lines)
+
+
+def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
+    rows: dict[Key, list[Published]] = {}
+    for line in lines:
+        rows.setdefault(_key(line), []).append(line)
+    sparsities = sorted({line.sparsity for line in lines} - {0.0})
+    known = {
+        _row(cell.published): cell for _, _, cell in results.cells() if cell.published is not None
+    }
+    body = []
+    for key, own in rows.items():
+        cells = [Text(word) for word in key]
+        for sparsity in sparsities:
+            stated = next((one for one in own if one.sparsity in (sparsity, 0.0)), None)
+            cells += _measured(stated, None if stated is None else known.get(_row(stated)), results)
+        body.append(tuple(cells))
+    groups = [("", len(HEADS))] + [(f"{100 * each:g} % sparse", 3) for each in sparsities]
+    return Grid(
+        title=f"The published table: {table} ({lines[0].task}; measured on {results.task})",
+        head=(*HEADS, *("published", "measured", "difference") * len(sparsities)),
+        body=tuple(body),
+        keys=len(HEADS),
+        groups=tuple(groups),
+        notes=(
+            "Differences are of means, measured minus published, on the table's own task alone.",
+        ),
+        on_screen=results.task == lines[0].task,
+    )
+
+
+def _row(line: Published) -> tuple[object, ...]:
+    """Return what a line is of: sources print one row with different values."""
+    return (
+        line.method,
+        line.distribution,
+        line.sparsity,
+        line.partitions,
+        line.strategy,
+        line.multiplier,
+    )
+
+
+def _key(line: Published) -> Key:
+    label = methods[line.method].label
+    label += f" {line.multiplier}x" if line.multiplier not in (None, 1) else ""
+    return (
+        label,
+        WORDS.get(line.distribution, line.distribution),
+        NOTHING if line.partitions is None else str(line.partitions),
+        line.strategy or NOTHING,
+        line.epochs or NOTHING,
+        line.source,
+    )
+
+
+def _measured(line: Published | None, cell: Cell | None, results: Results) -> list[Text]:
+    """Return the published value, the measured one, and their difference."""
+    if line is None:
+        return [Text(NOTHING)] * 3
+    stated = Text(line.value, float(line.value))
+    if cell is None:
+        return [stated, Text("no such row"), Text(NOTHING)]
+    if cell.summary is None:
+        return [stated, Text(NOT_RUN), Text(NOTHING)]
+    found, places = cell.summary, decimals(results)
+    measured = Text(f"{interval(found, places)} (n = {found.n})", found.mean)
+    if line.task != results.task:
+        return [stated, measured, Text(NOTHING)]
+    gap = found.mean - float(line.value)
+    return [stated, measured, Text(f"{gap:+.{places}f}", gap)]

@@ -13,7 +13,8 @@ from gapbench.report.grids import Grid, Text, decimals, interval
 
 # all rows that translate are in one ablation
 TABLES = {"translation": ("translation", "partitions", "strategy")}
-HEADS = ("method", "distribution", "κ", "strategy", "epochs", "source")
+HEADS = ("method", "distribution", "κ", "strategy", "epochs")
+VALUES = ("published", "measured", "difference")
 Key = tuple[str, ...]
 
 
@@ -36,25 +37,29 @@ def slides_grids(results: Results) -> Iterator[Grid]:
 def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
     rows: dict[Key, list[Published]] = {}
     for line in lines:
-        rows.setdefault(_key(line), []).append(line)
+        rows.setdefault((*_key(line), line.source), []).append(line)
+    # a column that tells no rows apart says nothing
+    told = [len(set(values) - {NOTHING}) > 1 for values in zip(*rows, strict=True)][:-1]
+    shown = [index for index, differs in enumerate(told) if differs or index == 0]
     sparsities = sorted({line.sparsity for line in lines} - {0.0})
     known = {
         _row(cell.published): cell for _, _, cell in results.cells() if cell.published is not None
     }
     body = []
     for key, own in rows.items():
-        cells = [Text(word) for word in key]
+        cells = [Text(key[index]) for index in shown]
         for sparsity in sparsities:
             stated = next((one for one in own if one.sparsity in (sparsity, 0.0)), None)
             cells += _measured(stated, None if stated is None else known.get(_row(stated)), results)
-        body.append(tuple(cells))
-    groups = [("", len(HEADS))] + [(f"{100 * each:g} % sparse", 3) for each in sparsities]
+        body.append((*cells, Text(key[-1])))
+    heads = (*(HEADS[index] for index in shown), *VALUES * len(sparsities), "source")
+    over = [(f"{100 * each:g} % sparse", len(VALUES)) for each in sparsities]
     return Grid(
         title=f"The published table: {table} ({lines[0].task}; measured on {results.task})",
-        head=(*HEADS, *("published", "measured", "difference") * len(sparsities)),
+        head=heads,
         body=tuple(body),
-        keys=len(HEADS),
-        groups=tuple(groups),
+        keys=len(shown),
+        groups=(("", len(shown)), *over, ("", 1)),
         notes=(
             "Differences are of means, measured minus published, on the table's own task alone.",
         ),
@@ -83,7 +88,6 @@ def _key(line: Published) -> Key:
         NOTHING if line.partitions is None else str(line.partitions),
         line.strategy or NOTHING,
         line.epochs or NOTHING,
-        line.source,
     )
 
 

@@ -37,7 +37,7 @@ INTRODUCTION = (
 )
 PICTURE = "answers.svg"
 LEGEND = (
-    "In the picture right is in favour of the claim; shaded is where rows count as equivalent, a "
+    "Right is in favour of the claim; shaded is where rows count as equivalent, a "
     "dotted line is the bound of being as good, and a hollow mark is the published difference on "
     "the paper's task."
 )

@@ -14,7 +14,7 @@ from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_eva
 from gapbench.analysis.published import Published, published_pairs
 from gapbench.errors import NothingFound
 from gapbench.methods.method import methods
-from gapbench.report.answers import BOUNDS, differences_words, standings
+from gapbench.report.answers import BOUNDS, PICTURE, differences_words, standings
 from gapbench.report.counted import COUNTED, MAIN, STRATEGY, counted_grid, explored_grid
 from gapbench.report.render import md_escape
 from gapbench.report.tables import settings_words
@@ -53,6 +53,7 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
     return environment.get_template("claims.md.j2").render(
         bounds=BOUNDS,
         scales=SCALES,
+        pictures=[scale for scale in SCALES if (results / scale / PICTURE).is_file()],
         counted=[grid for grid in counted if grid.body],
         claims=[
             _claim(file, spec, claim, answers, where)

@@ -21,9 +21,10 @@ from gapbench.analysis.records import differ, is_given, plain, text_of
 from gapbench.base.documents import is_plain
 from gapbench.errors import UserError
 from gapbench.report import render
-from gapbench.report.answers import answer_grid
+from gapbench.report.answers import LEGEND, answer_grid
 from gapbench.report.build import ReportResult, completed
 from gapbench.report.canvas import figures
+from gapbench.report.forest import forest_files
 from gapbench.report.grids import Grid
 
 PAGE = "index.html"
@@ -124,7 +125,12 @@ def _ablation(made: ReportResult) -> dict[str, Any]:
 
 def _answers(reports: Sequence[ReportResult]) -> dict[str, Any] | None:
     answers = [answer for made in reports for answer in made.evaluation.answers]
-    return _grid(answer_grid(answers, "Answers"), "Table of answers") if answers else None
+    if not answers:
+        return None
+    drawn = forest_files(answers)
+    picture = None if drawn is None else base64.b64encode(drawn["svg"]).decode()
+    told = _grid(answer_grid(answers, "Answers"), "Table of answers")
+    return {**told, "picture": picture, "legend": LEGEND}
 
 
 def _grid(grid: Grid, label: str) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
 def test_figures_are_inside_with_words_for_those_who_cannot_see_them(tmp_path: Path) -> None:
     text = page(tmp_path)
     images = re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)"', text)
-    assert len(images) == 2
+    assert len(images) == 3 and images[0][1].startswith("Differences that the claims are about")
     for data, words in images:
         assert b"<svg" in base64.b64decode(data) and len(words) > 40
 

@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
-@method("ac_dc", label="AC/DC")
+@method("ac_dc", label="AC/DC", look=("#117733", "P"))
 def ac_dc(
     layers: Layers,
     epochs: int,

@@ -14,7 +14,7 @@ from gapbench.plan.partitions import Rule, partition
 from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
-@method("c_gap", label="C-GaP", small={"partitions": 2, "step_epochs": 3})
+@method("c_gap", label="C-GaP", small={"partitions": 2, "step_epochs": 3}, look=("#CC6677", "o"))
 def c_gap(
     layers: Layers,
     epochs: int,
@@ -81,7 +81,7 @@ def c_gap(
     return Plan((*grow_steps, Phase(fine_tune, restart=restart, label="fine-tune")), "random")
 
 
-@method("dsd", label="DSD (1 partition)", small={"step_epochs": 4})
+@method("dsd", label="DSD (1 partition)", small={"step_epochs": 4}, look=("#AA4499", "X"))
 def dsd(
     layers: Layers,
     epochs: int,

@@ -10,7 +10,7 @@ from gapbench.plan.phases import Layers, Phase, Plan, names_of
 from gapbench.plan.updates.gradual import Gradual
 
 
-@method("gradual", label="Gradual pruning", small={"every": 4})
+@method("gradual", label="Gradual pruning", small={"every": 4}, look=("#88CCEE", "D"))
 def gradual(
     layers: Layers,
     epochs: int,

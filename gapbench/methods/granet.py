@@ -10,7 +10,7 @@ from gapbench.plan.phases import Layers, Phase, Plan, names_of
 from gapbench.plan.updates.regrowing import Regrowing
 
 
-@method("granet", label="GraNet", small={"every": 4})
+@method("granet", label="GraNet", small={"every": 4}, look=("#6699CC", "p"))
 def granet(
     layers: Layers,
     epochs: int,

@@ -10,7 +10,7 @@ from gapbench.plan.phases import Layers, Phase, Plan
 from gapbench.plan.updates.soft_bound import SoftBound
 
 
-@method("mest", label="MEST", small={"every": 4})
+@method("mest", label="MEST", small={"every": 4}, look=("#661100", ">"))
 def mest(
     layers: Layers,
     epochs: int,

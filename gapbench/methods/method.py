@@ -33,6 +33,7 @@ class Method:
         narrow: whether it trains a dense network that is as small as a sparse one.
         small: options with which masks change within dozens of steps; the contract tests, which
             run over every registered method, take them.
+        look: colour and marker of its rows in all figures; None: those of methods without any.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Method:
     build: Build
     narrow: bool = False
     small: Mapping[str, Any] = field(default_factory=dict)
+    look: tuple[str, str] | None = None
 
     @property
     def origin(self) -> str:
@@ -51,7 +53,12 @@ methods: Registry[Method] = Registry("method", "gapbench.methods")
 
 
 def method(
-    name: str, *, label: str, narrow: bool = False, small: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    label: str,
+    narrow: bool = False,
+    small: Mapping[str, Any] | None = None,
+    look: tuple[str, str] | None = None,
 ) -> Callable[[Build], Build]:
     """Register a function as a method.
 
@@ -60,7 +67,7 @@ def method(
     """
 
     def add(build: Build) -> Build:
-        methods.register(name)(Method(name, label, build, narrow, small or {}))
+        methods.register(name)(Method(name, label, build, narrow, small or {}, look))
         return build
 
     return add

@@ -11,7 +11,7 @@ from gapbench.plan.partitions import Rule, partition
 from gapbench.plan.phases import Layers, Parallel, Phase, Plan
 
 
-@method("p_gap", label="P-GaP", small={"partitions": 2, "step_epochs": 3})
+@method("p_gap", label="P-GaP", small={"partitions": 2, "step_epochs": 3}, look=("#882255", "h"))
 def p_gap(
     layers: Layers,
     epochs: int,

@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
-@method("prune_from_dense", label="Prune from dense")
+@method("prune_from_dense", label="Prune from dense", look=("#44AA99", "d"))
 def prune_from_dense(
     layers: Layers,
     epochs: int,

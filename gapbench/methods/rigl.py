@@ -10,7 +10,7 @@ from gapbench.plan.phases import Layers, Phase, Plan
 from gapbench.plan.updates.drop_grow import DropGrow
 
 
-@method("rigl", label="RigL", small={"every": 4})
+@method("rigl", label="RigL", small={"every": 4}, look=("#332288", "^"))
 def rigl(
     layers: Layers,
     epochs: int,
@@ -28,7 +28,7 @@ def rigl(
     return _moving(DropGrow("gradient", every, until, alpha), epochs)
 
 
-@method("set", label="SET", small={"every": 4})
+@method("set", label="SET", small={"every": 4}, look=("#DDCC77", "<"))
 def set_(
     layers: Layers,
     epochs: int,

@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.plan.phases import Layers, Phase, Plan, names_of
 
 
-@method("small_dense", label="Small-dense", narrow=True)
+@method("small_dense", label="Small-dense", narrow=True, look=("#AA8866", "8"))
 def small_dense(
     layers: Layers,
     epochs: int,

@@ -9,7 +9,7 @@ from gapbench.methods.method import method
 from gapbench.plan.phases import Layers, Phase, Plan, Transform, names_of
 
 
-@method("str", label="STR", small={"s_initial": -4.0, "s_decay": 0.1})
+@method("str", label="STR", small={"s_initial": -4.0, "s_decay": 0.1}, look=("#4477AA", "H"))
 def soft_threshold(
     layers: Layers,
     epochs: int,

@@ -17,27 +17,13 @@ from gapbench.analysis.cells import Cell, Results, Row
 from gapbench.analysis.histories import KINDS, Histories
 from gapbench.analysis.records import COMPLETED, text_of
 from gapbench.base.registry import Registry
+from gapbench.methods.method import methods
 
 T = TypeVar("T")
 
-# Paul Tol's "muted" scheme, distinguishable with every kind of colour vision; one colour a method,
-# in all figures. Markers differ as well, so that nothing depends on colour alone.
-COLOURS = {
-    "dense": ("#000000", "s"),
-    "static": ("#999933", "v"),
-    "set": ("#DDCC77", "<"),
-    "rigl": ("#332288", "^"),
-    "gradual": ("#88CCEE", "D"),
-    "granet": ("#6699CC", "p"),
-    "mest": ("#661100", ">"),
-    "prune_from_dense": ("#44AA99", "d"),
-    "ac_dc": ("#117733", "P"),
-    "c_gap": ("#CC6677", "o"),
-    "p_gap": ("#882255", "h"),
-    "dsd": ("#AA4499", "X"),
-}
-
-
+# Methods bring colours of Paul Tol's "muted" scheme, distinguishable with every kind of colour
+# vision; one colour a method, in all figures. Markers differ as well, so that nothing depends on
+# colour alone.
 OTHER = ("#777777", "*")
 
 
@@ -162,7 +148,8 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
         count = sum(other.method == row.method for other in rows)
         number = seen.get(row.method, 0)
         seen[row.method] = number + 1
-        colour, marker = COLOURS.get(row.method, OTHER)
+        own = methods[row.method].look if row.method in methods else None
+        colour, marker = own or OTHER
         pale = 0.45 * number / max(1, count - 1)
         red, green, blue = (part + (1 - part) * pale for part in to_rgb(colour))
         dashes = DASHES[number % len(DASHES)]

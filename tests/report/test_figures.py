@@ -16,9 +16,9 @@ from gapbench.analysis.collect import runs_frame, scan
 from gapbench.analysis.histories import KINDS, read_histories
 from gapbench.analysis.published import published
 from gapbench.errors import UserError
+from gapbench.methods.method import methods
 from gapbench.report import drawing
 from gapbench.report.canvas import (
-    COLOURS,
     Evidence,
     evidence_of,
     figures,
@@ -33,6 +33,7 @@ from gapbench.report.points import pareto
 from gapbench.spec.trials import Trial
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
+OWN = {name: look for name in methods if (look := methods[name].look) is not None}
 TRIALS = [
     trial_of("dense"),
     trial_of(),
@@ -179,7 +180,7 @@ def test_published_values_have_a_look_of_their_own_and_one_entry(tmp_path: Path)
     values = [line for line in ax.lines if 91.5 in list(line.get_ydata())]
     sparse = [row for row in rows if row.method != "dense"]
     assert [line.get_color() for line in values] == [looks(rows)[row.name].colour for row in sparse]
-    methods = {marker for _, marker in COLOURS.values()}
+    methods = {marker for _, marker in OWN.values()}
     assert {line.get_marker() for line in values}.isdisjoint(methods)
     (ours,) = (bars for bars in ax.containers if bars.get_label() == "RigL")
     (theirs,) = (line for line in values if line.get_color() == looks(rows)["RigL"].colour)
@@ -346,11 +347,11 @@ def test_a_method_has_one_colour_in_all_figures_and_its_variants_differ() -> Non
     frame = runs_frame([entry_of(trial) for trial in trials], scan(Path("/nonexistent")))
     (results,) = results_of(frame, spec)
     one, two, rigl = looks(results.rows).values()
-    assert matplotlib.colors.to_hex(one.colour).upper() == COLOURS["c_gap"][0]
-    assert matplotlib.colors.to_hex(rigl.colour).upper() == COLOURS["rigl"][0]
+    assert matplotlib.colors.to_hex(one.colour).upper() == OWN["c_gap"][0]
+    assert matplotlib.colors.to_hex(rigl.colour).upper() == OWN["rigl"][0]
     assert one.marker == two.marker and one.dashes != two.dashes and two.hollow
-    assert len({colour for colour, _ in COLOURS.values()}) == len(COLOURS)
-    assert len({marker for _, marker in COLOURS.values()}) == len(COLOURS)
+    assert len({colour for colour, _ in OWN.values()}) == len(OWN)
+    assert len({marker for _, marker in OWN.values()}) == len(OWN)
 
 
 def test_figures_drawn_after_others_are_those_drawn_alone(tmp_path: Path) -> None:

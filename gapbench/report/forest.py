@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import pandas as pd
@@ -64,12 +65,29 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
         names.append(f"{comparison.row.name} − {comparison.reference.name}{at}")
     ax.set_yticks(range(len(lines)), names)
     ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], margin))
     ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}")
     ax.set_title(results.task, loc="left")
     right = ax.twinx()
     right.set_ylim(ax.get_ylim())
     right.set_yticks(range(len(lines)), [claim_word(comparison) for _, comparison in lines])
     right.tick_params(length=0)
+
+
+def _limits(
+    numbers: Sequence[tuple[float, float, float | None]], margin: float
+) -> tuple[float, float]:
+    """Return an axis that holds all marks, and intervals up to three times the middle one.
+
+    A row with a seed that failed may have an interval that would make all others a point.
+    """
+    known = [width for _, width, _ in numbers if math.isfinite(width)]
+    most = 3 * statistics.median(known) if known else 0.0
+    ends = [margin, -margin, *(other for *_, other in numbers if other is not None)]
+    for mean, width, _ in numbers:
+        ends += [mean - min(width, most), mean + min(width, most)]
+    room = 0.05 * (max(ends) - min(ends)) or 1.0
+    return min(ends) - room, max(ends) + room
 
 
 def _numbers(comparison: Comparison) -> tuple[float, float, float | None]:

@@ -12,7 +12,7 @@ from gapbench.analysis.cells import results_of
 from gapbench.analysis.collect import runs_frame, scan
 from gapbench.analysis.comparisons import of_claim
 from gapbench.analysis.evaluation import Answer
-from gapbench.report.forest import forest, forest_files
+from gapbench.report.forest import _limits, forest, forest_files
 from gapbench.spec.schema import Claim
 from tests.report.folders import around, entry_of, spec_of, trial_of, write_result
 
@@ -65,3 +65,9 @@ def test_seeds_without_spread_have_no_interval_and_nothing_run_no_picture(tmp_pa
     assert files is not None
     assert pd.read_csv(io.BytesIO(files["csv"]))["answer"].tolist() == ["not resolved"] * 2
     assert forest_files(answers(tmp_path / "none", n=0)) is None
+
+
+def test_an_interval_that_is_far_wider_than_others_does_not_hide_them() -> None:
+    low, high = _limits([(1.0, 0.5, None), (2.0, 0.5, 2.5), (0.0, 90.0, None)], 0.3)
+    assert (low, high) == pytest.approx((-1.5 - 0.2, 2.5 + 0.2))  # three times .5, and a twentieth
+    assert _limits([(1.0, float("inf"), None)], 0.0) == pytest.approx((-0.05, 1.05))

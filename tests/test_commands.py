@@ -64,7 +64,7 @@ def test_what_is_published_is_reported_and_checked_without_run_folders(
     assert main(["publish", "ablations/partitions.yaml"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [Path(line).name for line in told] == [
-        "trials.jsonl", "table.md", "accuracy_vs_partitions.svg", "README.md"
+        "trials.jsonl", "table.md", "accuracy_vs_partitions.svg", "layer_density.svg", "README.md"
     ]  # fmt: skip
     for path in (folder / "trials.jsonl", folder / "table.md"):
         assert path.read_bytes() == (ABLATIONS.parent / path).read_bytes()

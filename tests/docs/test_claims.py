@@ -28,7 +28,7 @@ def test_the_document_is_what_the_reports_give(capsys, monkeypatch):
 def test_every_file_that_the_document_names_exists():
     text = DOCUMENT.read_text(encoding="utf-8")
     named = re.findall(r"(?:ablations|tests|gapbench|docs)/[\w/]*\w(?:\.\w+)?", text)
-    assert len(set(named)) > 10
+    assert len(set(named)) >= 10
     for name in named:
         assert (ROOT / name).exists(), name
 

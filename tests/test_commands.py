@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,12 @@ def test_what_is_published_is_reported_and_checked_without_run_folders(
     assert main(["report", "ablations/partitions.yaml"]) == 0
     assert "C-GaP" in capsys.readouterr().out
     report = Path("results/reports/mini/partitions")
-    assert (report / "table.md").read_text() == (folder / "table.md").read_text()
+    # what has not run stands in the report alone
+    told, published = (
+        set(re.findall(r"[\d.+-]+ ± [\d.]+", (place / "table.md").read_text()))
+        for place in (report, folder)
+    )
+    assert published <= told and len(published) > 4
     assert (report / "figures" / "accuracy_vs_partitions.svg").is_file()
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gapbench.analysis.cells import COSTS, Cell
 from gapbench.analysis.evaluation import Evaluation
 from gapbench.analysis.records import NOTHING, text_of
 from gapbench.engine.exchange import entropy
-from gapbench.plan.phases import Parallel
+from gapbench.errors import NothingFound
+from gapbench.methods.method import plan
+from gapbench.plan.phases import Parallel, Plan
 from gapbench.report.grids import Grid, Text
 from gapbench.sparsity.exploration import planned_coverage
+from gapbench.spec.ablation import read
 from gapbench.spec.dry_run import dry_run
-from gapbench.spec.grid import Entry
-from gapbench.spec.selection import expanded
+from gapbench.spec.grid import Entry, expand
 from gapbench.spec.trials import Trial
 
 COUNTED = "paper"  # the scale
+SPARSITY = "sparsity=0.9"
 SEEDS = 20
 NEARLY = 0.99  # of the weights: random growth has no last step
 FLOAT = 4  # bytes
@@ -34,7 +38,10 @@ def counted_grid() -> Grid:
     Raises:
         UserError: if the ablations of this folder do not have the scale or the rows.
     """
-    trials = _trials()
+    own = ("c_gap", "p_gap", "rigl")
+    found = _trials(MAIN, own, "distribution=uniform", "pattern=unstructured")
+    trials = {trial.method: trial for trial in reversed(found)}
+    _require(trials, own)
     lines = [*_lengths(trials), *_exploration(), *_machines(trials["p_gap"])]
     return Grid(
         title="Claims that are counted, not trained",
@@ -70,17 +77,18 @@ def _told(cell: Cell, name: str) -> str:
     return f"{cell.costs[name]:.3g}" if name in cell.costs else NOTHING
 
 
-def _entries(file: Path, only: Sequence[str], seeds: int) -> list[Entry]:
-    return expanded(file, COUNTED, (), only, str(seeds))[2]
+def _trials(file: Path, methods: Sequence[str], *only: str) -> list[Trial]:
+    """Return the trials of some methods' rows with one seed; other rows are not resolved."""
+    ablation = read(file)
+    rows = tuple(placed for placed in ablation.rows if set(placed.row.method) <= set(methods))
+    entries = expand(replace(ablation, rows=rows), COUNTED, only=(SPARSITY, *only), seeds=(0,))
+    return [entry.trial for entry in entries]
 
 
-def _trials() -> dict[str, Trial]:
-    """Return a trial of each method that is counted."""
-    only = ("c_gap,p_gap,rigl", "distribution=uniform", "sparsity=0.9", "pattern=unstructured")
-    found: dict[str, Trial] = {}
-    for entry in _entries(MAIN, only, 1):
-        found.setdefault(entry.trial.method, entry.trial)
-    return found
+def _require(there: Collection[object], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in there:
+            raise NothingFound(f"{MAIN} or {STRATEGY}: no row of {name} at scale {COUNTED}")
 
 
 def _lengths(trials: Mapping[str, Trial]) -> Iterator[tuple[str, str, str]]:
@@ -106,9 +114,14 @@ def _density(trial: Trial) -> str:
 
 
 def _exploration() -> Iterator[tuple[str, str, str]]:
-    rows = ("c_gap", "sparsity=0.9", "distribution=global_magnitude")
-    (cyclic,) = (_steps(e.trial) for e in _entries(STRATEGY, (*rows, "strategy=cyclic"), 1))
-    random = [_steps(e.trial) for e in _entries(STRATEGY, (*rows, "strategy=random"), SEEDS)]
+    found = {trial.options["strategy"]: trial for trial in _trials(STRATEGY, ("c_gap",))}
+    _require(found, ("cyclic", "random"))
+    cyclic = _steps(found["cyclic"], found["cyclic"].plan)
+    trial = found["random"]
+    random = [
+        _steps(trial, plan(trial.method, trial.layers, trial.plan.epochs, seed=s, **trial.options))
+        for s in range(SEEDS)
+    ]
     mean = statistics.mean(random)
     yield (
         "Does cyclic growth explore all weights, and three times faster than random growth?",
@@ -119,13 +132,13 @@ def _exploration() -> Iterator[tuple[str, str, str]]:
     )
 
 
-def _steps(trial: Trial) -> float:
+def _steps(trial: Trial, way: Plan) -> float:
     """Return the steps after which nearly all weights were active; infinite where they never are.
 
     Where the zeros lie is not known before the run; a mean density in every layer stands for it.
     """
     sparse = {layer.name: 1 - trial.sparsity for layer in trial.layers}
-    curve = planned_coverage(trial.plan, trial.layers, sparse) or []
+    curve = planned_coverage(way, trial.layers, sparse) or []
     reached = (number for number, share in enumerate(curve, 1) if share >= NEARLY)
     return float(next(reached, math.inf))
 

@@ -13,7 +13,7 @@ from tests.spec.test_mutants import place as place  # the shipped files, to work
 pytestmark = pytest.mark.slow
 
 SECONDS = 30
-COUNT = 150
+COUNT = 100
 WORDS = (
     *("", "-1", "0", "1", "1e309", "nan", "9" * 400, "x", "a=b", "=", "epochs=", "epochs=1e9"),
     *("recipe.lr=nan", "recipe.lr=!!int ''", "*", "[", "%j", "../..", "/dev/null/x", "\ud800"),

@@ -230,9 +230,10 @@ class Study:
 
     def report(self) -> ReportResult:
         """Write the report of what has run, and return it with its tables and paths."""
+        from gapbench.analysis.evidence import all_runs
         from gapbench.report.build import report
 
-        found = self._found()
+        found = all_runs(self.results)
         return report(self.ablation, self.scale, self._known(found), self.results, found)
 
     def next_look(self, asked: Collection[str] = ()) -> Study | None:
@@ -270,10 +271,11 @@ class Study:
         """Return what the claims are answered, what has run, and the seeds of this study."""
         from gapbench.analysis.collect import runs_frame
         from gapbench.analysis.evaluation import evaluate
+        from gapbench.analysis.evidence import all_runs
 
         if not self.ablation.spec.claims:
             raise UserError(f"{self.ablation.document.name}: it makes no claims to resolve")
-        found = self._found()
+        found = all_runs(self.results)
         evaluation = evaluate(runs_frame(self.entries, found), self.ablation.spec)
         return evaluation, found, 1 + max(entry.trial.seed for entry in self.entries)
 
@@ -281,12 +283,6 @@ class Study:
         """Return a study of the trials that have not run."""
         left = (entry for entry in entries if entry.trial.key not in found.runs)
         return replace(self, entries=tuple(left))
-
-    def _found(self) -> Scan:
-        from gapbench.analysis.collect import scan
-        from gapbench.analysis.evidence import published_runs
-
-        return scan(self.results).beside(published_runs(self.results))
 
     def _known(self, found: Scan) -> list[Entry]:
         """Return the trials, and those of other seeds that have completed."""
@@ -299,8 +295,9 @@ class Study:
     def runs(self) -> pd.DataFrame:
         """One row a trial: its settings, and what was measured if it has completed."""
         from gapbench.analysis.collect import runs_frame
+        from gapbench.analysis.evidence import all_runs
 
-        found = self._found()
+        found = all_runs(self.results)
         return runs_frame(self._known(found), found)
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from gapbench.analysis.collect import Run, Scan, checked_result, runs_frame
+from gapbench.analysis.collect import Run, Scan, checked_result, runs_frame, scan
 from gapbench.base.documents import (
     TEXT_BYTES,
     opened,
@@ -114,3 +114,12 @@ def published_runs(results: Path) -> Iterator[Run]:
             if run.trial.key not in known:
                 known.add(run.trial.key)
                 yield run
+
+
+def all_runs(results: Path) -> Scan:
+    """Return what has run under `results`, and what is published there of trials that have not.
+
+    Raises:
+        UserError: if a folder cannot be listed, or a trials.jsonl is damaged.
+    """
+    return scan(results).beside(published_runs(results))

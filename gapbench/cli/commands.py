@@ -140,15 +140,14 @@ def shipped() -> list[Path]:
 
 def _scan(results: Path) -> Scan:
     """Read the run folders and what is published, and tell of folders that cannot be used."""
-    from gapbench.analysis.collect import scan
-    from gapbench.analysis.evidence import published_runs
+    from gapbench.analysis.evidence import all_runs
 
-    found = scan(results)
+    found = all_runs(results)
     if found.damaged:
         first = found.damaged[0]
         told = f"run folders that cannot be used: {len(found.damaged)}, such as {first.place}"
         print(f"{told}: {first.reason}; the page lists all", file=sys.stderr)
-    return found.beside(published_runs(results))
+    return found
 
 
 def _expanded(

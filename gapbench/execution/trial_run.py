@@ -17,12 +17,11 @@ from gapbench.execution.recorder import FolderKeeper, LogScalar, read_history
 from gapbench.runs.store import RunFolder
 from gapbench.sparsity import masks
 from gapbench.sparsity.cost import inference_ratio
+from gapbench.sparsity.exploration import NEARLY_ALL
 from gapbench.spec.trials import Trial
 from gapbench.training import loop
 from gapbench.training.distributed import Ranks
 from gapbench.training.setup import Training
-
-NEARLY_ALL = 0.99  # of the weights: rules that move masks by chance never end
 
 
 @dataclass(frozen=True)

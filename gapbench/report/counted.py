@@ -16,7 +16,7 @@ from gapbench.errors import NothingFound
 from gapbench.methods.method import plan
 from gapbench.plan.phases import Parallel, Plan
 from gapbench.report.grids import Grid, Text
-from gapbench.sparsity.exploration import planned_coverage
+from gapbench.sparsity.exploration import NEARLY_ALL, planned_coverage
 from gapbench.spec.ablation import read
 from gapbench.spec.dry_run import dry_run
 from gapbench.spec.grid import Entry, expand
@@ -25,7 +25,6 @@ from gapbench.spec.trials import Trial
 COUNTED = "paper"  # the scale
 SPARSITY = "sparsity=0.9"
 SEEDS = 20
-NEARLY = 0.99  # of the weights: random growth has no last step
 FLOAT = 4  # bytes
 EXPLORED = ("exploration/coverage", "exploration/epochs", "exploration/iou")
 
@@ -125,7 +124,7 @@ def _exploration() -> Iterator[tuple[str, str, str]]:
     mean = statistics.mean(random)
     yield (
         "Does cyclic growth explore all weights, and three times faster than random growth?",
-        f"{100 * NEARLY:g} % of the weights after {cyclic:g} steps; random layers after "
+        f"{100 * NEARLY_ALL:g} % of the weights after {cyclic:g} steps; random layers after "
         f"{mean:.1f} on average, {min(random):g} to {max(random):g}: "
         f"{mean / cyclic:.1f} times as many",
         f"`gapbench run {STRATEGY} --scale paper -n`",
@@ -139,7 +138,7 @@ def _steps(trial: Trial, way: Plan) -> float:
     """
     sparse = {layer.name: 1 - trial.sparsity for layer in trial.layers}
     curve = planned_coverage(way, trial.layers, sparse) or []
-    reached = (number for number, share in enumerate(curve, 1) if share >= NEARLY)
+    reached = (number for number, share in enumerate(curve, 1) if share >= NEARLY_ALL)
     return float(next(reached, math.inf))
 
 

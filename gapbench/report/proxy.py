@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from gapbench.analysis.looks import ALPHA
 from gapbench.analysis.proxy import Check
 from gapbench.analysis.records import NOTHING, text_of
 from gapbench.report.grids import Grid, Text
+from gapbench.report.tables import difference_words
 
 NOTES = (
     "On validation data; differences of means over seeds with 95 % t-intervals by Welch, in the "
@@ -28,16 +27,12 @@ def proxy_grid(checks: Sequence[Check]) -> Grid:
 
 
 def _line(check: Check) -> tuple[Text, ...]:
-    words = NOTHING
-    if check.difference is not None:
-        width = check.difference.half_width(ALPHA)
-        words = f"{check.difference.mean:+.2f}"
-        words += "" if math.isinf(width) else f" ± {width:.2f}"
+    found = check.difference
     return (
         Text(check.task),
         Text(check.asks),
         Text(text_of(check.sparsity)),
         Text(f"{check.n[0]}, {check.n[1]}"),
-        Text(words),
+        Text(NOTHING if found is None else difference_words(found, 2)),
         Text({None: NOTHING, True: "yes", False: "NO"}[check.passed]),
     )

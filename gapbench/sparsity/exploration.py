@@ -11,6 +11,8 @@ from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.counts import zeros_of
 from gapbench.sparsity.masks import counts, pack, unpack
 
+NEARLY_ALL = 0.99  # of the weights: rules that move masks by chance never end
+
 
 class Coverage:
     """R(t): the fraction of prunable weights that has been active in at least one step.

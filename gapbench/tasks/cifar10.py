@@ -43,7 +43,7 @@ class Cifar10(InMemoryImages):
     channels = 3
     shift, flip = 4, True
     classes: ClassVar[int] = 10
-    metric = accuracy(10)
+    metric = accuracy(classes)
     files: ClassVar[cifar.Name] = "CIFAR10"
     recipe = Recipe(
         epochs=250,

@@ -24,5 +24,5 @@ class Cifar100(Cifar10):
     """
 
     classes: ClassVar[int] = 100
-    metric = accuracy(100)
+    metric = accuracy(classes)
     files: ClassVar[cifar.Name] = "CIFAR100"

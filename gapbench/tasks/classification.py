@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from gapbench.errors import UserError
 from gapbench.tasks.task import Batch, Metric, Recipe, Split, Task
 
 if TYPE_CHECKING:
@@ -43,6 +44,17 @@ class Dataset(Protocol):
 def accuracy(classes: int) -> Metric:
     """Return the metric of so many classes of equal size; collapsed is 1.5 times chance."""
     return Metric("accuracy", margin=0.3, collapsed=150 / classes)
+
+
+def checked_steps(epoch_steps: int | None) -> int | None:
+    """Return the optimiser steps of an epoch of a stream; None is an epoch of every pass.
+
+    Raises:
+        UserError: if they are not positive.
+    """
+    if epoch_steps is not None and epoch_steps < 1:
+        raise UserError(f"epoch_steps: {epoch_steps} is not possible: give 1 or more")
+    return epoch_steps
 
 
 class Classification(Task):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from gapbench.base.identity import Neutral
-from gapbench.errors import UserError
-from gapbench.tasks.classification import InMemoryImages, accuracy
+from gapbench.tasks.classification import InMemoryImages, accuracy, checked_steps
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
 if TYPE_CHECKING:
@@ -51,10 +50,8 @@ class Digits(InMemoryImages):
         width: Annotated[int, Neutral(8)] = 8,
         epoch_steps: Annotated[int | None, Neutral(None)] = None,
     ) -> None:
-        if epoch_steps is not None and epoch_steps < 1:
-            raise UserError(f"epoch_steps: {epoch_steps} is not possible: give 1 or more")
         self.width = width
-        self.epoch_steps = epoch_steps
+        self.epoch_steps = checked_steps(epoch_steps)
 
     def build_model(self) -> nn.Module:
         """Return a new ResNet-8."""

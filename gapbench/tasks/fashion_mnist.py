@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from gapbench.base.identity import Neutral
 from gapbench.errors import UserError
-from gapbench.tasks.classification import InMemoryImages, accuracy
+from gapbench.tasks.classification import InMemoryImages, accuracy, checked_steps
 from gapbench.tasks.data.sources import FASHION_MNIST, obtain, read_idx
 from gapbench.tasks.task import Recipe, Resources, Split, task
 
@@ -55,9 +55,7 @@ class FashionMnist(InMemoryImages):
     ) -> None:
         if not 1 <= train_examples <= AVAILABLE:
             raise UserError(f"train_examples: {train_examples} is not within 1 to {AVAILABLE}")
-        if epoch_steps is not None and epoch_steps < 1:
-            raise UserError(f"epoch_steps: {epoch_steps} is not possible: give 1 or more")
-        self.epoch_steps = epoch_steps
+        self.epoch_steps = checked_steps(epoch_steps)
         self.heldout = epoch_steps is not None and train_examples < AVAILABLE
         self.size = size
         self.train_examples = train_examples

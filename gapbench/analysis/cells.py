@@ -67,6 +67,7 @@ class Cell:
         beside: summary of the same metric on the test split, where the value is that of heldout.
         loss: summary of the loss on the split of the value, or None.
         reached: mean sparsity of prunable weights where a method learns it, else None.
+        trials: keys of the trials that have run.
     """
 
     values: Mapping[int, float]
@@ -79,6 +80,7 @@ class Cell:
     beside: Summary | None = None
     loss: Summary | None = None
     reached: float | None = None
+    trials: tuple[str, ...] = ()
 
     @property
     def n_run(self) -> int:
@@ -309,6 +311,7 @@ def _cell(
         beside=None if asked == value else _summary(learned, asked),
         loss=_summary(learned, loss),
         reached=1 - density if emergent and density is not None else None,
+        trials=tuple(str(trial["key"]) for trial in done),
     )
 
 

@@ -19,7 +19,7 @@ from gapbench.analysis.records import COMPLETED, NOTHING, is_given, text_of
 from gapbench.analysis.sequential import MOST_SEEDS
 from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
-from gapbench.report.drawing import save
+from gapbench.report.drawing import for_both_schemes, save
 from gapbench.report.forest import forest_files
 from gapbench.report.grids import Grid, Table, Text, decimals
 from gapbench.report.notes import LOOKS_WORDS, points
@@ -172,7 +172,7 @@ def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> P
             require_real(place, results)
         write_text(path, answers_text(found, scale))
         if drawn is not None:
-            save({"svg": drawn["svg"]}, path.parent, Path(PICTURE).stem)
+            save({"svg": for_both_schemes(drawn["svg"])}, path.parent, Path(PICTURE).stem)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     return path

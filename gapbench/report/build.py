@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gapbench.analysis.collect import RUNS, LeftOut, Scan, runs_frame, scan, write_runs
-from gapbench.analysis.evaluation import Evaluation, evaluate
+from gapbench.analysis.evaluation import Evaluation, TaskEvaluation, evaluate
 from gapbench.analysis.histories import read_histories
 from gapbench.analysis.records import COMPLETED
 from gapbench.base.documents import require_real
@@ -142,7 +142,6 @@ def table_texts(evaluation: Evaluation, tables: Sequence[Table]) -> dict[str, st
         "table.csv": cells_frame(evaluation).to_csv(index=False, lineterminator="\n"),
         "answers.csv": answers_frame(evaluation).to_csv(index=False, lineterminator="\n"),
         "table.tex": render.latex(tables),
-        "table.html": render.html_tables(tables),
     }
 
 
@@ -197,8 +196,15 @@ def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
     histories = read_histories(runs, [*sorted(metrics), "train/loss", "val/loss"], lines_of(names))
 
     by_task = []
-    for results in evaluation.results:
-        task = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
-        evidence = evidence_of(results, evaluation.frame, histories)
-        by_task.append({f"{name}{task}": draw(name, evidence) for name in names})
+    for task in evaluation.tasks:
+        results = task.results
+        suffix = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
+        evidence = evidence_of(results, evaluation.frame, histories, _claimed(task))
+        by_task.append({f"{name}{suffix}": draw(name, evidence) for name in names})
     return FigureFiles(tuple(by_task), histories.left_out)
+
+
+def _claimed(task: TaskEvaluation) -> set[str]:
+    """Return the names of the rows that claims compare."""
+    compared = [one for answer in task.answers for one in answer.comparisons]
+    return {row.name for one in compared for row in (one.row, one.reference)}

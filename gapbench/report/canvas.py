@@ -33,6 +33,9 @@ DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1
 MOST_PANELS = 9  # more are too small to read, and take seconds
 
 
+MOST_ROWS = 12  # of one panel: more lines cannot be told apart
+
+
 LEGEND_WIDTH = 6.0  # inches, the least width of a figure that has a legend
 
 
@@ -46,10 +49,25 @@ class Evidence:
     Attributes:
         results: rows and columns with their statistics.
         histories: curves, changes and layers of its completed trials, with row, column and seed.
+        first: names of the rows that claims are about, which are drawn before others.
     """
 
     results: Results
     histories: Histories
+    first: frozenset[str] = frozenset()
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows that a panel of lines shows: at most `MOST_ROWS` of those that have run."""
+        run = [row for row in self.results.rows if any(cell.n_run for cell in row.cells)]
+        kept = sorted(run, key=lambda row: row.name not in self.first)[:MOST_ROWS]
+        return [row for row in run if row in kept]
+
+    def columns(self, frame: pd.DataFrame) -> list[object]:
+        """Return the columns of `frame`; those that hold dense rows alone only if no other does."""
+        dense = {row.name for row in self.results.rows if row.method == "dense"}
+        shown = set(frame["column"][~frame["row"].isin(dense)]) or set(frame["column"])
+        return [column for column in self.results.columns if column in shown]
 
 
 Drawn = tuple[Figure, pd.DataFrame]
@@ -78,13 +96,16 @@ def lines_of(names: Iterable[str]) -> frozenset[str]:
     return frozenset(kind for name in known for kind in _reads[name])
 
 
-def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> Evidence:
+def evidence_of(
+    results: Results, frame: pd.DataFrame, histories: Histories, first: Iterable[str] = ()
+) -> Evidence:
     """Join the histories with the rows and columns of the results.
 
     Args:
         results: those of one task.
         frame: runs.csv, of which the rows of that task are used.
         histories: of all completed trials; those of other tasks are dropped.
+        first: names of the rows that claims are about.
     """
     own = frame[(frame["task"] == results.task) & (frame["state"] == COMPLETED)]
     names = {row.fields: row.name for row in results.rows}
@@ -102,7 +123,7 @@ def evidence_of(results: Results, frame: pd.DataFrame, histories: Histories) -> 
         layers=histories.layers.merge(trials, on="key"),
         left_out=histories.left_out,
     )
-    return Evidence(results, own_histories)
+    return Evidence(results, own_histories, frozenset(first))
 
 
 def watched(evidence: Evidence) -> str:
@@ -223,6 +244,15 @@ def share_y(axes: Sequence[Axes]) -> None:
         ax.set_ylim(low, high)
         place = ax.get_subplotspec()
         ax.tick_params(labelleft=place is None or place.is_first_col())
+
+
+def tell_left_out(made: Figure, evidence: Evidence) -> None:
+    """Say above a figure how many rows it leaves out, if any."""
+    run = sum(any(cell.n_run for cell in row.cells) for row in evidence.results.rows)
+    if run > len(evidence.rows):
+        words = f"{len(evidence.rows)} of {run} rows, those of claims first; the CSV has all"
+        words = "; ".join(filter(None, (made.get_suptitle(), words)))
+        made.suptitle(words, x=0.01, ha="left", fontsize=8)
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -15,6 +17,14 @@ from gapbench.report.canvas import Drawn, Evidence, figures
 
 # fonts with the signs of other scripts, as systems bring them
 KINDS = ("png", "svg", "csv")  # of files
+_LONG = re.compile(rb"(\d\.\d\d)\d+")  # a hundredth of a point cannot be seen
+_USED = re.compile(r'(?:href="#|url\(#)([^")]+)')
+_ONLY_IN_FILES = re.compile(
+    r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>|<!--.*?-->|xlink:(?=href)'
+)
+_NAMED = re.compile(r' id="([^"]+)"')
+_DARK = """<style>@media (prefers-color-scheme: dark) {
+ svg { filter: invert(0.9) hue-rotate(180deg) } }</style>"""
 FALLBACKS = (
     *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans"),
     *("Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Hebrew", "Noto Emoji", "Unifont"),
@@ -78,6 +88,7 @@ def _drawn(make: Callable[[], Drawn | None], further: Sequence[str]) -> dict[str
             stream = io.BytesIO()
             made.savefig(stream, format=kind, metadata=metadata)
             files[kind] = stream.getvalue()
+        files["svg"] = _LONG.sub(rb"\1", files["svg"])
     return files
 
 
@@ -89,3 +100,24 @@ def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
         path.write_bytes(content)
         paths.append(path)
     return paths
+
+
+def inline(svg: bytes, name: str, words: str) -> str:
+    """Return a picture as an element of a page.
+
+    Args:
+        svg: the file.
+        name: that no other picture of the page has: its parts are called by it.
+        words: for those who cannot see it.
+    """
+    text = svg.decode()
+    body = _ONLY_IN_FILES.sub("", re.sub(r"\n\s*", " ", text[text.index("<svg") :]))
+    used = {part: f"{name}-{number}" for number, part in enumerate(_USED.findall(body))}
+    body = _NAMED.sub(lambda m: f' id="{used[m[1]]}"' if m[1] in used else "", body)
+    body = _USED.sub(lambda m: m[0].replace(m[1], used[m[1]]), body)
+    return body.replace("<svg", f'<svg role="img" aria-label="{html.escape(words)}"', 1)
+
+
+def for_both_schemes(svg: bytes) -> bytes:
+    """Return a picture that turns dark where its reader's system is: lightness changes, not hue."""
+    return svg.replace(b"<metadata>", _DARK.encode() + b"<metadata>", 1)

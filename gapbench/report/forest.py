@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -18,8 +19,11 @@ from gapbench.report.canvas import Drawn, looks
 from gapbench.report.drawing import files_of
 from gapbench.report.notes import points
 
-LINE = 0.26  # inches
-WIDTH = 9.5
+WIDTH = 4.6  # inches: as wide as a phone, where letters of 9 points can be read
+INTERVAL, WORDS = 0.26, 0.14  # inches of a comparison: its interval, and each line of its name
+MOST_LETTERS = 48  # of a name in one line
+SIZE = 8.5  # points
+RESOLVED = ("supported", "contradicted")
 
 
 def forest_files(answers: Sequence[Answer]) -> dict[str, bytes] | None:
@@ -37,12 +41,25 @@ def forest(answers: Sequence[Answer]) -> Drawn | None:
     tasks = list(dict.fromkeys(answer.results.task for answer, _ in lines))
     if not lines:
         return None
-    counts = [sum(answer.results.task == task for answer, _ in lines) for task in tasks]
-    figure = Figure(figsize=(WIDTH, 0.9 * len(tasks) + LINE * len(lines)), layout="constrained")
-    panels = figure.subplots(len(tasks), squeeze=False, height_ratios=[n + 2 for n in counts])
-    for ax, task in zip(panels[:, 0], tasks, strict=True):
-        _panel(ax, [line for line in lines if line[0].results.task == task])
+    own = [[line for line in lines if line[0].results.task == task] for task in tasks]
+    heights = [sum(_height(comparison) for _, comparison in some) for some in own]
+    figure = Figure(figsize=(WIDTH, 0.8 * len(tasks) + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(tasks), squeeze=False, height_ratios=[h + 0.4 for h in heights])
+    for ax, some in zip(panels[:, 0], own, strict=True):
+        _panel(ax, some)
     return figure, _frame(lines)
+
+
+def _name(comparison: Comparison) -> str:
+    """Return what is compared, in lines that leave room for the answer."""
+    at = f", {100 * comparison.column:g} %" if isinstance(comparison.column, float) else ""
+    at = at or f", {text_of(comparison.column)}"
+    parts = (comparison.row.name, f"− {comparison.reference.name}{at}")
+    return ("\n" if sum(map(len, parts)) > MOST_LETTERS else " ").join(parts)
+
+
+def _height(comparison: Comparison) -> float:
+    return INTERVAL + WORDS * (1 + _name(comparison).count("\n"))
 
 
 def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
@@ -50,28 +67,32 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     unit, margin = points(results.metric.unit), lines[0][1].equivalent
     ax.axvspan(-margin, margin, color="0.9", lw=0)
     ax.axvline(0, color="0.4", lw=0.8)
-    names = []
-    for place, (_, comparison) in enumerate(lines):
-        mean, width, published = _numbers(comparison)
-        own = looks([comparison.row])[comparison.row.name]
-        ax.errorbar([mean], [place], xerr=None if math.isinf(width) else [width], **own.mark())
-        if published is not None:
-            ax.plot([published], [place], "o", mfc="none", mec="0.3", ms=5)
-        if comparison.margin:
-            bound = -comparison.margin if comparison.higher_is_better else comparison.margin
-            ax.plot([bound] * 2, [place - 0.4, place + 0.4], ":", color="0.3")
-        at = f", {100 * comparison.column:g} %" if isinstance(comparison.column, float) else ""
-        at = at or f", {text_of(comparison.column)}"
-        names.append(f"{comparison.row.name} − {comparison.reference.name}{at}")
-    ax.set_yticks(range(len(lines)), names)
-    ax.set_ylim(len(lines) - 0.5, -0.5)
+    end = 0.0
+    for _, comparison in lines:
+        end += _height(comparison)
+        _line(ax, end - INTERVAL / 2, comparison)
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)
+    ax.set_ylim(end, 0)  # inches, from the top
     ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], margin))
     ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}")
-    ax.set_title(results.task, loc="left")
-    right = ax.twinx()
-    right.set_ylim(ax.get_ylim())
-    right.set_yticks(range(len(lines)), [claim_word(comparison) for _, comparison in lines])
-    right.tick_params(length=0)
+    ax.set_title(results.task)
+
+
+def _line(ax: Axes, place: float, comparison: Comparison) -> None:
+    """Draw one comparison: its name and answer, and at `place` its interval below them."""
+    mean, width, published = _numbers(comparison)
+    own = looks([comparison.row])[comparison.row.name]
+    ax.errorbar([mean], [place], xerr=None if math.isinf(width) else [width], **own.mark())
+    if published is not None:
+        ax.plot([published], [place], "o", mfc="none", mec="0.3", ms=5)
+    if comparison.margin:
+        bound = -comparison.margin if comparison.higher_is_better else comparison.margin
+        ax.plot([bound] * 2, [place - 0.1, place + 0.1], ":", color="0.3")
+    told: dict[str, Any] = {"va": "bottom", "size": SIZE, "transform": ax.get_yaxis_transform()}
+    above, word = place - INTERVAL / 2 + 0.02, claim_word(comparison)
+    ax.text(0, above, _name(comparison), ha="left", **told)
+    ax.text(1, above, word, ha="right", weight="bold" if word in RESOLVED else "normal", **told)
 
 
 def _limits(

@@ -9,13 +9,16 @@ import pandas as pd
 from gapbench.analysis.cells import Results
 from gapbench.analysis.stats import Summary
 
+About = tuple[tuple[str, ...], str]
+
 
 @dataclass(frozen=True)
 class Text:
-    """What stands in one place of a grid, and the number it is sorted by."""
+    """What stands in one place of a grid, the number it is sorted by, and a trial it comes from."""
 
     text: str
     number: float | None = None
+    trial: str | None = None
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Grid:
         on_screen: whether a terminal shows it; the widest grids are left to files.
         only_in_files: heads of columns that a terminal does not show.
         notes: sentences below it.
+        about: methods and column of every line, by which a page filters; "" is of all columns.
     """
 
     title: str
@@ -38,6 +42,7 @@ class Grid:
     notes: tuple[str, ...] = ()
     on_screen: bool = True
     only_in_files: tuple[str, ...] = ()
+    about: tuple[About, ...] = ()
 
     @property
     def over(self) -> list[str]:

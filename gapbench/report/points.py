@@ -20,6 +20,7 @@ from gapbench.report.canvas import (
     panels,
     plain_decades,
     share_y,
+    tell_left_out,
 )
 from gapbench.report.tables import value_head
 
@@ -91,11 +92,11 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
         by_column = frame.groupby("column", sort=False)
         fronts = [pareto(own, x, results.metric.higher_is_better) for _, own in by_column]
         frame["on_front"] = frame.index.isin([at for best in fronts for at in best.index])
-    columns = [column for column in results.columns if column in set(frame["column"])]
-    made, axes, shown = panels(columns, width=3.6, height=3.2)
+    made, axes, shown = panels(evidence.columns(frame), width=3.6, height=3.2)
+    rows = [row.name for row in evidence.rows]
     look, names = looks(results.rows), legend_names(results)
     for ax, column in zip(axes, shown, strict=True):
-        own = frame[frame["column"] == column]
+        own = frame[(frame["column"] == column) & frame["row"].isin(rows)]
         for point in own.itertuples():
             at, name = [getattr(point, x)], str(point.row)
             ax.plot(at, [point.mean], label=names[name], **look[name].mark())
@@ -112,6 +113,7 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
     share_y(axes)
     axes[0].set_ylabel(value_words(results, frame))
     legend_below(made, axes)
+    tell_left_out(made, evidence)
     return made, frame
 
 

@@ -16,7 +16,7 @@ from gapbench.base.documents import is_plain, require_real, write_text
 from gapbench.errors import UserError
 from gapbench.report import render
 from gapbench.report.build import figure_files
-from gapbench.report.drawing import save
+from gapbench.report.drawing import for_both_schemes, save
 from gapbench.report.tables import tables_of
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.grid import Entry
@@ -64,7 +64,7 @@ def _draw(evaluation: Evaluation, found: Scan, folder: Path) -> Iterator[Path]:
     for figures in figure_files(evaluation, found).by_task:
         drawn = [(stem, files) for stem, files in figures.items() if files]
         for stem, files in drawn[:MOST_FIGURES]:
-            yield from save({"svg": files["svg"]}, folder, stem)
+            yield from save({"svg": for_both_schemes(files["svg"])}, folder, stem)
 
 
 def check(results: Path, scale: str, spec: AblationSpec) -> list[str] | None:

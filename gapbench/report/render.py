@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -114,50 +115,48 @@ def _tex_grid(grid: Grid, label: str) -> str:
 
 
 def html_grid(grid: Grid) -> str:
-    """Return one table element; numbers stand in data-value, for sorting."""
+    """Return one table element; numbers stand in data-value, for sorting.
+
+    What a page filters by stands in data-methods and data-column.
+    """
     lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>"]
     # a head of scope "colgroup" is about one of these
     lines += [f'<colgroup span="{width}"></colgroup>' for _, width in grid.groups]
     lines.append("<thead>")
     if grid.groups:
         cells = "".join(
-            f'<th scope="colgroup" colspan="{width}">{html.escape(words)}</th>'
+            f'<th scope="colgroup" colspan="{width}"{_column(words)}>{html.escape(words)}</th>'
             if words
             else f'<td colspan="{width}"></td>'
             for words, width in grid.groups
         )
         lines.append(f'<tr class="groups">{cells}</tr>')
-    heads = "".join(f'<th scope="col">{html.escape(head)}</th>' for head in grid.head)
+    heads = "".join(
+        f'<th scope="col"{_column(words)}>{html.escape(head)}</th>'
+        for words, head in zip(grid.over, grid.head, strict=True)
+    )
     lines += [f'<tr class="heads">{heads}</tr>', "</thead>", "<tbody>"]
-    lines += [_html_row(grid, row) for row in grid.body]
+    for row, about in itertools.zip_longest(grid.body, grid.about):
+        methods, column = about or ((), "")
+        of = f' data-methods="{html.escape(" ".join(methods))}"' if methods else ""
+        lines.append(f"<tr{of}{_column(column)}>{_html_cells(grid, row)}</tr>")
     return "\n".join([*lines, "</tbody>", "</table>"])
 
 
-def _html_row(grid: Grid, row: Sequence[Text]) -> str:
+def _column(words: str) -> str:
+    return f' data-column="{html.escape(words)}"' if words else ""
+
+
+def _html_cells(grid: Grid, row: Sequence[Text]) -> str:
     cells = []
-    for index, cell in enumerate(row):
+    for index, (over, cell) in enumerate(zip(grid.over, row, strict=True)):
         number = "" if cell.number is None else f' data-value="{cell.number!r}"'
         tag = 'th scope="row"' if index < grid.keys else "td"
         side = ' class="number"' if grid.is_numeric(index) else ""
-        cells.append(f"<{tag}{side}{number}>{html.escape(cell.text)}</{tag.split()[0]}>")
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def html_tables(tables: Sequence[Table]) -> str:
-    """Return all grids as a whole HTML document."""
-    parts = []
-    for table in tables:
-        parts.append(f"<h2>{html.escape(table.task)}</h2>")
-        for grid in table.grids:
-            parts.append(html_grid(grid) if grid.body else f"<p>{html.escape(grid.title)}</p>")
-            parts += [f"<p>{html.escape(note)}</p>" for note in grid.notes]
-    name = html.escape(tables[0].name)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f"</head><body>\n<h1>{name}</h1>\n<p>{html.escape(tables[0].question)}</p>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
+        words = html.escape(cell.text)
+        words = f'<a href="#trial-{cell.trial}">{words}</a>' if cell.trial else words
+        cells.append(f"<{tag}{side}{_column(over)}{number}>{words}</{tag.split()[0]}>")
+    return "".join(cells)
 
 
 # -- the terminal --------------------------------------------------------------------------------

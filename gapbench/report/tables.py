@@ -14,7 +14,7 @@ from gapbench.analysis.published import Published
 from gapbench.analysis.records import NOTHING, alternatives, text_of
 from gapbench.analysis.sequential import Welch
 from gapbench.analysis.stats import Summary
-from gapbench.report.grids import Grid, Table, Text, decimals, interval
+from gapbench.report.grids import About, Grid, Table, Text, decimals, interval
 from gapbench.report.notes import (
     COST,
     EXPLORATORY,
@@ -91,6 +91,7 @@ def _result_grid(results: Results) -> Grid:
         groups=tuple(groups),
         notes=tuple(result_notes(results, papers)),
         only_in_files=tuple(beside),
+        about=tuple(((row.method,), "") for row in results.rows),
     )
 
 
@@ -138,7 +139,7 @@ def _measured(cell: Cell, results: Results) -> Text:
     words = interval(cell.summary, decimals(results))
     if cell.reached is not None:
         words += f" at {100 * cell.reached:.1f} %"
-    return Text(words + partly + diverged + failed, cell.summary.mean)
+    return Text(words + partly + diverged + failed, cell.summary.mean, *cell.trials[:1])
 
 
 def _mean(summary: Summary | None, places: int) -> Text:
@@ -166,6 +167,7 @@ def _comparison_grid(
         keys=3,
         notes=(*comparison_notes(comparisons), EXPLORATORY),
         only_in_files=DETAILS,
+        about=_about(results, comparisons),
     )
 
 
@@ -194,6 +196,14 @@ def _claim_grid(
         notes=claim_notes(claim, comparisons, results.metric.unit, explained),
         on_screen=bool(lines),
         only_in_files=DETAILS,
+        about=_about(results, comparisons),
+    )
+
+
+def _about(results: Results, comparisons: Sequence[Comparison]) -> tuple[About, ...]:
+    return tuple(
+        ((one.row.method, one.reference.method), _column_words(results.column, one.column))
+        for one in comparisons
     )
 
 
@@ -256,10 +266,11 @@ def _p(value: float | None) -> Text:
 
 def _spread_grid(results: Results) -> Grid:
     """Return what a mean does not show: the seeds' spread, those that diverged, and the loss."""
-    body = []
+    body, about = [], []
     for row, value, cell in results.cells():
         if cell.summary is None:
             continue
+        about.append(((row.method,), _column_words(results.column, value)))
         values, places = sorted(cell.values.values()), decimals(results)
         numbers = (cell.summary.sd, statistics.median(values), values[0], values[-1])
         loss = Text(NOTHING) if cell.loss is None else Text(interval(cell.loss, 4), cell.loss.mean)
@@ -274,6 +285,7 @@ def _spread_grid(results: Results) -> Grid:
         keys=len(results.fields) + 1,
         notes=tuple(spread_notes(results)),
         on_screen=False,
+        about=tuple(about),
     )
 
 
@@ -282,12 +294,14 @@ def _spread_grid(results: Results) -> Grid:
 
 def _cost_grid(results: Results) -> Grid:
     used = [name for name in COSTS if any(name in cell.costs for _, _, cell in results.cells())]
-    body = []
+    body, about = [], []
     for row, value, cell in results.cells():
         everywhere = results.repeated and row.method == "dense"
         if not cell.costs or (everywhere and value != results.columns[0]):
             continue
         column_value = NOTHING if everywhere else text_of(value)
+        column = "" if everywhere else _column_words(results.column, value)
+        about.append(((row.method,), column))
         names = (*(_field(field) for field in row.fields), _field(column_value))
         counted = Text(str(cell.n_run))
         body.append((*names, counted, *(_cost(cell, name) for name in used)))
@@ -298,6 +312,7 @@ def _cost_grid(results: Results) -> Grid:
         keys=len(results.fields) + 1,
         notes=(COST,),
         on_screen=False,
+        about=tuple(about),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_the_proxy_of_images_is_in_the_regime_of_the_published_tables():
     assert len(found) == 1 + 3 * len({check.sparsity for check in found if check.sparsity})
     assert {check.sparsity for check in found} == {None, 0.95}
     assert all(min(check.n) >= 6 for check in found)
+
+
+@pytest.mark.slow
+def test_the_page_of_all_that_is_published_is_small(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ABLATIONS, tmp_path / "ablations")
+    for scales in ROOT.glob("scales*.yaml"):
+        shutil.copy(scales, tmp_path)
+    shutil.copytree(MINI, tmp_path / "results" / "mini")
+    assert main(["report"]) == 0, capsys.readouterr().out
+    page = tmp_path / "results" / "reports" / "mini" / "index.html"
+    assert page.stat().st_size <= 1.5e6
 
 
 def test_what_is_committed_is_small_and_names_no_folder_of_a_machine():

@@ -13,7 +13,7 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 # A window cannot be made as narrow as a phone, a frame can; media queries follow the frame.
-HARNESS = """<!doctype html><title>harness</title>
+HARNESS = """<!doctype html><meta name="color-scheme" content="light dark"><title>harness</title>
 <iframe id="page" src="{page}" width="{width}" height="900" style="border:0"></iframe>
 <script>
 document.getElementById("page").addEventListener("load", (event) => {{
@@ -29,13 +29,31 @@ document.getElementById("page").addEventListener("load", (event) => {{
     heads[index].querySelector("button").click();
     sorted.push(column(table, index));
   }}
+  const choice = page.getElementById("by-method");
+  const methods = [...choice.options].map((option) => option.textContent);
+  choice.value = "dense";
+  choice.dispatchEvent(new Event("change"));
+  const dense = [...table.tBodies[0].rows].filter((row) => row.offsetParent !== null);
+  choice.value = "";
+  choice.dispatchEvent(new Event("change"));
+  const link = table.querySelector("a");
+  const trial = page.getElementById(link.hash.slice(1));
+  event.target.contentWindow.location.hash = link.hash;
+  setTimeout(() => {{
+  const unfolded = trial.open;
+  page.querySelectorAll("details").forEach((part) => {{ part.open = true; }});
   const wide = [...page.body.querySelectorAll("*")].filter((element) =>
     !element.closest(".scroll") && !element.closest("svg") && !element.closest("pre") &&
     element.getBoundingClientRect().right > {width} + 1).map((element) => element.outerHTML);
   const found = {{
+    methods,
+    dense: dense.map((row) => row.cells[0].textContent),
+    unfolded,
+    paper: getComputedStyle(page.body).backgroundColor,
     width: page.documentElement.scrollWidth,
     wide,
-    images: [...page.images].map((image) => [image.complete, image.naturalWidth, image.alt]),
+    pictures: [...page.querySelectorAll("figure svg")].map((picture) =>
+      picture.getBoundingClientRect().width),
     sorted,
     pressed: heads.map((head) => head.getAttribute("aria-sort")),
     unnamed: page.querySelectorAll("[role=group]:not([aria-label])").length,
@@ -49,6 +67,7 @@ document.getElementById("page").addEventListener("load", (event) => {{
   result.id = "result";
   result.textContent = JSON.stringify(found);
   document.body.append(result);
+  }}, 300);
 }});
 </script>
 """
@@ -65,19 +84,23 @@ def run_chromium(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-def opened(page: Path, width: int, columns: list[int]) -> tuple[dict[str, Any], list[str]]:
-    """Open `page` at a width, sort a table's columns twice; return what was found, and the console.
+def opened(
+    page: Path, width: int, columns: list[int], dark: bool = False
+) -> tuple[dict[str, Any], list[str]]:
+    """Open `page` at a width, sort and filter a table; return what was found, and the console.
 
     Args:
         page: an HTML file.
         width: of the frame, in CSS pixels.
         columns: indices of columns of its first ablation's first table, sorted up, then down.
+        dark: whether the system's colours are dark.
     """
     harness = page.with_name(f"harness-{width}.html")
     harness.write_text(
         HARNESS.format(page=page.name, width=width, columns=json.dumps(columns)), encoding="utf-8"
     )
-    options = (f"--window-size={width + 40},1000", "--virtual-time-budget=10000", "--dump-dom")
+    options = (f"--window-size={width + 40},1000", "--virtual-time-budget=10000", "--dump-dom",
+               f"--blink-settings=preferredColorScheme={0 if dark else 1}")  # fmt: skip
     done = run_chromium(*options, harness.as_uri())
     text = re.search(r'<pre id="result">(.*?)</pre>', done.stdout, re.DOTALL)
     assert text is not None, done.stderr

@@ -13,7 +13,7 @@ from gapbench.spec.grid import Entry
 from gapbench.spec.loading import Document
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
-TABLES = ["answers.csv", "table.csv", "table.html", "table.md", "table.tex"]
+TABLES = ["answers.csv", "table.csv", "table.md", "table.tex"]
 
 
 def ablation(figures: tuple[str, ...] = ("means",), **report: object) -> Ablation:

@@ -49,11 +49,11 @@ def test_a_line_has_difference_interval_word_and_the_published_difference(tmp_pa
 def test_the_picture_shows_margins_bounds_and_words(tmp_path: Path) -> None:
     drawn = forest(answers(tmp_path))
     assert drawn is not None
-    ax, right = drawn[0].axes
-    assert [tick.get_text() for tick in right.get_yticklabels()] == ["supported", "contradicted"]
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
-        "C-GaP − RigL, 90 %", "C-GaP − Dense, 90 %",
-    ]  # fmt: skip
+    (ax,) = drawn[0].axes
+    words = [text.get_text() for text in ax.texts]
+    names = ["C-GaP − RigL, 90 %", "C-GaP − Dense, 90 %"]
+    assert words == [names[0], "supported", names[1], "contradicted"]
+    assert {text.get_weight() for text in ax.texts[1::2]} == {"bold"}
     (shaded,) = ax.patches
     assert [shaded.get_x(), shaded.get_x() + shaded.get_width()] == pytest.approx([-0.3, 0.3])
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Sequence
@@ -13,7 +12,8 @@ import pytest
 
 from gapbench.analysis.collect import scan
 from gapbench.report.build import report
-from gapbench.report.page import log_tail, polyline, write_page
+from gapbench.report.page import write_page
+from gapbench.report.trials import log_tail, polyline
 from gapbench.spec.ablation import Ablation
 from gapbench.spec.loading import Document
 from tests.report.browser import browser, opened
@@ -80,10 +80,10 @@ def test_elements_are_nested_and_ids_are_unique(tmp_path: Path) -> None:
 
 def test_every_cell_that_names_a_row_heads_it(tmp_path: Path) -> None:
     text = page(tmp_path)
-    results, compared = text.split("<tbody>")[3:5]  # after the summary and the answers
-    row = re.search("<tr>.*</tr>", results)
+    results, compared = text.split("<tbody>")[2:4]  # after the answers
+    row = re.search("<tr.*</tr>", results)
     assert row is not None and re.findall("<(t[hd])", row[0]) == ["th"] * 2 + ["td"] * 3
-    row = re.search("<tr>.*</tr>", compared)
+    row = re.search("<tr.*</tr>", compared)
     assert row is not None and re.findall("<(t[hd])", row[0]) == ["th"] * 3 + ["td"] * 6
     assert row[0].count('<th scope="row"') == 3
 
@@ -92,7 +92,7 @@ def test_a_head_over_columns_is_about_a_group_of_columns(tmp_path: Path) -> None
     for table in re.findall(r"<table>.*?</table>", page(tmp_path), re.DOTALL):
         groups = re.findall(r'<(?:th scope="colgroup"|td) colspan="(\d+)"', table)
         assert re.findall(r'<colgroup span="(\d+)"></colgroup>', table) == groups
-        assert not groups or sum(map(int, groups)) == table.count('<th scope="col">')
+        assert not groups or sum(map(int, groups)) == len(re.findall('<th scope="col"[ >]', table))
         assert not groups or table.index("</caption>") < table.index("<colgroup") < table.index(
             "<thead"
         )
@@ -112,9 +112,9 @@ def test_what_scrolls_has_a_name_of_its_own(tmp_path: Path) -> None:
 
 def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
     text = page(tmp_path)
-    assert re.findall(r'(?:src|href)="(?!data:|#)', text) == []
+    assert re.findall(r'(?:src|href)="(?!data:|#)|url\((?!#)', text) == []
     assert "http://" not in text and "https://" not in text
-    assert "default-src 'none'" in text
+    assert "default-src 'none'" in text and "@import" not in text
 
 
 def test_special_characters_appear_literally(tmp_path: Path) -> None:
@@ -130,10 +130,33 @@ def test_trials_show_configuration_provenance_log_and_curves(tmp_path: Path) -> 
     section = text.split(f'id="trial-{key}"')[1].split("</details>")[0]
     configuration = re.search(r"<pre[^>]*>(\{.*?\})</pre>", section, re.DOTALL)
     assert configuration is not None
-    assert json.loads(unescape(configuration.group(1)))["options"]["partitions"] == 2
-    for words in ("<dd>12345678</dd>", "<dd>2.13.0</dd>", "0" * 64, "INFO began", "val/accuracy"):
+    told = json.loads(unescape(configuration.group(1)))
+    assert told["options"]["partitions"] == 2 and told["seed"] == 1
+    for words in ("<dt>seed</dt><dd>1</dd>", "INFO began", "val/accuracy"):
         assert words in section
     assert section.count("<polyline") == 3
+
+
+def test_what_trials_of_a_task_share_is_told_once(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    shared = text.split("What all of them share")[1].split("</details>")[0]
+    for words in ("<dd>12345678</dd>", "<dd>2.13.0</dd>", "0" * 64):
+        assert words in shared and text.count(words) == 1
+    configuration = re.search(r"<pre[^>]*>(\{.*?\})</pre>", shared, re.DOTALL)
+    assert configuration is not None
+    told = json.loads(unescape(configuration.group(1)))
+    assert told["task"] == "fashion_mnist" and not {"options", "seed", "plan"} & told.keys()
+
+
+def test_a_mean_leads_to_a_trial_that_it_is_of(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    row = next(
+        row for row in re.findall("<tr.*</tr>", text) if "87.50" not in row and "#trial" in row
+    )
+    (key,) = re.findall(r'<a href="#trial-(\w+)">', row)
+    kappa = int(re.findall(r"<th[^>]*>(\d)</th>", row)[0])
+    assert key == trial_of(seed=0, partitions=kappa).key
+    assert f'<details id="trial-{key}">' in text
 
 
 def test_trials_of_one_name_are_told_apart_by_what_differs(tmp_path: Path) -> None:
@@ -158,10 +181,35 @@ def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
 
 def test_figures_are_inside_with_words_for_those_who_cannot_see_them(tmp_path: Path) -> None:
     text = page(tmp_path)
-    images = re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)"', text)
-    assert len(images) == 3 and images[0][1].startswith("Differences that the claims are about")
-    for data, words in images:
-        assert b"<svg" in base64.b64decode(data) and len(words) > 40
+    figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
+    assert len(figures) == 3
+    for figure in figures:
+        words = re.search(r'<svg role="img" aria-label="([^"]+)"', figure)
+        assert words is not None and len(words[1]) > 40
+    assert "Differences that the claims are about" in figures[0]
+
+
+def test_parts_of_pictures_keep_apart(tmp_path: Path) -> None:
+    text = page(tmp_path, ablations=["one", "two"])
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids)) > 20
+    used = re.findall(r'(?:<use href="|url\()#([^")]+)', text)
+    assert used and set(used) <= set(ids)
+
+
+def test_the_answers_of_each_of_several_ablations_have_a_picture(tmp_path: Path) -> None:
+    text = page(tmp_path, ablations=["one", "two"])
+    assert text.count('<figure class="answers">') == 3
+    section = text.split('id="ablation-two"')[1]
+    assert section.index('<p class="question">') < section.index('<figure class="answers">')
+    assert section.index('<figure class="answers">') < section.index("<table>")
+    assert section.index("<table>") < section.index("<summary>Comparisons, claims, spread and cost")
+
+
+def test_a_page_of_many_trials_stays_small(tmp_path: Path) -> None:
+    text = page(tmp_path, tasks=["fashion_mnist", "digits"], ablations=["one", "two", "three"])
+    trials = text[text.index('id="trials"') : text.index("<script>")]
+    assert len(trials) / 12 < 4000
 
 
 def test_what_was_left_out_is_on_the_page(tmp_path: Path) -> None:
@@ -183,19 +231,21 @@ def test_only_the_end_of_a_log_is_shown_without_control_codes(tmp_path: Path) ->
 
 
 def test_a_curve_fills_its_box_from_corner_to_corner() -> None:
-    assert polyline([(0, 1.0), (1, 2.0), (2, 3.0)]) == "4.0,56.0 120.0,30.0 236.0,4.0"
-    assert polyline([(0, 1.0), (1, 1.0)]) == "4.0,56.0 236.0,56.0"
+    assert polyline([(0, 1.0), (1, 2.0), (2, 3.0)]) == "4,56 120,30 236,4"
+    assert polyline([(0, 1.0), (1, 1.0)]) == "4,56 236,56"
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(browser() is None, reason="no Chromium: apt-get install chromium")
-@pytest.mark.parametrize("width", [375, 1440])
-def test_a_real_browser_shows_and_sorts_the_page(tmp_path: Path, width: int) -> None:
+@pytest.mark.parametrize(("width", "dark"), [(375, False), (768, True), (1440, False)])
+def test_a_real_browser_shows_sorts_and_filters_the_page(
+    tmp_path: Path, width: int, dark: bool
+) -> None:
     page(tmp_path)
-    found, console = opened(tmp_path / "index.html", width, columns=[1, 2])
+    found, console = opened(tmp_path / "index.html", width, columns=[1, 2], dark=dark)
     assert console == []
     assert found["width"] <= width and found["wide"] == []
-    assert all(complete and size > 0 and words for complete, size, words in found["images"])
+    assert len(found["pictures"]) == 3 and all(wide > 200 for wide in found["pictures"])
     kappa_up, kappa_down, value_up, value_down = found["sorted"]
     assert kappa_up == ["1", "2", "4", "–"] and kappa_down == ["4", "2", "1", "–"]
     assert value_up[-1] == value_down[-1] == "not run"
@@ -203,3 +253,7 @@ def test_a_real_browser_shows_and_sorts_the_page(tmp_path: Path, width: int) -> 
     assert found["pressed"][2] == "descending" and found["pressed"][1] is None
     assert found["unnamed"] == 0
     assert found["unreached"] == 0
+    assert found["methods"] == ["all", "C-GaP", "Dense"] and found["dense"] == ["Dense"]
+    assert found["unfolded"]
+    light = sum(map(int, re.findall(r"\d+", found["paper"])[:3])) > 600
+    assert light != dark

@@ -247,10 +247,23 @@ def test_markdown_shows_special_characters_literally(nasty: Table) -> None:
 
 
 def test_html_shows_special_characters_literally(nasty: Table) -> None:
-    text = render.html_tables([nasty])
+    text = render.html_grid(nasty.grids[0])
     assert "<b>" not in text
     assert "&lt;b&gt;50% &amp; $x_1$ | \\alpha{} #1&lt;/b&gt; [a] ~^ &amp;lt;" in text
     assert 'data-value="88.3' in text
+
+
+def test_lines_say_the_methods_and_columns_that_a_page_filters_by(tmp_path: Path) -> None:
+    entries = write(tmp_path, "four", [90.0, 91.0]) + write(tmp_path, "d", [92.0], method="dense")
+    spec = spec_of(rows=["label"], baseline={"method": "dense"})
+    results, compared, *_, cost = table(tmp_path, entries, spec).grids
+    assert results.about == ((("c_gap",), ""), (("dense",), ""))
+    assert compared.about == ((("c_gap", "dense"), "90 % sparse"),)
+    assert cost.about == ((("c_gap",), "90 % sparse"), (("dense",), ""))
+    text = render.html_grid(compared)
+    assert '<tr data-methods="c_gap dense" data-column="90 % sparse">' in text
+    group = '<th scope="colgroup" colspan="3" data-column="90 % sparse">90 % sparse</th>'
+    assert group in render.html_grid(results)
 
 
 def test_latex_escapes_special_characters(nasty: Table) -> None:

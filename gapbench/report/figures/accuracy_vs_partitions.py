@@ -35,7 +35,7 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
     if frame.empty or not frame["row"].isin(counts).any():
         return None
     frame["partitions"] = frame["row"].map(counts)
-    columns = [column for column in results.columns if column in set(frame["column"])]
+    columns = evidence.columns(frame)
     made, axes, drawn = panels(columns, width=3.6, height=3.2)
     series, look = _series(results), looks(results.rows)
     for ax, column in zip(axes, drawn, strict=True):

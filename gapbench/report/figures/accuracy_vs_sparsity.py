@@ -15,6 +15,7 @@ from gapbench.report.canvas import (
     legend_below,
     legend_names,
     looks,
+    tell_left_out,
 )
 from gapbench.report.points import PUBLISHED, band, line, points, value_words
 
@@ -30,10 +31,12 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
     ax = made.add_subplot()
     _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
     look, names = looks(results.rows), legend_names(results)
-    rows = [row for row in results.rows if row.name in set(frame["row"])]
+    rows = evidence.rows
     sparse = [row.name for row in rows if row.method != "dense"]
     for row in rows:
         own = frame[frame["row"] == row.name]
+        if own.empty:
+            continue
         if row.method == "dense" and results.repeated:
             band(ax, own.iloc[0], look[row.name], names[row.name])
             continue
@@ -45,6 +48,7 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
         ax.plot([], [], color="#777777", label="published", **PUBLISHED)
     ax.set_ylabel(value_words(results, frame))
     legend_below(made, [ax])
+    tell_left_out(made, evidence)
     return made, frame
 
 

@@ -12,6 +12,7 @@ from gapbench.report.canvas import (
     looks,
     panels,
     share_y,
+    tell_left_out,
 )
 
 
@@ -28,13 +29,11 @@ def coverage(evidence: Evidence) -> Drawn | None:
         return None
     frame = frame.groupby(["row", "column", "epoch"], sort=False, as_index=False).mean()
     frame["coverage"] = frame.groupby(["row", "column"], sort=False)["coverage"].cummax()
-    columns = [column for column in results.columns if column in set(frame["column"])]
-    if not columns:
-        return None
+    columns = evidence.columns(frame)
     made, axes, shown = panels(columns, width=4.2, height=3.0, across=2)
     look, names = looks(results.rows), legend_names(results)
     for ax, column in zip(axes, shown, strict=True):
-        for row in results.rows:
+        for row in evidence.rows:
             own = frame[(frame["row"] == row.name) & (frame["column"] == column)]
             if len(own):
                 ax.plot(own["epoch"], own["coverage"], label=names[row.name],
@@ -45,4 +44,5 @@ def coverage(evidence: Evidence) -> Drawn | None:
     share_y(axes)
     axes[0].set_ylabel("coverage of prunable weights")
     legend_below(made, axes, across=2)
+    tell_left_out(made, evidence)
     return made, frame

@@ -12,6 +12,7 @@ from gapbench.report.canvas import (
     looks,
     panels,
     plain_decades,
+    tell_left_out,
 )
 
 
@@ -27,11 +28,10 @@ def loss_curves(evidence: Evidence) -> Drawn | None:
         return None
     keys = ["row", "column", "epoch"]
     frame = curves[[*keys, *losses]].groupby(keys, sort=False, as_index=False).mean()
-    run = set(frame["column"])
-    column = next((column for column in results.columns if column in run), results.columns[0])
+    column = next(iter(evidence.columns(frame)))
     made, axes, _ = panels(range(2), width=3.8, height=3.2)
     look, names = looks(results.rows), legend_names(results)
-    for row in results.rows:
+    for row in evidence.rows:
         own = frame[frame["row"] == row.name]
         if not (results.repeated and row.method == "dense"):
             own = own[own["column"] == column]
@@ -48,4 +48,5 @@ def loss_curves(evidence: Evidence) -> Drawn | None:
             title=f"{loss.replace('/', ' ')}, {results.column} {text_of(column)}",
         )
     legend_below(made, axes, across=2)
+    tell_left_out(made, evidence)
     return made, frame

@@ -49,7 +49,7 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
         grid = grid.reindex(layers)
         grid.index = [name.removesuffix(".weight") for name in grid.index]
         grid.columns = [f"{epoch:g}" for epoch in grid.columns]
-        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=False,
+        seaborn.heatmap(grid, ax=ax, vmin=0, vmax=1, cmap="cividis", cbar=False, rasterized=True,
                         xticklabels=True, yticklabels=True)  # fmt: skip
         ax.tick_params(labelsize=6)
         ax.grid(visible=False)

@@ -15,6 +15,7 @@ from gapbench.report.canvas import (
     looks,
     panels,
     share_y,
+    tell_left_out,
     watched,
 )
 
@@ -24,27 +25,30 @@ SHOCK = {"epoch": "machine-epochs", "mask_error": "relative mask error of the pr
 
 @figure("prune_shock", reads=("change",))
 def prune_shock(evidence: Evidence) -> Drawn | None:
-    """Draw what each prune costs at once: the validation metric just after minus just before."""
+    """Draw what each prune costs at once: the validation metric just after minus just before.
+
+    A mark is a prune of a row, with means over seeds.
+    """
     results, metric = evidence.results, watched(evidence)
     changes = evidence.histories.changes
     lines = [
-        (c.row, c.column, c.epoch, c.seed, c.after[metric] - c.before[metric], c.mask_error)
+        (c.row, c.column, c.epoch, c.after[metric] - c.before[metric], c.mask_error)
         for c in changes[changes["event"] == "prune"].itertuples()
         if isinstance(c.before, dict) and isinstance(c.after, dict)
         if metric in c.before and metric in c.after
     ]
     if not lines:
         return None
-    fields = ["row", "column", "epoch", "seed", "change", "mask_error"]
-    frame = pd.DataFrame(lines, columns=fields)
-    columns = [column for column in results.columns if column in set(frame["column"])]
-    pairs = [(column, x) for column in columns for x in SHOCK]
+    keys = ["row", "column", "epoch"]
+    frame = pd.DataFrame(lines, columns=[*keys, "change", "mask_error"])
+    frame = frame.groupby(keys, sort=False, as_index=False).mean()
+    pairs = [(column, x) for column in evidence.columns(frame) for x in SHOCK]
     made, axes, shown = panels(
         pairs, width=3.8, height=3.0, across=len(SHOCK), most=MOST_PANELS - 1
     )
     look, names = looks(results.rows), legend_names(results)
     for ax, (column, x) in zip(axes, shown, strict=True):
-        for row in results.rows:
+        for row in evidence.rows:
             own = frame[(frame["row"] == row.name) & (frame["column"] == column)].dropna(subset=x)
             if len(own):
                 ax.plot(own[x], own["change"], alpha=0.6, label=names[row.name],
@@ -54,4 +58,5 @@ def prune_shock(evidence: Evidence) -> Drawn | None:
     for ax in axes[:: len(SHOCK)]:
         ax.set_ylabel(f"change of validation {metric.split('/')[1]}")
     legend_below(made, axes, across=2)
+    tell_left_out(made, evidence)
     return made, frame

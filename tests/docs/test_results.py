@@ -52,7 +52,8 @@ def test_the_proxy_of_images_is_in_the_regime_of_the_published_tables():
 @pytest.mark.slow
 def test_the_page_of_all_that_is_published_is_small(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(ABLATIONS, tmp_path / "ablations")
+    for folder in ("ablations", "baselines"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     for scales in ROOT.glob("scales*.yaml"):
         shutil.copy(scales, tmp_path)
     shutil.copytree(MINI, tmp_path / "results" / "mini")

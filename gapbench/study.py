@@ -229,12 +229,15 @@ class Study:
         return pd.DataFrame(rows)
 
     def report(self) -> ReportResult:
-        """Write the report of what has run, and return it with its tables and paths."""
+        """Write the report of what has run, its page included, and return it with its paths."""
         from gapbench.analysis.evidence import all_runs
         from gapbench.report.build import report
+        from gapbench.report.page import write_page
 
         found = all_runs(self.results)
-        return report(self.ablation, self.scale, self._known(found), self.results, found)
+        made = report(self.ablation, self.scale, self._known(found), self.results, found)
+        write_page([made], f"{self.ablation.name}, scale {self.scale}", found, made.page)
+        return made
 
     def next_look(self, asked: Collection[str] = ()) -> Study | None:
         """Return the trials that the next look at open claims asks for, as a study of their own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gapbench.cli.progress import View, table_of
+from gapbench.cli.progress import View, seconds_left, table_of
 
 STATUS = {
     "attempt": 3,
@@ -45,3 +45,14 @@ def test_columns_in_which_no_trial_has_anything_are_left_out() -> None:
     planned = View("Dense seed 0", "0" * 16, "planned", {}, None, "")
     assert table_of([planned], 80).plain.splitlines()[0].split() == ["key", "trial", "state"]
     assert table_of([], 80).plain.split() == ["key", "trial", "state"]
+
+
+def test_the_time_left_of_a_run_counts_what_waits_at_the_measured_pace() -> None:
+    one = View("a", "1", "running", {"epoch": 6.0, "epochs": 10, "seconds_left": 40.0})
+    two = View("b", "2", "running", {"epoch": 0.0, "epochs": 20, "seconds_left": 200.0})
+    fresh = View("c", "3", "running", {"epoch": 0, "epochs": 10})
+    done = View("d", "4", "completed", {"epochs": 10, "seconds_left": 5.0})
+    assert seconds_left([fresh, done], [10]) is None
+    # 10 seconds an epoch, two side by side: 24 epochs run and 16 wait
+    assert seconds_left([one, two, done], [12, 4]) == pytest.approx((240 + 160) / 2)
+    assert seconds_left([one, two], []) == pytest.approx(200.0)  # no sooner than the longest ends

@@ -56,7 +56,10 @@ def test_a_run_trains_compares_and_reports(done):
     assert "C-GaP" in output
     made = results / "reports" / "smoke" / "partitions"
     assert f"report: {made}" in output
-    for name in ("runs.csv", "table.md", "table.csv", "table.tex"):
+    last = output.splitlines()[-1]
+    assert last.startswith("2 of 2 trials have completed; claims: ")
+    assert last.endswith(f"; page: {made / 'index.html'}") and "\a" not in output
+    for name in ("index.html", "runs.csv", "table.md", "table.csv", "table.tex"):
         assert (made / name).stat().st_size > 0, name
     assert list((made / "figures").glob("*.png"))
     assert list((made / "figures").glob("*.svg"))

@@ -62,9 +62,9 @@ def report(
     ] = False,
 ) -> int:
     """Make tables, figures and a page of what has run here or is published; nothing is trained."""
-    from gapbench.report.build import REPORTS, completed
+    from gapbench.report.build import PAGE, REPORTS, completed
     from gapbench.report.build import report as build
-    from gapbench.report.page import PAGE, write_page
+    from gapbench.report.page import write_page
 
     given = files or shipped()
     if check:

@@ -133,11 +133,17 @@ def duration(seconds: float | None) -> str:
 
 
 class Progress:
-    """Shows trials until they have ended; a context manager around calls of `show`."""
+    """Shows trials until they have ended; a context manager around calls of `show`.
 
-    def __init__(self, console: Console, total: int) -> None:
+    Args:
+        console: where it writes.
+        epochs: machine-epochs of every trial by its key, from which the time left is told.
+    """
+
+    def __init__(self, console: Console, epochs: Mapping[str, int]) -> None:
         self.console = console
-        self.total = total
+        self.total = len(epochs)
+        self._epochs = epochs
         self._live = Live(console=console, refresh_per_second=2, transient=True)
         self._states: dict[str, State] = {}
         self._errors: set[str | None] = set()
@@ -191,10 +197,30 @@ class Progress:
         counts = Counter(view.state for view in views)
         parts = [f"{counts['completed']}/{self.total} done"]
         parts += [f"{counts[s]} {s}" for s in ("running", "failed", "interrupted") if counts[s]]
-        left = [v.status["seconds_left"] for v in views if v.status.get("seconds_left")]
-        waiting = sum(view.state in ("planned", "queued") for view in views)
-        if left and not waiting:
-            parts.append(f"about {duration(max(left))} left")
-        elif left:
-            parts.append(f"{waiting} waiting")
+        waiting = [view for view in views if view.state in ("planned", "queued")]
+        if waiting:
+            parts.append(f"{len(waiting)} waiting")
+        left = seconds_left(views, [self._epochs[view.key] for view in waiting])
+        if left is not None:
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
+
+
+def seconds_left(views: Sequence[View], waiting: Sequence[int]) -> float | None:
+    """Return the seconds that a whole run has left, by the epochs that are being measured.
+
+    Args:
+        views: the trials; those that run tell their pace, and how many run side by side.
+        waiting: machine-epochs of the trials that wait.
+
+    Returns:
+        None while no trial that runs has told its pace.
+    """
+    known = [v.status for v in views if v.state == "running" and v.status.get("seconds_left")]
+    rest = [float(status["epochs"] - (status.get("epoch") or 0.0)) for status in known]
+    seconds = [float(status["seconds_left"]) for status in known]
+    if not known or not sum(rest):
+        return None
+    longest = max(seconds)
+    whole = sum(seconds) + sum(waiting) * sum(seconds) / sum(rest)
+    return max(longest, whole / len(known))

@@ -79,21 +79,21 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
     try:
         job = job_of(place, "reproduce", Entry(trial, trial.name, trial.label), 1)
         started = launch(executor, [job], 1, **({"profile": None} if executor == "slurm" else {}))
-        _follow(started, folder, trial.label)
+        _follow(started, folder, trial)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
     return folder
 
 
-def _follow(started: Launch, folder: RunFolder, label: str) -> None:
+def _follow(started: Launch, folder: RunFolder, trial: Trial) -> None:
     """Show the run to its end; leave with it where the user interrupts."""
     from gapbench.cli.progress import Progress, View
     from gapbench.study import follow
 
-    with Progress(terminal.console(), 1) as progress:
+    with Progress(terminal.console(), {trial.key: trial.plan.epochs}) as progress:
         try:
-            follow(started, lambda: False, lambda: progress.show([View.of(folder, label)]))
+            follow(started, lambda: False, lambda: progress.show([View.of(folder, trial.label)]))
         except KeyboardInterrupt:
             started.stop()
             raise

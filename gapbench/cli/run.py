@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gapbench.launch.jobs import Launch
+    from gapbench.report.build import ReportResult
     from gapbench.spec.grid import Entry
     from gapbench.study import Study, ToDo
 
@@ -223,7 +225,8 @@ def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool
         for entries in (todo.entries, todo.elsewhere)
     )
     queue = Queue()
-    with Progress(console, len(own) + len(others)) as progress:
+    epochs = {e.trial.key: e.trial.plan.epochs for e in (*todo.entries, *todo.elsewhere)}
+    with Progress(console, epochs) as progress:
 
         def show() -> None:
             views = [View.of(folder, label) for folder, label in own.items()]
@@ -248,6 +251,9 @@ def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: b
     else:
         console.print(made.renderable())
         console.print(f"report: {made.folder}", soft_wrap=True)
+        console.print(_in_one_line(made, asked, study), soft_wrap=True)
+    if console.is_terminal:
+        console.bell()
     told: dict[tuple[str, str], list[Entry]] = {}
     damaged = {left.place: left.reason for left in made.left_out if not left.unfinished}
     for entry in {entry.trial.key: entry for entry in (*study.entries, *asked)}.values():
@@ -268,6 +274,15 @@ def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: b
             names = "; ".join(entry.label for entry in others)
             console.print(f"{how} likewise: {names}", soft_wrap=True)
     return 1 if told else 0
+
+
+def _in_one_line(made: ReportResult, asked: Sequence[Entry], study: Study) -> str:
+    """Say what has run, what the claims are answered, and where the page is."""
+    done = sum(study.folder(entry).completed() for entry in asked)
+    answers = Counter(answer.verdict for answer in made.evaluation.answers)
+    words = ", ".join(f"{count} {answer}" for answer, count in answers.most_common())
+    told = f"; claims: {words}" if words else ""
+    return f"{done} of {len(asked)} trials have completed{told}; page: {made.page}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

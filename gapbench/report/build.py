@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 REPORTS = "reports"  # in the results folder; git keeps none of them
+PAGE = "index.html"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class ReportResult:
     paths: tuple[Path, ...]
     tables: tuple[Table, ...]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def page(self) -> Path:
+        """Where its page is, once `write_page` has written it."""
+        return self.folder / PAGE
 
     @property
     def spec(self) -> AblationSpec:

@@ -24,7 +24,6 @@ from gapbench.report.forest import forest_files
 from gapbench.report.grids import Grid
 from gapbench.report.trials import by_task, named
 
-PAGE = "index.html"
 FIRST_FIGURES = 2  # of each task stand open, the others are folded away
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
 LOG_LINES = 15

@@ -165,7 +165,8 @@ def cancel(
             print(f"asked to stop: {folder.path.name}")
             told += 1
             jobs += seen.jobs
-            folder.terminate_owner()  # elsewhere it finds by itself that it was cancelled
+            # elsewhere, and as a lane, it finds by itself that it was cancelled
+            folder.terminate_owner(spare_lanes=True)
     if not told:
         print("nothing is running")
     try:

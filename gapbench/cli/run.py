@@ -48,6 +48,14 @@ def run(
     branches: Annotated[
         int, typer.Option(min=1, help="Processes for the branches of one P-GaP round.")
     ] = 1,
+    lanes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials side by side in one process (executor local); one on the CPU, and on a "
+            "GPU as many as fit, by default.",
+        ),
+    ] = None,
     seeds: SeedsOption = None,
     set_: SetOption = None,
     only: OnlyOption = None,
@@ -104,7 +112,10 @@ def run(
     name, reason = executor_for(executor)
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
-    launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
+    if lanes is not None and name != "local":
+        raise UserError(f"--lanes: the executor {name} has none; use local")
+    launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "lanes": lanes}
+    launching["profile"] = profile
     if until_resolved:
         asked = _look_by_look(console, whole, (name, reason), launching)
         return 130 if asked is None else _conclude(console, study, asked, as_json)

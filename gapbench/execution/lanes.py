@@ -21,7 +21,14 @@ import torch
 
 from gapbench.execution.sacred_run import run_attempt
 from gapbench.execution.trial_run import Execution
+from gapbench.methods.method import methods
+from gapbench.plan.update import updates
 from gapbench.runs.store import Owned, RunFolder
+from gapbench.sparsity.distributions import distributions
+from gapbench.sparsity.pattern import patterns
+from gapbench.sparsity.score import scores
+from gapbench.sparsity.transform import transforms
+from gapbench.tasks.task import tasks
 
 MOST = 16  # lanes; torch has 32 streams a GPU, of which each lane is to have its own
 WARM_UP = 50  # steps of the first lane after which its memory is taken to be all that it needs
@@ -29,6 +36,7 @@ MARGIN = 1.5  # times that memory: evaluation takes more than a step, and other 
 SHARE = 0.8  # of the free memory: near its end cuDNN takes other kernels, which give other bits
 CANCEL_SECONDS = 0.5
 LOOK_SECONDS = 0.05
+REGISTRIES = (methods, tasks, updates, distributions, patterns, scores, transforms)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,8 @@ def run_lanes(
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once: {at_once} lanes are not possible")
+    for registry in REGISTRIES:  # a thread would take one that another is filling for filled
+        list(registry)
     lanes = _Lanes(trials, stop, replace(execution or Execution(), lane=True))
     if at_once is None and torch.cuda.is_available():
         lanes.start(1)
@@ -172,4 +182,4 @@ def _own_stream() -> AbstractContextManager[object]:
     """Return the context of a lane's thread, in which all its kernels are launched."""
     if not torch.cuda.is_available():
         return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream())
+    return torch.cuda.stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]

@@ -97,6 +97,11 @@ class RunFolder:
         self._token: str | None = None
         self._held: IO[bytes] | None = None
 
+    @property
+    def lanes(self) -> Path:
+        """The folder for what processes print that have several trials of a results folder."""
+        return self.path.parent.parent / "lanes"
+
     def prepare(self, trial: Mapping[str, Any]) -> None:
         """Create the folder with what a node needs to run the trial; what is there stays.
 

@@ -72,6 +72,7 @@ def run_lanes(
     at_once: int | None = None,
     *,
     stop: Callable[[], bool],
+    begins: Callable[[], bool] = lambda: True,
     execution: Execution | None = None,
 ) -> dict[Path, str]:
     """Run trials in this process, `at_once` side by side; a lane that ends takes the next one.
@@ -84,6 +85,7 @@ def run_lanes(
         at_once: lanes. By default as many as the GPU's memory has room for, judged by the first
             lane's first steps; one where there is no GPU.
         stop: asked after every step whether all lanes are to write their checkpoints and stop.
+        begins: asked before every trial whether one more may begin.
         execution: how each is executed.
 
     Returns:
@@ -96,7 +98,7 @@ def run_lanes(
         raise ValueError(f"at_once: {at_once} lanes are not possible")
     for registry in REGISTRIES:  # a thread would take one that another is filling for filled
         list(registry)
-    lanes = _Lanes(trials, stop, replace(execution or Execution(), lane=True))
+    lanes = _Lanes(trials, stop, begins, replace(execution or Execution(), lane=True))
     if at_once is None and torch.cuda.is_available():
         lanes.start(1)
         at_once = lanes.fitting()
@@ -109,11 +111,16 @@ class _Lanes:
     """The threads of a process, and the trials that wait for one."""
 
     def __init__(
-        self, trials: Sequence[LaneTrial], stop: Callable[[], bool], execution: Execution
+        self,
+        trials: Sequence[LaneTrial],
+        stop: Callable[[], bool],
+        begins: Callable[[], bool],
+        execution: Execution,
     ) -> None:
         self.states: dict[Path, str] = {}
         self._waiting = deque(trials)
         self._stop = stop
+        self._begins = begins
         self._execution = execution
         self._threads: list[threading.Thread] = []
         self._steps = 0  # of the lane that is measured; of several, roughly
@@ -140,7 +147,7 @@ class _Lanes:
     def _run(self) -> None:
         """Take one trial after another."""
         with _own_stream():
-            while not self._stop():
+            while not self._stop() and self._begins():
                 try:
                     trial = self._waiting.popleft()
                 except IndexError:

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gapbench.launch.jobs import Job, own_signals, set_variables
+from gapbench.runs import leases
 from gapbench.runs.store import RunFolder
 
 
 class LanesAttempt:
     """The callable that submitit pickles: an attempt of each of several trials, in one process.
+
+    It begins no trial any more once the process that made this object has ended.
 
     Args:
         jobs: trials that may share a process; other processes may be given the same ones.
@@ -21,6 +24,7 @@ class LanesAttempt:
     def __init__(self, jobs: Sequence[Job], at_once: int | None, gpus: str | None = None) -> None:
         self.trials = [(str(job.folder), job.ablation, attempts_of(job)) for job in jobs]
         self.portable = jobs[0].portable
+        self.launcher = leases.this_process()
         self.at_once = at_once
         self.gpus = gpus
 
@@ -34,8 +38,11 @@ class LanesAttempt:
         trials = [LaneTrial(Path(folder), *others) for folder, *others in self.trials]
         with own_signals():
             stop.raised_by_signals()
-            states = run_lanes(trials, self.at_once, stop=stop)
+            states = run_lanes(trials, self.at_once, stop=stop, begins=self._is_followed)
         return {str(folder): state for folder, state in states.items()}
+
+    def _is_followed(self) -> bool:
+        return leases.runs_here(self.launcher)
 
 
 def attempts_of(job: Job) -> int:

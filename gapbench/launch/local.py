@@ -61,9 +61,7 @@ class LocalLaunch:
             many as `parallel` asks for or its memory has room for.
     """
 
-    def __init__(
-        self, jobs: Sequence[Job], parallel: int | None, lanes: int | None = None
-    ) -> None:
+    def __init__(self, jobs: Sequence[Job], parallel: int | None, lanes: int | None = None) -> None:
         self._gpus = tuple(gpus()) if any(job.resources.gpus for job in jobs) else ()
         for job in jobs:
             if job.resources.gpus and 0 < len(self._gpus) < job.ranks:
@@ -160,7 +158,9 @@ def _submit(work: Work, chosen: tuple[str, ...]) -> Any:
 
     first, gpus = work.jobs[0], ",".join(chosen)
     alone = len(work.jobs) == 1
-    attempt = Attempt(first, first.ranks, gpus) if alone else LanesAttempt(work.jobs, work.lanes, gpus)
+    attempt = (
+        Attempt(first, first.ranks, gpus) if alone else LanesAttempt(work.jobs, work.lanes, gpus)
+    )
     folder = RunFolder(first.folder)
     local = submitit.LocalExecutor(folder.jobs if alone else folder.lanes)
     local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=first.ranks)

@@ -211,8 +211,8 @@ class Study:
             raise UserError(f"lanes: the executor {executor} has none; use local")
         if not todo.entries:
             return None
-        own = {"slurm": {"profile": profile}, "local": {"lanes": lanes}}
-        options: dict[str, Any] = own.get(executor, {})
+        own: dict[str, dict[str, Any]] = {"slurm": {"profile": profile}, "local": {"lanes": lanes}}
+        options = own.get(executor, {})
         with ExitStack() as stack:
             for folder in todo.forget:
                 stack.enter_context(folder.forgotten())

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+from gapbench.base.documents import read_json
+from gapbench.errors import UserError
 from gapbench.execution.sacred_run import run_attempt
 from gapbench.execution.trial_run import Execution
 from gapbench.methods.method import methods
@@ -77,8 +79,8 @@ def run_lanes(
 ) -> dict[Path, str]:
     """Run trials in this process, `at_once` side by side; a lane that ends takes the next one.
 
-    All must be of one rank and of one `recipe.cpu_threads`. Trials that other processes have are
-    left to them, so that several processes may be given the same trials.
+    Trials that other processes have are left to them, so that several processes may be given the
+    same trials.
 
     Args:
         trials: in the order in which they are begun.
@@ -92,10 +94,12 @@ def run_lanes(
         the state of every trial that was taken, as of `run_attempt`, or "elsewhere".
 
     Raises:
+        UserError: if trials differ in what a process has once: CPU threads, or kernels.
         ValueError: if `at_once` is not positive.
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once: {at_once} lanes are not possible")
+    _require_one_kind([trial.folder for trial in trials])
     for registry in REGISTRIES:  # a thread would take one that another is filling for filled
         list(registry)
     lanes = _Lanes(trials, stop, begins, replace(execution or Execution(), lane=True))
@@ -105,6 +109,27 @@ def run_lanes(
     lanes.start(min(at_once or 1, len(trials)))
     lanes.join()
     return lanes.states
+
+
+def _require_one_kind(folders: Sequence[Path]) -> None:
+    """Check that what one trial's recipe sets for the whole process is what all others set.
+
+    Raises:
+        UserError: naming two trials and what they differ in.
+    """
+    known: dict[str, tuple[Path, object]] = {}
+    for folder in folders:
+        recipe = (read_json(RunFolder(folder).trial) or {}).get("recipe")
+        if not isinstance(recipe, dict):
+            continue  # the trial's own attempt says what is wrong
+        for name, usual in (("cpu_threads", 1), ("portable", False)):
+            value = recipe.get(name, usual)
+            first, asked = known.setdefault(name, (folder, value))
+            if value != asked:
+                raise UserError(
+                    f"lanes: {first.name} and {folder.name} are not for one process: "
+                    f"recipe.{name} is {asked} and {value}"
+                )
 
 
 class _Lanes:

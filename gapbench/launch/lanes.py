@@ -35,7 +35,7 @@ class LanesAttempt:
         from gapbench.execution.stopping import StopSign
 
         stop = StopSign()
-        trials = [LaneTrial(Path(folder), *others) for folder, *others in self.trials]
+        trials = [LaneTrial(Path(folder), name, begun) for folder, name, begun in self.trials]
         with own_signals():
             stop.raised_by_signals()
             states = run_lanes(trials, self.at_once, stop=stop, begins=self._is_followed)

@@ -15,10 +15,12 @@ import pytest
 import torch
 
 from gapbench.__main__ import main
+from gapbench.errors import UserError
 from gapbench.execution.lanes import LaneTrial, lanes_that_fit, run_lanes
 from gapbench.runs.store import RunFolder
+from gapbench.spec.selection import expanded
 from tests.lanes import folders, in_lanes, noisy
-from tests.runs import assert_equal, attempt
+from tests.runs import ABLATIONS, assert_equal, attempt
 from tests.slurm.cluster import wait_until
 
 METHODS = ("dense", "static", "set", "rigl", "str", "prune_from_dense", "c_gap", "p_gap")
@@ -144,6 +146,18 @@ def test_equal_trials_side_by_side_advance_side_by_side(tmp_path):
     assert len(after_first) == 4 and min(after_first) >= 30
 
 
+@pytest.mark.fairseq
+@pytest.mark.usefixtures("fairseq")
+def test_translations_side_by_side_give_the_bits_that_they_give_alone(tmp_path):
+    """Their dropout draws from torch's generator, and fairseq seeds numpy's for its batches."""
+    file = ABLATIONS / "translation.yaml"
+    rows = expanded(file, "smoke", ["epochs=8"], ["dense,rigl"], "1")[2]
+    one_by_one, places = folders(tmp_path / "alone", rows), folders(tmp_path / "lanes", rows)
+    assert {attempt(place) for place in one_by_one} == {"completed"}
+    assert in_lanes(places) == ["completed"] * len(places)
+    assert_same(places, one_by_one)
+
+
 def test_a_trial_that_another_process_has_begun_since_the_launch_is_left_to_it(tmp_path):
     taken, done = folders(
         tmp_path, [noisy(only="method=static"), noisy("recipe.lr=0.3", only="method=static")]
@@ -155,6 +169,16 @@ def test_a_trial_that_another_process_has_begun_since_the_launch_is_left_to_it(t
         states = run_lanes(trials, 1, stop=lambda: False)
     assert states == {taken.path: "elsewhere", done.path: "elsewhere"}
     assert done.state() == "failed" and not taken.completed()
+
+
+def test_trials_that_need_other_threads_or_kernels_do_not_share_a_process(tmp_path):
+    for setting in ("recipe.cpu_threads=2", "recipe.portable=true"):
+        places = folders(
+            tmp_path, [noisy(only="method=static"), noisy(setting, only="method=static")]
+        )
+        with pytest.raises(UserError, match=r"lanes: .* and .* are not for one process: recipe\."):
+            run_lanes([LaneTrial(place.path, "tests") for place in places], stop=lambda: False)
+        assert [place.state() for place in places] == ["planned", "planned"]
 
 
 def test_nothing_begins_once_all_are_asked_to_stop(tmp_path):

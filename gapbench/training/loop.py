@@ -143,13 +143,9 @@ def _in_turn(batches: Iterator[Any]) -> Iterator[Any]:
         yield batch
 
 
+@TURN  # nobody else may seed or draw until all of the step is launched
 def train_step(training: Training, batch: Any) -> None:
-    """Do one forward and backward pass and one step of the sparsifier, in this thread's turn."""
-    with TURN:
-        _train_step(training, batch)
-
-
-def _train_step(training: Training, batch: Any) -> None:
+    """Do one forward and backward pass and one step of the sparsifier."""
     settings, recipe, sparsifier = (
         training.settings,
         training.settings.recipe,

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import ContextDecorator
 from types import TracebackType
 
 HANDED_OVER = 0  # a holder that has been chosen and has not woken yet; no thread's number
 
 
-class Turn:
+class Turn(ContextDecorator):
     """A re-entrant lock that threads get in the order in which they asked for it.
 
-    `threading.RLock` goes to whoever is quickest, which is mostly the thread that has just given it
-    back: the others would stand still.
+    It is used in a `with` block, or as the decorator of a function. `threading.RLock` goes to
+    whoever is quickest, which is mostly the thread that has just given it back: the others would
+    stand still.
     """
 
     def __init__(self) -> None:

@@ -69,12 +69,20 @@ def lanes_that_fit(trials: int, first: int, free: int) -> int:
     return max(1, min(trials, MOST, 1 + more))
 
 
+def gpu_memory() -> tuple[int, int] | None:
+    """Return the most bytes that this process has reserved of its GPU, and those free; or None."""
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[0]
+
+
 def run_lanes(
     trials: Sequence[LaneTrial],
     at_once: int | None = None,
     *,
     stop: Callable[[], bool],
     begins: Callable[[], bool] = lambda: True,
+    memory: Callable[[], tuple[int, int] | None] = gpu_memory,
     execution: Execution | None = None,
 ) -> dict[Path, str]:
     """Run trials in this process, `at_once` side by side; a lane that ends takes the next one.
@@ -84,10 +92,12 @@ def run_lanes(
 
     Args:
         trials: in the order in which they are begun.
-        at_once: lanes. By default as many as the GPU's memory has room for, judged by the first
-            lane's first steps; one where there is no GPU.
+        at_once: lanes. By default as many as `memory` has room for, judged by the first lane's
+            first steps; one where there is no GPU.
         stop: asked after every step whether all lanes are to write their checkpoints and stop.
         begins: asked before every trial whether one more may begin.
+        memory: tells the bytes that this process has reserved at most, and those free beside it;
+            None if there is no GPU.
         execution: how each is executed.
 
     Returns:
@@ -103,9 +113,10 @@ def run_lanes(
     for registry in REGISTRIES:  # a thread would take one that another is filling for filled
         list(registry)
     lanes = _Lanes(trials, stop, begins, replace(execution or Execution(), lane=True))
-    if at_once is None and torch.cuda.is_available():
+    if at_once is None and memory() is not None:
         lanes.start(1)
-        at_once = lanes.fitting()
+        lanes.warm_up()
+        at_once = lanes_that_fit(1 + lanes.left, *(memory() or (0, 0)))
     lanes.start(min(at_once or 1, len(trials)))
     lanes.join()
     return lanes.states
@@ -148,7 +159,7 @@ class _Lanes:
         self._begins = begins
         self._execution = execution
         self._threads: list[threading.Thread] = []
-        self._steps = 0  # of the lane that is measured; of several, roughly
+        self._steps = 0  # of one lane; of several, roughly
 
     def start(self, count: int) -> None:
         """Have `count` threads in all."""
@@ -162,12 +173,15 @@ class _Lanes:
         for thread in self._threads:
             thread.join()
 
-    def fitting(self) -> int:
-        """Wait for the first lane's first steps, and return how many lanes the GPU has room for."""
+    @property
+    def left(self) -> int:
+        """Trials that wait."""
+        return len(self._waiting)
+
+    def warm_up(self) -> None:
+        """Wait for the first lane's first steps, or for its end."""
         while self._threads[0].is_alive() and self._steps < WARM_UP:
             time.sleep(LOOK_SECONDS)
-        free, _ = torch.cuda.mem_get_info()
-        return lanes_that_fit(1 + len(self._waiting), torch.cuda.max_memory_reserved(), free)
 
     def _run(self) -> None:
         """Take one trial after another."""

@@ -198,6 +198,29 @@ def test_lanes_are_as_many_as_trials_memory_and_streams_allow():
         run_lanes([], 0, stop=lambda: False)
 
 
+@pytest.mark.slow
+def test_more_lanes_begin_when_the_memory_of_the_first_is_known(tmp_path):
+    chosen = [
+        noisy("epochs=12", f"recipe.lr=0.{rate}", only="method=static") for rate in range(1, 6)
+    ]
+    steps, before = Counter(), []
+
+    def asked():
+        steps[threading.current_thread().name] += 1
+        return False
+
+    def memory():
+        before.append(steps["lane 0"])
+        return GIGABYTE, 4 * GIGABYTE  # room for two more
+
+    trials = [LaneTrial(place.path, "tests") for place in folders(tmp_path, chosen)]
+    states = run_lanes(trials, stop=asked, memory=memory)
+    assert list(states.values()) == ["completed"] * 5
+    assert {"lane 0", "lane 1", "lane 2"} == {n for n in steps if n.startswith("lane")}
+    assert min(steps.values()) >= 120  # each has trained a trial
+    assert before[0] == 0 and 50 <= before[1] < 120
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

@@ -72,7 +72,7 @@ class LocalLaunch:
                 )
         room = min(self._room(job) for job in jobs)
         self.parallel = parallel or room * (lanes or 1)
-        self._waiting = deque(self._works(jobs, parallel, room, lanes))
+        self._waiting = deque(works(jobs, parallel, room, lanes, bool(self._gpus)))
         self._running: list[Running] = []
         # a plain `kill`, or the end of a SLURM job around us, stops trials as Ctrl-C does
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -100,21 +100,6 @@ class LocalLaunch:
             running.handle.cancel()
         return "run the same command again to go on"
 
-    def _works(
-        self, jobs: Sequence[Job], parallel: int | None, room: int, lanes: int | None
-    ) -> Iterator[Work]:
-        """Yield what processes train, those first that train several trials."""
-        together: set[Path] = set()
-        for group in sharing(jobs):
-            on_gpu = bool(self._gpus) and group[0].resources.gpus > 0
-            if len(group) > 1 and lanes != 1 and (lanes is not None or on_gpu):
-                together |= {job.folder for job in group}
-                for size in sizes(len(group), parallel, room, lanes):
-                    yield Work(tuple(group), size)
-        for job in jobs:
-            if job.folder not in together:
-                yield Work((job,))
-
     def _has_room(self, work: Work) -> bool:
         """Say whether a process can begin; one whose lanes are not known counts as a trial."""
         going = sum(running.work.lanes or 1 for running in self._running)
@@ -130,6 +115,30 @@ class LocalLaunch:
         """Return the GPUs of a trial, those first that the fewest trials use."""
         used = [gpu for running in self._running for gpu in running.gpus]
         return tuple(sorted(self._gpus, key=used.count)[: job.ranks if job.resources.gpus else 0])
+
+
+def works(
+    jobs: Sequence[Job], parallel: int | None, room: int, lanes: int | None, with_gpus: bool
+) -> Iterator[Work]:
+    """Yield what processes train, those first that train several trials.
+
+    Args:
+        jobs: all trials.
+        parallel: as of `LocalLaunch`.
+        room: processes that fit the processors and GPUs.
+        lanes: as of `LocalLaunch`.
+        with_gpus: whether trials that ask for a GPU get one.
+    """
+    together: set[Path] = set()
+    for group in sharing(jobs):
+        on_gpu = with_gpus and group[0].resources.gpus > 0
+        if len(group) > 1 and lanes != 1 and (lanes is not None or on_gpu):
+            together |= {job.folder for job in group}
+            for size in sizes(len(group), parallel, room, lanes):
+                yield Work(tuple(group), size)
+    for job in jobs:
+        if job.folder not in together:
+            yield Work((job,))
 
 
 def processors() -> int:

@@ -13,6 +13,7 @@ import pytest
 from gapbench.__main__ import main
 from gapbench.launch.jobs import Attempt, launch
 from gapbench.launch.lanes import sharing, sizes
+from gapbench.launch.local import Work, works
 from gapbench.runs.store import RunFolder
 from gapbench.tasks.task import Resources
 from tests.launch.test_local import FILE, folders, jobs, start, training, wait_for
@@ -107,6 +108,20 @@ def test_lanes_are_spread_over_processes():
     assert sizes(5, None, 2, 4) == [4, 1]
     assert sizes(100, 5, 2, 2) == [2, 2, 1]
     assert sizes(100, 2, 2, 8) == [2]
+
+
+def test_trials_on_a_gpu_are_lanes_unless_the_user_says_otherwise(work):
+    small = [replace(job, resources=Resources(gpus=1)) for job in work[:3]]
+    large = replace(work[3], resources=Resources(gpus=8), ranks=8)
+    alone = [Work((job,)) for job in (*small, large)]
+    jobs = [*small, large]
+    together = Work(tuple(small), None)
+    assert list(works(jobs, None, 1, None, with_gpus=True)) == [together, Work((large,))]
+    assert list(works(jobs, None, 1, 1, with_gpus=True)) == alone
+    assert list(works(jobs, None, 2, None, with_gpus=False)) == alone
+    both = [Work(tuple(small), 2), Work(tuple(small), 1), Work((large,))]
+    assert list(works(jobs, 3, 2, None, with_gpus=True)) == both
+    assert list(works(work, None, 2, None, with_gpus=True)) == [Work((job,)) for job in work]
 
 
 def test_lanes_are_refused_where_there_are_none(tmp_path, capsys):

@@ -124,6 +124,7 @@ class Study:
         *,
         jobs: int | None = None,
         branches: int = 1,
+        lanes: int | None = None,
         profile: str | Path | None = None,
         force: bool = False,
         retry_failed: bool = False,
@@ -134,6 +135,8 @@ class Study:
             executor: auto, local, slurm or debug; auto is slurm on a cluster.
             jobs: trials side by side; as many as fit by default.
             branches: processes for the branches of one P-GaP round.
+            lanes: trials side by side in one process of the executor local; by default one on the
+                CPU, and on a GPU as many as its memory has room for.
             profile: of the cluster, for SLURM.
             force: forget what the trials have done, and start over.
             retry_failed: run only those that have failed before.
@@ -144,7 +147,7 @@ class Study:
         name, _ = executor_for(executor)
         todo = self.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
         place = None if profile is None else Path(profile)
-        started = self.start(todo, name, jobs=jobs, branches=branches, profile=place)
+        started = self.start(todo, name, jobs=jobs, branches=branches, lanes=lanes, profile=place)
         if started is not None:
             try:
                 follow(started, lambda: self.going(todo))
@@ -196,12 +199,20 @@ class Study:
         *,
         jobs: int | None = None,
         branches: int = 1,
+        lanes: int | None = None,
         profile: Path | None = None,
     ) -> Launch | None:
-        """Launch what is to do; what is forgotten comes back where the launcher refuses."""
+        """Launch what is to do; what is forgotten comes back where the launcher refuses.
+
+        Raises:
+            UserError: if it does, or if lanes are asked of another executor than local.
+        """
+        if lanes is not None and executor != "local":
+            raise UserError(f"lanes: the executor {executor} has none; use local")
         if not todo.entries:
             return None
-        options = {"profile": profile} if executor == "slurm" else {}
+        own: dict[str, dict[str, Any]] = {"slurm": {"profile": profile}, "local": {"lanes": lanes}}
+        options = own.get(executor, {})
         with ExitStack() as stack:
             for folder in todo.forget:
                 stack.enter_context(folder.forgotten())
@@ -361,16 +372,17 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
     """Write a trial's folder and return what launches it."""
     folder = RunFolder(results / "runs" / entry.trial.key)
     folder.prepare(entry.trial.document())
-    recipe = entry.trial.recipe
+    recipe, task = entry.trial.recipe, entry.trial.proxy.task
     return Job(
         folder=folder.path.resolve(),
         ablation=ablation,
         label=entry.label,
-        resources=entry.trial.proxy.task.resources,
+        resources=task.resources,
         threads=recipe.cpu_threads,
         branches=branches,
         ranks=entry.trial.ranks,
         portable=recipe.portable,
+        compiled=task.compile,
         plan=entry.trial.plan,
     )
 

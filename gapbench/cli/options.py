@@ -25,6 +25,15 @@ OnlyOption = Annotated[
 ExecutorOption = Annotated[
     str, typer.Option("--executor", help="auto, local, slurm or debug; auto is slurm on a cluster.")
 ]
+LanesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--lanes",
+        min=1,
+        help="Trials side by side in one process (executor local): one on the CPU, and on a GPU as "
+        "many as fit, by default.",
+    ),
+]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs and reports are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeyArgument = Annotated[str, typer.Argument(help="A trial's key, or how it begins.")]

@@ -18,6 +18,7 @@ from gapbench.cli.guard import guarded
 from gapbench.cli.options import (
     RESULTS,
     ExecutorOption,
+    LanesOption,
     OnlyOption,
     ResultsOption,
     ScaleOption,
@@ -50,6 +51,7 @@ def run(
     branches: Annotated[
         int, typer.Option(min=1, help="Processes for the branches of one P-GaP round.")
     ] = 1,
+    lanes: LanesOption = None,
     seeds: SeedsOption = None,
     set_: SetOption = None,
     only: OnlyOption = None,
@@ -104,9 +106,9 @@ def run(
         return show_plan(study.entries, as_json)
     console = _console(as_json)
     name, reason = executor_for(executor)
-    if detach and name != "slurm":
-        raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
+    _require_executor(name, detach, lanes)
     launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
+    launching["lanes"] = lanes
     if until_resolved:
         asked = _look_by_look(console, whole, (name, reason), launching)
         return 130 if asked is None else _conclude(console, study, asked, as_json)
@@ -119,6 +121,14 @@ def run(
     if started is not None and not _follow(console, study, todo, started):
         return 130
     return _conclude(console, study, [*todo.entries, *todo.elsewhere], as_json)
+
+
+def _require_executor(name: str, detach: bool, lanes: int | None) -> None:
+    """Check that an executor has what was asked for."""
+    if detach and name != "slurm":
+        raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
+    if lanes is not None and name != "local":
+        raise UserError(f"--lanes: the executor {name} has none; use local")
 
 
 def _look_by_look(

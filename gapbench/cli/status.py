@@ -165,7 +165,8 @@ def cancel(
             print(f"asked to stop: {folder.path.name}")
             told += 1
             jobs += seen.jobs
-            folder.terminate_owner()  # elsewhere it finds by itself that it was cancelled
+            # elsewhere, and as a lane, it finds by itself that it was cancelled
+            folder.terminate_owner(spare_lanes=True)
     if not told:
         print("nothing is running")
     try:
@@ -245,9 +246,12 @@ def last_words(folder: RunFolder) -> str:
 
 def _output(folder: RunFolder) -> Path | None:
     """Return the file with what the trial's latest process has printed, if there is one."""
+    from gapbench.base.documents import is_plain
     from gapbench.launch.submissions import log_of
 
     local = [] if folder.jobs.is_symlink() else list(folder.jobs.glob("*_log.out"))
+    shared = [path for path in folder.lanes.glob("*_log.out") if is_plain(path)]
+    local += [path for path in shared if folder.path.name in _text_from(path, 0)[0]]
     return log_of(folder) or max(local, key=lambda path: path.lstat().st_mtime, default=None)
 
 

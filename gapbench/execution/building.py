@@ -12,10 +12,11 @@ from gapbench.spec.trials import Trial
 from gapbench.training import setup
 from gapbench.training.distributed import Ranks
 from gapbench.training.setup import Training
+from gapbench.training.turn import TURN
 
 
 def build_training(trial: Trial) -> Training:
-    """Build everything that `trial` trains with, its data loaded.
+    """Build everything that `trial` trains with, its data loaded, in this thread's turn.
 
     Raises:
         UserError: if the data are missing, or other processes than the trial's share its batches.
@@ -30,9 +31,10 @@ def build_training(trial: Trial) -> Training:
     if trial.recipe.portable:
         _require_portable_kernels()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    task = trial.make_task()
-    task.load(device)
-    return setup.build(task, trial.settings(), device)
+    with TURN:
+        task = trial.make_task()
+        task.load(device)
+        return setup.build(task, trial.settings(), device)
 
 
 def _require_portable_kernels() -> None:

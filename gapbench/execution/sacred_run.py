@@ -12,6 +12,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from gapbench.execution.trial_run import Execution, LegEnded, run_trial
 from gapbench.runs.store import RunFolder, TakenOver
 from gapbench.spec.trials import Trial
 from gapbench.training.loop import Interrupted
+from gapbench.training.turn import TURN
 
 SETTINGS.DISCOVER_SOURCES = "none"  # which modules are ours is told by `own_sources`
 # Sacred reads what nvidia-smi prints, waits for it as long as it takes, and fails the trial where
@@ -72,18 +74,18 @@ def run_attempt(
     Raises:
         Owned: if another process owns the folder.
     """
-    folder = RunFolder(Path(run_dir))
+    folder, execution = RunFolder(Path(run_dir)), execution or Execution()
     if stop is None:
         sign = StopSign()
         sign.raised_by_signals()
         stop = sign
-    with folder.owned():
+    with folder.owned(execution.lane):
         if folder.completed():
             return "completed"
         if folder.cancelled.exists():
             return "interrupted"
         try:
-            return _attempt(folder, ablation, execution or Execution(), stop)
+            return _attempt(folder, ablation, execution, stop)
         except TakenOver:
             return "taken over"
 
@@ -116,30 +118,34 @@ def _sacred_run(
     execution: Execution,
     stop: Callable[[], bool],
 ) -> None:
-    trial = Trial.read(folder.trial)
     package = Path(__file__).parent.parent
-    experiment: Any = Experiment(ablation, base_dir=str(package.parent), save_git_info=False)
-    for path in own_sources():
-        experiment.add_source_file(path)
-    experiment.observers.append(FileStorageObserver(str(folder.sacred)))
-    experiment.add_config(config_of(trial.model_dump(mode="json")))
-    experiment.logger = _logger(folder)
+    with ExitStack() as preparing:
+        preparing.enter_context(TURN)  # Sacred seeds torch's generator, and reading may draw
+        trial = Trial.read(folder.trial)
+        experiment: Any = Experiment(ablation, base_dir=str(package.parent), save_git_info=False)
+        for path in own_sources():
+            experiment.add_source_file(path)
+        experiment.observers.append(FileStorageObserver(str(folder.sacred)))
+        experiment.add_config(config_of(trial.model_dump(mode="json")))
+        experiment.logger = _logger(folder)
 
-    def attempt_once(_run: Any) -> float:
-        def log_scalar(name: str, value: float, step: int) -> None:
-            _run.log_scalar(name, value, step)
+        def attempt_once(_run: Any) -> float:
+            preparing.close()
 
-        try:
-            result = run_trial(folder, trial, execution, stop, log_scalar)
-        except LegEnded:
-            raise AttemptPaused from None
-        except Interrupted:
-            raise AttemptInterrupted from None
-        _run.info["result"] = result
-        return float(next(iter(result["metrics"].values())))
+            def log_scalar(name: str, value: float, step: int) -> None:
+                _run.log_scalar(name, value, step)
 
-    experiment.main(attempt_once)
-    experiment.run(options={"--id": str(attempt), "--force": True})
+            try:
+                result = run_trial(folder, trial, execution, stop, log_scalar)
+            except LegEnded:
+                raise AttemptPaused from None
+            except Interrupted:
+                raise AttemptInterrupted from None
+            _run.info["result"] = result
+            return float(next(iter(result["metrics"].values())))
+
+        experiment.main(attempt_once)
+        experiment.run(options={"--id": str(attempt), "--force": True})
 
 
 def own_sources() -> list[str]:
@@ -148,7 +154,8 @@ def own_sources() -> list[str]:
     groups = [group for group in known.groups if group.startswith("gapbench.")]
     points = [point for group in groups for point in known.select(group=group)]
     own = {"gapbench", *(point.module.partition(".")[0] for point in points)}
-    loaded = [module for name, module in sys.modules.items() if name.partition(".")[0] in own]
+    modules = list(sys.modules.items())  # other threads may import
+    loaded = [module for name, module in modules if name.partition(".")[0] in own]
     files = {getattr(module, "__file__", None) for module in loaded}
     return sorted(file for file in files if file is not None and file.endswith(".py"))
 

@@ -34,12 +34,14 @@ class Execution:
         apart: whether other jobs train the branches of P-GaP rounds; only what they have not done
             is done here.
         until: the machine-epoch at which another job takes over, or None.
+        lane: whether it shares its process with other trials.
     """
 
     branches: int = 1
     checkpoint_seconds: float = 30.0
     apart: bool = False
     until: int | None = None
+    lane: bool = False
 
 
 class LegEnded(loop.Interrupted):

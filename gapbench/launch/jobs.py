@@ -32,6 +32,7 @@ class Job:
         branches: processes for the branches of a P-GaP round.
         ranks: processes that share each batch.
         portable: whether it takes the CPU kernels that all processors have.
+        compiled: whether torch's compiler makes its kernels.
         plan: what it does, by which it may be cut into several jobs.
     """
 
@@ -43,6 +44,7 @@ class Job:
     branches: int = 1
     ranks: int = 1
     portable: bool = False
+    compiled: bool = False
     plan: Plan | None = None
 
 
@@ -78,10 +80,7 @@ class Attempt:
 
     def set_variables(self) -> None:
         """Tell this process its GPUs and kernels, before torch looks."""
-        if self.gpus is not None:
-            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus
-        if self.portable:
-            os.environ.update(PORTABLE_KERNELS)
+        set_variables(self.gpus, self.portable)
 
     def execution(self) -> Execution:
         """Return how the attempt is executed."""
@@ -102,6 +101,14 @@ class Attempt:
             if rank == 0:
                 return self._run()
             return follow_first_rank(Path(self.folder), self.execution())
+
+
+def set_variables(gpus: str | None, portable: bool) -> None:
+    """Tell this process its GPUs, None being those it has, and its kernels, before torch looks."""
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    if portable:
+        os.environ.update(PORTABLE_KERNELS)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Trials on this machine: each a submitit job in processes of its own, a few side by side."""
+"""Trials on this machine: submitit jobs in processes of their own, a few side by side."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from gapbench.base.children import started_safely
 from gapbench.errors import UserError
 from gapbench.launch.jobs import Attempt, Job, executor
+from gapbench.launch.lanes import LanesAttempt, sharing, sizes
 from gapbench.runs.store import RunFolder
 
 STOP_SECONDS = 120.0
@@ -25,10 +26,23 @@ YEAR = 60 * 24 * 365  # minutes; submitit's own limit must never be what ends a 
 
 
 @dataclass(frozen=True)
-class Running:
-    """A trial that has a process."""
+class Work:
+    """What one process trains: a trial, or several as lanes.
 
-    job: Job
+    Attributes:
+        jobs: the trials; other processes may have the same ones, and take what is left of them.
+        lanes: how many of them are trained side by side; None: as many as fit.
+    """
+
+    jobs: tuple[Job, ...]
+    lanes: int | None = 1
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process at work, and its GPUs."""
+
+    work: Work
     handle: Any
     gpus: tuple[str, ...]
 
@@ -43,9 +57,11 @@ class LocalLaunch:
     Args:
         jobs: trials to run.
         parallel: how many side by side; as many as fit the processors and GPUs by default.
+        lanes: how many share a process, where they can; by default one on the CPU, and on a GPU as
+            many as `parallel` asks for or its memory has room for.
     """
 
-    def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
+    def __init__(self, jobs: Sequence[Job], parallel: int | None, lanes: int | None = None) -> None:
         self._gpus = tuple(gpus()) if any(job.resources.gpus for job in jobs) else ()
         for job in jobs:
             if job.resources.gpus and 0 < len(self._gpus) < job.ranks:
@@ -54,8 +70,9 @@ class LocalLaunch:
                     f"{len(self._gpus)}: give --set recipe.ranks={len(self._gpus)}, which makes "
                     "other trials: their numbers differ"
                 )
-        self.parallel = parallel or min(self._room(job) for job in jobs)
-        self._waiting = deque(jobs)
+        room = min(self._room(job) for job in jobs)
+        self.parallel = parallel or room * (lanes or 1)
+        self._waiting = deque(works(jobs, parallel, room, lanes, bool(self._gpus)))
         self._running: list[Running] = []
         # a plain `kill`, or the end of a SLURM job around us, stops trials as Ctrl-C does
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -63,10 +80,10 @@ class LocalLaunch:
     def poll(self) -> bool:
         """Start waiting trials where there is room; say whether any is left."""
         self._running = [running for running in self._running if not running.handle.done()]
-        while self._waiting and len(self._running) < self.parallel:
-            job = self._waiting.popleft()
-            chosen = self._choose_gpus(job)
-            self._running.append(Running(job, _submit(job, chosen), chosen))
+        while self._waiting and self._has_room(self._waiting[0]):
+            work = self._waiting.popleft()
+            chosen = self._choose_gpus(work.jobs[0])
+            self._running.append(Running(work, _submit(work, chosen), chosen))
         return bool(self._running)
 
     def stop(self) -> str:
@@ -75,14 +92,18 @@ class LocalLaunch:
         deadline = time.monotonic() + STOP_SECONDS
         told: set[Path] = set()
         while self.poll() and time.monotonic() < deadline:
-            for running in self._running:
-                folder = running.job.folder
+            for folder in {job.folder for running in self._running for job in running.work.jobs}:
                 if folder not in told and RunFolder(folder).terminate_owner():
                     told.add(folder)
             time.sleep(0.05)
         for running in self._running:
             running.handle.cancel()
         return "run the same command again to go on"
+
+    def _has_room(self, work: Work) -> bool:
+        """Say whether a process can begin; one whose lanes are not known counts as a trial."""
+        going = sum(running.work.lanes or 1 for running in self._running)
+        return not going or going + (work.lanes or 1) <= self.parallel
 
     def _room(self, job: Job) -> int:
         fitting = processors() // (job.threads * job.branches * job.ranks)
@@ -94,6 +115,30 @@ class LocalLaunch:
         """Return the GPUs of a trial, those first that the fewest trials use."""
         used = [gpu for running in self._running for gpu in running.gpus]
         return tuple(sorted(self._gpus, key=used.count)[: job.ranks if job.resources.gpus else 0])
+
+
+def works(
+    jobs: Sequence[Job], parallel: int | None, room: int, lanes: int | None, with_gpus: bool
+) -> Iterator[Work]:
+    """Yield what processes train, those first that train several trials.
+
+    Args:
+        jobs: all trials.
+        parallel: as of `LocalLaunch`.
+        room: processes that fit the processors and GPUs.
+        lanes: as of `LocalLaunch`.
+        with_gpus: whether trials that ask for a GPU get one.
+    """
+    together: set[Path] = set()
+    for group in sharing(jobs):
+        on_gpu = with_gpus and group[0].resources.gpus > 0
+        if len(group) > 1 and lanes != 1 and (lanes is not None or on_gpu):
+            together |= {job.folder for job in group}
+            for size in sizes(len(group), parallel, room, lanes):
+                yield Work(tuple(group), size)
+    for job in jobs:
+        if job.folder not in together:
+            yield Work((job,))
 
 
 def processors() -> int:
@@ -117,13 +162,19 @@ def gpus() -> list[str]:
     return [str(number) for number in range(len(lines))]
 
 
-def _submit(job: Job, chosen: tuple[str, ...]) -> Any:
+def _submit(work: Work, chosen: tuple[str, ...]) -> Any:
     import submitit
 
-    local = submitit.LocalExecutor(RunFolder(job.folder).jobs)
-    local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=job.ranks)
+    first, gpus = work.jobs[0], ",".join(chosen)
+    alone = len(work.jobs) == 1
+    attempt = (
+        Attempt(first, first.ranks, gpus) if alone else LanesAttempt(work.jobs, work.lanes, gpus)
+    )
+    folder = RunFolder(first.folder)
+    local = submitit.LocalExecutor(folder.jobs if alone else folder.lanes)
+    local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=first.ranks)
     with _children_ignore_interrupts(), started_safely():
-        return local.submit(Attempt(job, job.ranks, gpus=",".join(chosen)))
+        return local.submit(attempt)
 
 
 @contextmanager

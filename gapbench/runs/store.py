@@ -97,6 +97,11 @@ class RunFolder:
         self._token: str | None = None
         self._held: IO[bytes] | None = None
 
+    @property
+    def lanes(self) -> Path:
+        """The folder for what processes print that have several trials of a results folder."""
+        return self.path.parent.parent / "lanes"
+
     def prepare(self, trial: Mapping[str, Any]) -> None:
         """Create the folder with what a node needs to run the trial; what is there stays.
 
@@ -223,15 +228,18 @@ class RunFolder:
     # -- ownership ---------------------------------------------------------------------------
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
+    def owned(self, lane: bool = False) -> Iterator[None]:
         """Own the folder while the block runs; what a dead owner left is taken over.
+
+        Args:
+            lane: whether this process has other trials, too.
 
         Raises:
             Owned: if a live process owns it.
             UserError: if something in it is not what its name says.
         """
         self.require_plain()
-        self._take()
+        self._take(lane)
         try:
             yield
         finally:
@@ -263,14 +271,21 @@ class RunFolder:
         # a sign from a future that clocks do not differ by is none
         return abs(time.time() - self._last_sign()) < LOST_AFTER
 
-    def terminate_owner(self) -> bool:
-        """Send SIGTERM to the process that owns the folder; return whether it was on this host."""
-        owner = read_json(self.owner)
-        return owner is not None and leases.terminate(self.owner, owner)
+    def terminate_owner(self, spare_lanes: bool = False) -> bool:
+        """Send SIGTERM to the process that owns the folder; return whether it was on this host.
 
-    def _take(self) -> None:
+        Args:
+            spare_lanes: send none to a process that has other trials, too.
+        """
+        owner = read_json(self.owner)
+        if owner is None or (spare_lanes and owner.get("lane")):
+            return False
+        return leases.terminate(self.owner, owner)
+
+    def _take(self, lane: bool) -> None:
         token = uuid.uuid4().hex
-        while not leases.create(self.owner, {"token": token, **leases.this_process()}):
+        mark = {"token": token, "lane": lane, **leases.this_process()}
+        while not leases.create(self.owner, mark):
             owner = read_json(self.owner)
             if leases.is_lease(owner) and self._lives(owner):
                 raise Owned(self.path.name, owner)

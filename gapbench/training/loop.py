@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -15,6 +16,7 @@ from gapbench.engine.changes import Change
 from gapbench.errors import UserError
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training
+from gapbench.training.turn import TURN
 
 Metrics = dict[str, float]
 Line = dict[str, Any]
@@ -90,7 +92,7 @@ def train_epoch(training: Training, recorder: Recorder) -> Metrics:
         UserError: if the loss is not finite: no later epoch would mend that.
     """
     training.replica.train()
-    for batch in _batches(training):
+    for batch in _in_turn(_batches(training)):
         if _completes_gradual(training):
             _measured_step(training, recorder, batch)
         else:
@@ -130,6 +132,18 @@ def _batches(training: Training) -> Iterator[Any]:
         yield from itertools.islice(batches, count)
 
 
+def _in_turn(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield the batches, each made in this thread's turn: a task may seed and draw for them."""
+    end = object()
+    while True:
+        with TURN:
+            batch = next(batches, end)
+        if batch is end:
+            return
+        yield batch
+
+
+@TURN  # nobody else may seed or draw until all of the step is launched
 def train_step(training: Training, batch: Any) -> None:
     """Do one forward and backward pass and one step of the sparsifier."""
     settings, recipe, sparsifier = (
@@ -200,8 +214,12 @@ def change_phase(training: Training, recorder: Recorder, before: Metrics) -> Non
 
 
 def evaluate(training: Training, split: Any) -> Metrics:
-    """Return metrics named split/name of the model as it is."""
-    metrics = training.task.evaluate(training.model, split)
+    """Return metrics named split/name of the model as it is.
+
+    On a GPU other threads go on meanwhile: it is waited for here, and evaluation draws nothing.
+    """
+    with TURN if training.device.type == "cpu" else nullcontext():
+        metrics = training.task.evaluate(training.model, split)
     return {f"{split}/{name}": value for name, value in metrics.items()}
 
 

@@ -77,7 +77,8 @@ def _not_ended_by_others() -> bool:
     job = leases.slurm_job()
     listed = ((job and queue.listed([job.partition("_")[0]])) or {}).get(job or "")
     # cancelled jobs are COMPLETING, and those that SLURM requeues by itself too, or PENDING
-    return listed is None or listed.state not in (*queue.FINAL, "COMPLETING", "PENDING")
+    ended = (*queue.FINAL, "COMPLETING", "PENDING", "PREEMPTED")
+    return listed is None or listed.state not in ended
 
 
 def _progress(folder: RunFolder) -> object:

@@ -154,7 +154,7 @@ def test_a_failed_trial_stays_failed_while_its_job_ends_and_is_queued_when_retri
 
 
 def test_slurms_word_never_makes_a_failure(folders, submitted):
-    for word in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "PREEMPTED", "NODE_FAIL"):
+    for word in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"):
         (seen,) = look([folders[0]], Answers(j12_0=word))
         assert seen.state == "planned"
         assert seen.hint == word

@@ -98,21 +98,23 @@ def run(
         whole = Study.read(file, seeds=max_seeds or LOOKS[-1][0], **picked)
         if dry_run:
             return _show_looks(whole, as_json)
-    elif dry_run:
-        return show_plan(study.entries, as_json)
     console = _console(as_json)
     name, reason = executor_for(executor)
+    launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
+    if dry_run:
+        show_plan(study.entries, as_json)
+        if name == "slurm" and not as_json:
+            console.print(f"SLURM gets {study.slurm_jobs(**launching)}.")
+        return 0
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
-    launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
     if until_resolved:
         asked = _look_by_look(console, whole, (name, reason), launching)
         return 130 if asked is None else _conclude(console, study, asked, as_json)
     todo = study.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
-    _header(console, study, todo, f"{name} ({reason})")
-    started = study.start(todo, name, **launching)
+    started = _start(console, study, todo, (name, reason), launching)
     if started is not None and detach:
-        console.print("submitted; follow with `gapbench status --watch`")
+        console.print("follow with `gapbench status --watch`")
         return 0
     if started is not None and not _follow(console, study, todo, started):
         return 130
@@ -123,19 +125,17 @@ def _look_by_look(
     console: Console, whole: Study, executor: tuple[str, str], launching: dict[str, Any]
 ) -> list[Entry] | None:
     """Run what each look at open claims asks for; return that, or None if the user interrupts."""
-    name, reason = executor
     asked: dict[str, Entry] = {}
     part = whole.next_look()
     while part is not None:
         try:
-            todo = part.todo(attach=name == "slurm")
+            todo = part.todo(attach=executor[0] == "slurm")
         except UserError as error:  # others run all that is left: what is known is told
             if not asked:
                 raise
             console.print(str(error), soft_wrap=True)
             break
-        _header(console, part, todo, f"{name} ({reason})")
-        started = part.start(todo, name, **launching)
+        started = _start(console, part, todo, executor, launching)
         if started is not None and not _follow(console, part, todo, started):
             return None
         asked |= {entry.trial.key: entry for entry in part.entries}
@@ -201,15 +201,28 @@ def _console(as_json: bool) -> Console:
     return terminal.console(stderr=as_json)
 
 
-def _header(console: Console, study: Study, todo: ToDo, by: str) -> None:
+def _start(
+    console: Console,
+    study: Study,
+    todo: ToDo,
+    executor: tuple[str, str],
+    launching: dict[str, Any],
+) -> Launch | None:
+    """Say what is to be done, by which executor and why, and launch it."""
+    name, reason = executor
     machine_epochs = sum(entry.trial.plan.epochs for entry in todo.entries)
     console.print(
         f"{study.ablation.name} at scale {study.scale}: {len(study.entries)} trials, {todo.done} "
-        f"done, {len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {by}",
+        f"done, {len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {name} "
+        f"({reason})",
         soft_wrap=True,
     )
     for entry in todo.elsewhere:
         console.print(f"left to the process or job that has it: {entry.label}", soft_wrap=True)
+    started = study.start(todo, name, **launching)
+    if started is not None and started.told:
+        console.print(f"submitted {started.told}")
+    return started
 
 
 def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool:

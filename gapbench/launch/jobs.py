@@ -33,6 +33,7 @@ class Job:
         ranks: processes that share each batch.
         portable: whether it takes the CPU kernels that all processors have.
         plan: what it does, by which it may be cut into several jobs.
+        seconds: how long it is expected to train, if that is known.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class Job:
     ranks: int = 1
     portable: bool = False
     plan: Plan | None = None
+    seconds: float | None = None
 
 
 class Attempt:
@@ -118,7 +120,13 @@ def own_signals() -> Iterator[None]:
 
 
 class Launch(Protocol):
-    """Trials on their way."""
+    """Trials on their way.
+
+    Attributes:
+        told: what has been submitted, in words; empty where the launcher runs trials itself.
+    """
+
+    told: str
 
     def poll(self) -> bool:
         """Start what can be started; return whether anything is still to come."""

@@ -45,6 +45,8 @@ class LocalLaunch:
         parallel: how many side by side; as many as fit the processors and GPUs by default.
     """
 
+    told = ""
+
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
         self._gpus = tuple(gpus()) if any(job.resources.gpus for job in jobs) else ()
         for job in jobs:

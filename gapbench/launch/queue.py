@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from gapbench.errors import UserError
 
-# A job in any other state, also one that later versions of SLURM may invent, can still do something;
-# a PREEMPTED one may be about to be requeued
+# A job in any other state, also one that later versions of SLURM may invent, can still do something.
+# One that is PREEMPTED may be about to be requeued
 FINAL = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("REVOKED", "TIMEOUT"),

@@ -102,10 +102,8 @@ def run(
     name, reason = executor_for(executor)
     launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
     if dry_run:
-        show_plan(study.entries, as_json)
-        if name == "slurm" and not as_json:
-            console.print(f"SLURM gets {study.slurm_jobs(**launching)}.")
-        return 0
+        told = name == "slurm" and not as_json
+        return show_plan(study.entries, as_json, study.slurm_jobs(**launching) if told else "")
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
     if until_resolved:
@@ -156,8 +154,8 @@ def _show_looks(study: Study, as_json: bool) -> int:
     return 0
 
 
-def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
-    """Print what the trials will do and cost."""
+def show_plan(entries: Sequence[Entry], as_json: bool, jobs: str = "") -> int:
+    """Print what the trials will do and cost, and as which jobs SLURM gets them."""
     from gapbench.spec.dry_run import dry_run
 
     forecasts = dry_run(entries)
@@ -190,6 +188,8 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
         "multiples of the task's dense recipe and of dense inference; * is known after the run. "
         "×1x: multiples of the task's own epochs, beside those of the published tables."
     )
+    if jobs:
+        console.print(f"SLURM gets {jobs}.")
     return 0
 
 

@@ -75,32 +75,31 @@ def _legs(job: Job, shape: Shape, chosen: Profile) -> tuple[Leg, ...]:
     if not chosen.chain or job.plan is None:
         return ()
     done = RunFolder(job.folder).read_status().get("epoch") or 0
-    return legs(job.plan, math.ceil(job.resources.hours / shape.resources.hours), done)
+    hours = min(job.expected / 3600, job.resources.hours)
+    return legs(job.plan, math.ceil(hours / shape.resources.hours), done)
 
 
 def pack(jobs: Sequence[Job], shape: Shape, chosen: Profile) -> list[Pack]:
     """Return which trials of one shape share a job, in the order of their first ones.
 
     A job takes the next trial until it would train for longer than the profile's `pack_minutes`, or
-    than its time limit. Trials that take longer alone, or several processes, share none. Where it
-    is not known how long a trial takes, it is the hours that its task asks for.
+    than its time limit. Trials that take longer alone, or several processes, share none.
     """
-    hours = shape.resources.hours * 3600 - profile.warning(shape, chosen)
-    most = min(chosen.pack_minutes * 60, hours)
+    limit = shape.resources.hours * 3600 - profile.warning(shape, chosen)
+    most = min(chosen.pack_minutes * 60, limit)
     packs: list[list[Job]] = []
     filling: dict[object, tuple[list[Job], float]] = {}
     for job in jobs:
-        seconds = job.resources.hours * 3600 if job.seconds is None else job.seconds
-        if seconds > most or job.ranks * job.branches > 1:
+        if job.expected > most or job.ranks * job.branches > 1:
             packs.append([job])
             continue
         kind = (job.threads, job.portable, job.resources)
         filled, load = filling.get(kind, ([], math.inf))
-        if load + seconds > most * side_by_side(job, shape, chosen):
+        if load + job.expected > most * side_by_side(job, shape, chosen):
             filled, load = [], 0.0
             packs.append(filled)
         filled.append(job)
-        filling[kind] = (filled, load + seconds)
+        filling[kind] = (filled, load + job.expected)
     return [tuple(filled) for filled in packs]
 
 

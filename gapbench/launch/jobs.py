@@ -47,6 +47,11 @@ class Job:
     plan: Plan | None = None
     seconds: float | None = None
 
+    @property
+    def expected(self) -> float:
+        """Seconds that it is expected to train: what its task asks for, if no more is known."""
+        return self.resources.hours * 3600 if self.seconds is None else self.seconds
+
 
 class Attempt:
     """The callable that submitit pickles: paths and plain values, nothing live.

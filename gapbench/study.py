@@ -223,7 +223,7 @@ class Study:
     def _jobs(self, entries: Sequence[Entry], branches: int, known: bool) -> list[Job]:
         """Return what launches trials, `known`: with the time that each is expected to take."""
         seconds: dict[str, float] = {}
-        if known and len(entries) > 1:
+        if known:  # pandas takes half a second
             from gapbench.analysis.durations import expected_seconds
             from gapbench.analysis.evidence import all_runs
 

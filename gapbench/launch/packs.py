@@ -48,27 +48,40 @@ class PackAttempt:
     def __call__(self) -> str:
         """Run what is open; leave with an error code if any trial failed, for SLURM's records."""
         attempts.forget_half_written_pickles(first=True)
-        failed = any(trial.failed_here() for trial in self.trials)
         todo = [trial for trial in self.trials if trial.open()]
         before = _progress(todo)
         stop = StopSign()
         with own_signals():
             stop.raised_by_signals()
             codes = run_trials(todo, self.at_a_time, stop)
-        failed = failed or any(codes)
-        begun, later = todo[: len(codes)], [trial for trial in todo[len(codes) :] if trial.open()]
-        halted = [trial for trial in begun if trial.open() and trial.run.state() == "interrupted"]
-        if halted or later:
-            self.stalls = 0 if _progress(todo) != before else self.stalls + 1
-        if self.stalls >= STALLS:
-            for trial in halted:
-                trial.run.end_attempt("failed", STALLED)
-            self.stalls, failed, halted = 0, True, []
-        if (halted or later) and attempts.not_ended_by_others():
+        left = self._left(todo, len(codes), _progress(todo) != before)
+        if left and attempts.not_ended_by_others():
             signal.raise_signal(signal.SIGUSR2)  # submitit requeues the job, and this process ends
-        if failed:
+        if any(codes) or any(trial.run.state() == "failed" for trial in self.trials):
             sys.exit(1)
-        return "interrupted" if halted or later else "completed"
+        return "interrupted" if left else "completed"
+
+    def _left(self, todo: Sequence[PackedTrial], begun: int, moved: bool) -> list[PackedTrial]:
+        """Return the trials that a requeued job has to go on with.
+
+        Where several jobs in a row come no step further, those that they began fail.
+
+        Args:
+            todo: the trials of this job, in order.
+            begun: how many of them have begun.
+            moved: whether any came further.
+        """
+        halted = [
+            trial for trial in todo[:begun] if trial.open() and trial.run.state() == "interrupted"
+        ]
+        later = [trial for trial in todo[begun:] if trial.open()]
+        self.stalls = 0 if moved or not halted + later else self.stalls + 1
+        if self.stalls < STALLS:
+            return halted + later
+        self.stalls = 0
+        for trial in halted or later:
+            trial.run.end_attempt("failed", STALLED)
+        return later if halted else []
 
     def checkpoint(self) -> DelayedSubmission:
         """Return what is to be run after the requeue: the same, since all state is in files."""

@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from gapbench.launch.packs import PackedTrial, run_trials
+from gapbench.launch.attempts import STALLED, STALLS
+from gapbench.launch.packs import PackAttempt, run_trials
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import Submission
 from gapbench.runs.store import RunFolder
@@ -17,15 +18,21 @@ from tests.runs import ABLATIONS
 
 
 @pytest.fixture
-def pack(tmp_path):
-    """Return three trials that one submission has claimed, the first a long one."""
+def job(tmp_path):
+    """Return a job of three trials that one submission has claimed, the first a long one."""
     file, submission = ABLATIONS / "partitions.yaml", Submission(tmp_path)
     jobs = [
         job_of(tmp_path, "tests", expanded(file, "smoke", sets, ["partitions=2"], [seed])[2][0], 1)
         for seed, sets in enumerate((["epochs=2000"], (), ()))
     ]
     submission.claim_packs([[RunFolder(job.folder) for job in jobs]], Queue())
-    return [PackedTrial(job, submission.name) for job in jobs]
+    return PackAttempt(jobs, submission.name, 1)
+
+
+@pytest.fixture
+def pack(job):
+    """Return the trials of the job."""
+    return job.trials
 
 
 def training(folder):
@@ -59,3 +66,24 @@ def test_a_stop_ends_the_trials_that_run_and_begins_no_other(pack):
     assert [run.state() for run in (long, second, third)] == ["interrupted", "queued", "queued"]
     assert long.checkpoint.exists()
     assert all(trial.open() for trial in pack)
+
+
+def test_trials_that_come_no_step_further_fail_and_those_behind_them_have_their_turn(job):
+    long, second, third = job.trials
+    long.run.begin_attempt()
+    long.run.end_attempt("interrupted")
+    for _ in range(STALLS - 1):
+        assert job._left(job.trials, 1, moved=False) == [long, second, third]
+    assert job._left(job.trials, 1, moved=True) == [long, second, third]
+    for _ in range(STALLS - 1):
+        assert job._left(job.trials, 1, moved=False) == [long, second, third]
+    assert job._left(job.trials, 1, moved=False) == [second, third]
+    assert long.run.read_status()["error"] == STALLED
+    assert not long.open()
+
+
+def test_a_job_too_short_to_begin_anything_is_not_requeued_for_ever(job):
+    for _ in range(STALLS - 1):
+        assert job._left(job.trials, 0, moved=False) == job.trials
+    assert job._left(job.trials, 0, moved=False) == []
+    assert [trial.run.state() for trial in job.trials] == ["failed"] * 3

@@ -216,9 +216,32 @@ class Study:
         with ExitStack() as stack:
             for folder in todo.forget:
                 stack.enter_context(folder.forgotten())
-            name = self.ablation.name
-            work = [job_of(self.results, name, entry, branches) for entry in todo.entries]
+            for entry in todo.entries:
+                self.folder(entry).prepare(entry.trial.document())
+            # how long trials take matters only where they are packed
+            work = self._jobs(todo.entries, branches, known=executor == "slurm")
             return launch(executor, work, jobs, **options)
+
+    def slurm_jobs(
+        self, *, jobs: int | None = None, branches: int = 1, profile: Path | None = None
+    ) -> str:
+        """Say how many SLURM jobs would carry those trials that have not completed."""
+        from gapbench.launch.slurm import arranged
+
+        left = [entry for entry in self.entries if not self.folder(entry).completed()]
+        return str(arranged(self._jobs(left, branches, known=True), jobs, profile))
+
+    def _jobs(self, entries: Sequence[Entry], branches: int, known: bool) -> list[Job]:
+        """Return what launches trials, `known`: with the time that each is expected to take."""
+        seconds: dict[str, float] = {}
+        if known:  # pandas takes half a second
+            from gapbench.analysis.durations import expected_seconds
+            from gapbench.analysis.evidence import all_runs
+
+            seconds = expected_seconds(entries, all_runs(self.results))
+        told = ((entry, seconds.get(entry.trial.key)) for entry in entries)
+        name = self.ablation.name
+        return [_job(self.folder(entry), name, entry, branches, time) for entry, time in told]
 
     def going(self, todo: ToDo, queue: Queue | None = None) -> bool:
         """Say whether any of these trials runs or waits, for this launcher or for another."""
@@ -372,6 +395,12 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
     """Write a trial's folder and return what launches it."""
     folder = RunFolder(results / "runs" / entry.trial.key)
     folder.prepare(entry.trial.document())
+    return _job(folder, ablation, entry, branches)
+
+
+def _job(
+    folder: RunFolder, ablation: str, entry: Entry, branches: int, seconds: float | None = None
+) -> Job:
     recipe, task = entry.trial.recipe, entry.trial.proxy.task
     return Job(
         folder=folder.path.resolve(),
@@ -384,6 +413,7 @@ def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
         portable=recipe.portable,
         compiled=task.compile,
         plan=entry.trial.plan,
+        seconds=seconds,
     )
 
 

@@ -35,6 +35,8 @@ def checks(results: Path) -> Iterator[Check]:
 
     cluster, why = usable()
     yield Check("slurm", "fine" if cluster else "optional", why if cluster else f"{why}: runs here")
+    if cluster and shutil.which("scontrol") is None:
+        yield Check("scontrol", "missing", "not in PATH: jobs need it to requeue themselves")
 
 
 def _writable(results: Path) -> Check:

@@ -102,21 +102,21 @@ def run(
         whole = Study.read(file, seeds=max_seeds or LOOKS[-1][0], **picked)
         if dry_run:
             return _show_looks(whole, as_json)
-    elif dry_run:
-        return show_plan(study.entries, as_json)
     console = _console(as_json)
     name, reason = executor_for(executor)
-    _require_executor(name, detach, lanes)
     launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
+    if dry_run:
+        told = name == "slurm" and not as_json
+        return show_plan(study.entries, as_json, study.slurm_jobs(**launching) if told else "")
+    _require_executor(name, detach, lanes)
     launching["lanes"] = lanes
     if until_resolved:
         asked = _look_by_look(console, whole, (name, reason), launching)
         return 130 if asked is None else _conclude(console, study, asked, as_json)
     todo = study.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
-    _header(console, study, todo, f"{name} ({reason})")
-    started = study.start(todo, name, **launching)
+    started = _start(console, study, todo, (name, reason), launching)
     if started is not None and detach:
-        console.print("submitted; follow with `gapbench status --watch`")
+        console.print("follow with `gapbench status --watch`")
         return 0
     if started is not None and not _follow(console, study, todo, started):
         return 130
@@ -135,19 +135,17 @@ def _look_by_look(
     console: Console, whole: Study, executor: tuple[str, str], launching: dict[str, Any]
 ) -> list[Entry] | None:
     """Run what each look at open claims asks for; return that, or None if the user interrupts."""
-    name, reason = executor
     asked: dict[str, Entry] = {}
     part = whole.next_look()
     while part is not None:
         try:
-            todo = part.todo(attach=name == "slurm")
+            todo = part.todo(attach=executor[0] == "slurm")
         except UserError as error:  # others run all that is left: what is known is told
             if not asked:
                 raise
             console.print(str(error), soft_wrap=True)
             break
-        _header(console, part, todo, f"{name} ({reason})")
-        started = part.start(todo, name, **launching)
+        started = _start(console, part, todo, executor, launching)
         if started is not None and not _follow(console, part, todo, started):
             return None
         asked |= {entry.trial.key: entry for entry in part.entries}
@@ -168,8 +166,8 @@ def _show_looks(study: Study, as_json: bool) -> int:
     return 0
 
 
-def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
-    """Print what the trials will do and cost."""
+def show_plan(entries: Sequence[Entry], as_json: bool, jobs: str = "") -> int:
+    """Print what the trials will do and cost, and as which jobs SLURM gets them."""
     from gapbench.spec.dry_run import dry_run
 
     forecasts = dry_run(entries)
@@ -202,6 +200,8 @@ def show_plan(entries: Sequence[Entry], as_json: bool) -> int:
         "multiples of the task's dense recipe and of dense inference; * is known after the run. "
         "×1x: multiples of the task's own epochs, beside those of the published tables."
     )
+    if jobs:
+        console.print(f"SLURM gets {jobs}.")
     return 0
 
 
@@ -213,15 +213,28 @@ def _console(as_json: bool) -> Console:
     return terminal.console(stderr=as_json)
 
 
-def _header(console: Console, study: Study, todo: ToDo, by: str) -> None:
+def _start(
+    console: Console,
+    study: Study,
+    todo: ToDo,
+    executor: tuple[str, str],
+    launching: dict[str, Any],
+) -> Launch | None:
+    """Say what is to be done, by which executor and why, and launch it."""
+    name, reason = executor
     machine_epochs = sum(entry.trial.plan.epochs for entry in todo.entries)
     console.print(
         f"{study.ablation.name} at scale {study.scale}: {len(study.entries)} trials, {todo.done} "
-        f"done, {len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {by}",
+        f"done, {len(todo.entries)} to run ({machine_epochs} machine-epochs), executor {name} "
+        f"({reason})",
         soft_wrap=True,
     )
     for entry in todo.elsewhere:
         console.print(f"left to the process or job that has it: {entry.label}", soft_wrap=True)
+    started = study.start(todo, name, **launching)
+    if started is not None and started.told:
+        console.print(f"submitted {started.told}")
+    return started
 
 
 def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool:

@@ -149,7 +149,7 @@ def cancel(
 ) -> int:
     """Stop running and waiting trials, wherever they are; each goes on when it is run again."""
     from gapbench.launch import queue
-    from gapbench.launch.submissions import look
+    from gapbench.launch.submissions import leave, look
 
     pick = Pick(scale, set_ or (), only or (), seeds)
     folders = [folder for folder in _chosen(what, pick, results) if folder.path.exists()]
@@ -157,14 +157,14 @@ def cancel(
     told = 0
     for folder, seen in zip(folders, look(folders, queue.Queue()), strict=True):
         if seen.state == "failed":
-            jobs += seen.jobs  # those of its chain that wait
+            jobs += leave(folder)  # those of its chain that wait
         if seen.state in ("completed", "failed"):
             continue
         folder.cancel()
         if seen.state in ("running", "queued"):
             print(f"asked to stop: {folder.path.name}")
             told += 1
-            jobs += seen.jobs
+            jobs += leave(folder) if seen.jobs else ()
             # elsewhere, and as a lane, it finds by itself that it was cancelled
             folder.terminate_owner(spare_lanes=True)
     if not told:

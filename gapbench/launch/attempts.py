@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 OWNER_SECONDS = 5.0
 STALLS = 3  # attempts in a row without one optimiser step, after which a job is not requeued
+STALLED = f"{STALLS} jobs in a row ended before one training step: give more hours"
 
 
 class SlurmAttempt(Attempt):
@@ -39,14 +40,14 @@ class SlurmAttempt(Attempt):
         import submitit
 
         first = submitit.JobEnvironment().global_rank == 0
-        _forget_half_written_pickles(first)
+        forget_half_written_pickles(first)
         if not first:
             return super().__call__()
         folder = RunFolder(Path(self.folder))
-        before = _progress(folder)
-        state = super().__call__() if _wait_for_dead_owner(folder) else "elsewhere"
+        before = progress(folder)
+        state = super().__call__() if wait_for_dead_owner(folder) else "elsewhere"
         if state == "interrupted":
-            self.stalls = 0 if _progress(folder) != before else self.stalls + 1
+            self.stalls = 0 if progress(folder) != before else self.stalls + 1
             if self._wanted_again(folder):
                 # the safe point is behind us: now submitit may requeue, from its signal handler
                 signal.raise_signal(signal.SIGUSR2)
@@ -65,28 +66,27 @@ class SlurmAttempt(Attempt):
         if folder.cancelled.exists():
             return False
         if self.stalls >= STALLS:
-            folder.end_attempt(
-                "failed", f"{STALLS} jobs in a row ended before one training step: give more hours"
-            )
+            folder.end_attempt("failed", STALLED)
             return False
-        return _not_ended_by_others()
+        return not_ended_by_others()
 
 
-def _not_ended_by_others() -> bool:
+def not_ended_by_others() -> bool:
     """Say whether SLURM thinks that this job runs."""
     job = leases.slurm_job()
     listed = ((job and queue.listed([job.partition("_")[0]])) or {}).get(job or "")
     # cancelled jobs are COMPLETING, and those that SLURM requeues by itself too, or PENDING
-    return listed is None or listed.state not in (*queue.FINAL, "COMPLETING", "PENDING")
+    ended = (*queue.FINAL, "COMPLETING", "PENDING", "PREEMPTED")
+    return listed is None or listed.state not in ended
 
 
-def _progress(folder: RunFolder) -> object:
+def progress(folder: RunFolder) -> object:
     """Return what changes as training goes on, in the trial itself or in one of its branches."""
     places = [folder, *(branch for _, _, branch in folder.branches())]
     return [(str(place.path), place.read_status().get("epoch")) for place in places]
 
 
-def _wait_for_dead_owner(folder: RunFolder) -> bool:
+def wait_for_dead_owner(folder: RunFolder) -> bool:
     """Wait until an owner on another host counts as dead; say False if it is alive.
 
     A trial's node may have died a moment ago, so that its heart seems to beat still.
@@ -107,7 +107,7 @@ def _wait_for_dead_owner(folder: RunFolder) -> bool:
     return True
 
 
-def _forget_half_written_pickles(first: bool) -> None:
+def forget_half_written_pickles(first: bool) -> None:
     """Remove what a killed process has left: submitit refuses to write where it lies.
 
     Args:
@@ -144,7 +144,7 @@ class LegAttempt(SlurmAttempt):
             print("an earlier job of this chain has failed: see its log")
             sys.exit(1)
         for _, _, place in folder.branches():
-            _wait_for_dead_owner(place)
+            wait_for_dead_owner(place)
         try:
             return super().__call__()
         finally:
@@ -186,20 +186,20 @@ class BranchAttempt(SlurmAttempt):
         if folder.cancelled.exists() or folder.completed() or (place.path / RESULT).exists():
             return "elsewhere"
         first = submitit.JobEnvironment().global_rank == 0
-        _forget_half_written_pickles(first)
+        forget_half_written_pickles(first)
         if first:
             require_real(place.path, folder.path)
             place.path.mkdir(parents=True, exist_ok=True)
-        if first and not _wait_for_dead_owner(place):
+        if first and not wait_for_dead_owner(place):
             sys.exit("another copy of this branch is alive")
-        before = _progress(place)
+        before = progress(place)
         try:
             state = self._train(place, first)
         except UserError as error:
             sys.exit(str(error))
         if first and state == "interrupted":
-            self.stalls = 0 if _progress(place) != before else self.stalls + 1
-            if self.stalls < STALLS and not folder.cancelled.exists() and _not_ended_by_others():
+            self.stalls = 0 if progress(place) != before else self.stalls + 1
+            if self.stalls < STALLS and not folder.cancelled.exists() and not_ended_by_others():
                 signal.raise_signal(signal.SIGUSR2)
         return state
 

@@ -17,6 +17,8 @@ class DebugLaunch:
         parallel: not used; there is one process.
     """
 
+    told = ""
+
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
         self._waiting = deque(jobs)
 

@@ -34,6 +34,7 @@ class Job:
         portable: whether it takes the CPU kernels that all processors have.
         compiled: whether torch's compiler makes its kernels.
         plan: what it does, by which it may be cut into several jobs.
+        seconds: how long it is expected to train, if that is known.
     """
 
     folder: Path
@@ -46,6 +47,12 @@ class Job:
     portable: bool = False
     compiled: bool = False
     plan: Plan | None = None
+    seconds: float | None = None
+
+    @property
+    def expected(self) -> float:
+        """Seconds that it is expected to train: what its task asks for, if no more is known."""
+        return self.resources.hours * 3600 if self.seconds is None else self.seconds
 
 
 class Attempt:
@@ -125,7 +132,13 @@ def own_signals() -> Iterator[None]:
 
 
 class Launch(Protocol):
-    """Trials on their way."""
+    """Trials on their way.
+
+    Attributes:
+        told: what has been submitted, in words; empty where the launcher runs trials itself.
+    """
+
+    told: str
 
     def poll(self) -> bool:
         """Start what can be started; return whether anything is still to come."""

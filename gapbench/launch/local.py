@@ -61,6 +61,8 @@ class LocalLaunch:
             many as `parallel` asks for or its memory has room for.
     """
 
+    told = ""
+
     def __init__(self, jobs: Sequence[Job], parallel: int | None, lanes: int | None = None) -> None:
         self._gpus = tuple(gpus()) if any(job.resources.gpus for job in jobs) else ()
         for job in jobs:

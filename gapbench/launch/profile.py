@@ -43,6 +43,7 @@ class Profile(Strict):
         memory_gb: null where jobs must not ask for the memory of a node.
         tasks_per_node: processes that train one trial together on each node; one a GPU if absent.
         parallel: how many trials of an array run side by side.
+        pack_minutes: how long a job trains that carries several short trials; 0: a trial is a job.
         chain: whether one trial may become several jobs, each after the one before: P-GaP with its
             branches side by side, and any trial whose task asks for more hours than `hours`.
         warning_seconds: time between SLURM's signal and the end of the time limit; at most a third
@@ -65,6 +66,8 @@ class Profile(Strict):
     hours: float | None = Field(default=None, gt=0)
     tasks_per_node: int | None = Field(default=None, ge=1)
     parallel: int = Field(default=256, ge=1)
+    # short enough to delay no trial by much, and so long that starting Python is a small part of it
+    pack_minutes: float = Field(default=5, ge=0)
     chain: bool = True
     warning_seconds: int = Field(default=180, ge=10)
     sbatch: Mapping[Option, Line | int | bool] = Field(default_factory=dict)
@@ -147,6 +150,11 @@ def shape(resources: Resources, threads: int, profile: Profile, ranks: int) -> S
     return found
 
 
+def warning(shape: Shape, profile: Profile) -> int:
+    """Return the seconds between SLURM's signal and the end of a job's time limit."""
+    return min(profile.warning_seconds, math.ceil(shape.resources.hours * 60) * 60 // 3)
+
+
 def parameters(
     shape: Shape, profile: Profile, name: str, after: str | None = None
 ) -> dict[str, Any]:
@@ -183,7 +191,7 @@ def parameters(
         "nodes": wanted.nodes,
         "ntasks_per_node": shape.tasks_per_node,
         "cpus_per_task": per_task,
-        "signal_delay_s": min(profile.warning_seconds, minutes * 60 // 3),
+        "signal_delay_s": warning(shape, profile),
         "stderr_to_stdout": True,
         "wckey": None,  # submitit's own default, which clusters that track such keys refuse
         # srun does not inherit --cpus-per-task since SLURM 22.05

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 from gapbench.errors import UserError
 
-# A job in any other state, also one that later versions of SLURM may invent, can still do something
+# A job in any other state, also one that a later SLURM may invent, can still do something.
+# One that is PREEMPTED may be about to be requeued
 FINAL = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
-    *("PREEMPTED", "REVOKED", "TIMEOUT"),
+    *("REVOKED", "TIMEOUT"),
 )
 # Reasons for which a job waits until somebody changes it or the cluster
 HOPELESS = (

@@ -1,23 +1,30 @@
-"""Trials on a SLURM cluster: one throttled submitit array for each shape of job."""
+"""Trials on a SLURM cluster: a throttled submitit array for each shape of job."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import math
 import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gapbench.base.children import started_safely
 from gapbench.errors import UserError
 from gapbench.launch import profile, queue
+from gapbench.launch.arrangement import (
+    Arrangement,
+    Chain,
+    Pack,
+    arrange,
+    counted,
+    side_by_side,
+)
 from gapbench.launch.attempts import SlurmAttempt, attempts_of
-from gapbench.launch.chains import Leg, legs
 from gapbench.launch.jobs import Job, executor
+from gapbench.launch.packs import PackAttempt
 from gapbench.launch.profile import Profile, Shape
 from gapbench.launch.queue import HOPELESS, Listed, Queue, SlurmError
 from gapbench.launch.submissions import Submission, look
@@ -47,7 +54,9 @@ class SlurmLaunch:
         queue.require_usable()
         self._queue = Queue()
         self._folders = [RunFolder(job.folder) for job in jobs]
-        self._arrays = submit(jobs, parallel, profile, self._queue)
+        submitted = submit(jobs, parallel, profile, self._queue)
+        self._arrays = submitted.arrays
+        self.told = counted(submitted.trials, submitted.jobs) if submitted.jobs else ""
         self._pause = POLL_SECONDS
         self._next = time.monotonic()
         self._refuse_hopeless()
@@ -92,8 +101,43 @@ def _hopeless(answer: dict[str, Listed] | None) -> list[Listed]:
     ]
 
 
-def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: Queue) -> list[str]:
-    """Submit an array for each shape, or several for many trials; return the ids of the arrays.
+@dataclass
+class Submitted:
+    """What SLURM has taken.
+
+    Attributes:
+        arrays: ids, of arrays and of jobs.
+        jobs: how many jobs those are.
+        trials: how many trials these carry.
+    """
+
+    arrays: list[str] = field(default_factory=list)
+    jobs: int = 0
+    trials: int = 0
+
+    def add(self, arrays: Sequence[str], jobs: int, trials: int) -> None:
+        """Count further jobs."""
+        self.arrays += arrays
+        self.jobs += jobs
+        self.trials += trials
+
+
+def arranged(jobs: Sequence[Job], parallel: int | None, file: Path | None) -> Arrangement:
+    """Return the jobs that trials would be submitted as; the arguments are those of a launch.
+
+    Raises:
+        UserError: about the profile.
+    """
+    return arrange(jobs, _profile(file, parallel))
+
+
+def _profile(file: Path | None, parallel: int | None) -> Profile:
+    chosen = profile.read(profile.find(file))
+    return chosen if parallel is None else chosen.model_copy(update={"parallel": parallel})
+
+
+def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: Queue) -> Submitted:
+    """Submit an array for each shape, or several for many jobs.
 
     Raises:
         UserError: with SLURM's reason; what was submitted before is cancelled.
@@ -104,63 +148,55 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
             "pattern: name another folder with --results"
         )
     most = queue.most_in_array()
-    chosen = profile.read(profile.find(file))
-    if parallel is not None:
-        chosen = chosen.model_copy(update={"parallel": parallel})
-    shapes: dict[Shape, list[Job]] = {}
-    chained: list[tuple[Job, Shape, tuple[Leg, ...]]] = []
-    for job in jobs:
-        alone = profile.shape(job.resources, job.threads, chosen, job.ranks)
-        parts = _legs(job, alone, chosen)
-        if len(parts) > 1:
-            chained.append((replace(job, branches=1), alone, parts))
-        else:
-            shape = profile.shape(job.resources, job.threads * job.branches, chosen, job.ranks)
-            shapes.setdefault(shape, []).append(job)
-    submitted: list[str] = []
+    chosen = _profile(file, parallel)
+    arrangement = arrange(jobs, chosen)
+    submitted = Submitted()
     lasts: list[str] = []
     try:
-        for shape, alike in shapes.items():
-            for first in range(0, len(alike), most):
-                some = alike[first : first + most]
-                submitted += _submit_array(some, shape, chosen, asked)
-        for job, shape, parts in chained:
+        for shape, packs in arrangement.arrays.items():
+            for first in range(0, len(packs), most):
+                _submit_array(packs[first : first + most], shape, chosen, asked, submitted)
+        for chain in arrangement.chains:
             # as many chains side by side as an array has trials
             after = lasts[-chosen.parallel] if len(lasts) >= chosen.parallel else None
-            bases = _submit_chain(job, shape, parts, chosen, asked, after)
-            submitted += bases
-            lasts += bases[-1:]
+            lasts += _submit_chain(chain, chosen, asked, after, submitted)[-1:]
     except (SlurmError, OSError) as error:
         with contextlib.suppress(SlurmError):
-            queue.cancel(submitted)
+            queue.cancel(submitted.arrays)
         who = "SLURM refuses" if isinstance(error, SlurmError) else "cannot submit"
         raise UserError(f"{who}: {error}") from None
     return submitted
 
 
-def _legs(job: Job, shape: Shape, chosen: Profile) -> tuple[Leg, ...]:
-    if not chosen.chain or job.plan is None:
-        return ()
-    done = RunFolder(job.folder).read_status().get("epoch") or 0
-    return legs(job.plan, math.ceil(job.resources.hours / shape.resources.hours), done)
-
-
-def _submit_array(jobs: Sequence[Job], shape: Shape, chosen: Profile, asked: Queue) -> list[str]:
-    """Submit trials of one shape, and return the array's id if any was left to submit."""
-    by_folder = {job.folder: job for job in jobs}
-    submission = Submission(jobs[0].folder.parent.parent)
-    claimed = submission.claim([RunFolder(job.folder) for job in jobs], asked)
+def _submit_array(
+    packs: Sequence[Pack], shape: Shape, chosen: Profile, asked: Queue, submitted: Submitted
+) -> None:
+    """Submit the jobs of one shape, if any is left to submit."""
+    by_folder = {job.folder: job for pack in packs for job in pack}
+    submission = Submission(packs[0][0].folder.parent.parent)
+    folders = [[RunFolder(job.folder) for job in pack] for pack in packs]
+    claimed = submission.claim_packs(folders, asked)
     if not claimed:
-        return []
-    attempts = [SlurmAttempt(by_folder[folder.path], shape.ranks) for folder in claimed]
+        return
+    trials = [[by_folder[folder.path] for folder in pack] for pack in claimed]
+    widths = [min(len(pack), side_by_side(pack[0], shape, chosen)) for pack in trials]
+    attempts: list[SlurmAttempt | PackAttempt] = [
+        SlurmAttempt(pack[0], shape.ranks)
+        if len(pack) == 1
+        else PackAttempt(pack, submission.name, width)
+        for pack, width in zip(trials, widths, strict=True)
+    ]
+    # as many trials side by side as without packs
+    throttled = chosen.model_copy(update={"parallel": max(1, chosen.parallel // max(widths))})
     ids: list[str] = []
     try:
-        ids = _sbatch(submission, attempts, shape, chosen, jobs[0].ablation)
-        submission.submitted(_base(ids[0]), len(ids))
+        ids = _sbatch(submission, attempts, shape, throttled, trials[0][0].ablation)
+        shared = claimed if any(len(pack) > 1 for pack in claimed) else ()
+        submission.submitted(_base(ids[0]), len(ids), shared)
     except BaseException:
-        _take_back(submission, claimed, ids)
+        _take_back(submission, [folder for pack in claimed for folder in pack], ids)
         raise
-    return [_base(ids[0])]
+    submitted.add([_base(ids[0])], len(ids), sum(map(len, trials)))
 
 
 def _take_back(submission: Submission, claimed: Sequence[RunFolder], ids: Sequence[str]) -> None:
@@ -171,12 +207,7 @@ def _take_back(submission: Submission, claimed: Sequence[RunFolder], ids: Sequen
 
 
 def _submit_chain(
-    job: Job,
-    shape: Shape,
-    parts: Sequence[Leg],
-    chosen: Profile,
-    asked: Queue,
-    after: str | None,
+    chain: Chain, chosen: Profile, asked: Queue, after: str | None, submitted: Submitted
 ) -> list[str]:
     """Submit all jobs of one trial, each after those before it, and return their base ids.
 
@@ -184,13 +215,13 @@ def _submit_chain(
     undone, the next one does.
 
     Args:
-        job: the trial.
-        shape: of each of its jobs.
-        parts: its legs.
+        chain: the trial and its legs.
         chosen: profile of the cluster.
         asked: for what SLURM says about earlier claims.
         after: the job that the first one waits for, or None.
+        submitted: where the jobs are counted.
     """
+    job, shape = chain.job, chain.shape
     folder = RunFolder(job.folder)
     submission = Submission(job.folder.parent.parent)
     if not submission.claim([folder], asked):
@@ -198,7 +229,7 @@ def _submit_chain(
     ids: list[str] = []
     bases: list[str] = []
     try:
-        for number, leg in enumerate(parts):
+        for number, leg in enumerate(chain.legs):
             attempts = attempts_of(job, shape.ranks, leg, first=number == 0)
             before = bases[-1] if bases else after
             waits = None if before is None else f"afterany:{before}"
@@ -208,6 +239,7 @@ def _submit_chain(
     except BaseException:
         _take_back(submission, [folder], ids)
         raise
+    submitted.add(bases, len(ids), 1)
     return bases
 
 
@@ -218,7 +250,7 @@ def _base(name: str) -> str:
 
 def _sbatch(
     submission: Submission,
-    attempts: Sequence[SlurmAttempt],
+    attempts: Sequence[SlurmAttempt | PackAttempt],
     shape: Shape,
     chosen: Profile,
     name: str,

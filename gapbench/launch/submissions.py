@@ -2,7 +2,8 @@
 
 Before anything is submitted, each run folder gets a claim that names the submission; afterwards the
 submission's own file gets the id of the job. Claims need no renewal: one counts as long as SLURM
-may still run its job, or, before there is a job, as long as the launcher lives.
+may still run its job, or, before there is a job, as long as the launcher lives. A job may carry a
+pack of trials: one that has failed, or that was cancelled, can then be submitted anew beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,9 +32,10 @@ class Claim(BaseModel):
 
     Attributes:
         submission: its name, which is that of a folder.
-        index: the trial's place in its array.
+        index: the job's place in its array.
         attempts: that had begun before.
         at: seconds since 1970.
+        packed: whether the job carries several trials.
     """
 
     model_config = {"strict": True}
@@ -42,6 +44,7 @@ class Claim(BaseModel):
     index: Count
     attempts: Count
     at: Finite
+    packed: bool = False
 
 
 class Submission:
@@ -56,20 +59,38 @@ class Submission:
         self.name = name or time.strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:6]
         self.folder = results / "slurm" / self.name
         self.file = self.folder / "submission.json"
+        self.packs = self.folder / "packs.json"
 
     def claim(self, folders: Sequence[RunFolder], queue: Queue) -> list[RunFolder]:
-        """Claim trials and return those that nobody else has claimed, in order.
+        """Claim trials that are a job each, and return those that nobody else has claimed.
 
         A folder's place in the returned list is its index in the array.
         """
-        claimed: list[RunFolder] = []
-        for folder in folders:
-            attempts = folder.read_status().get("attempt") or 0
-            mark = {"submission": self.name, "index": len(claimed), "attempts": attempts}
+        return [folder for (folder,) in self.claim_packs([[folder] for folder in folders], queue)]
+
+    def claim_packs(
+        self, packs: Iterable[Sequence[RunFolder]], queue: Queue
+    ) -> list[list[RunFolder]]:
+        """Claim trials that share jobs; return, pack by pack, those that nobody else has claimed.
+
+        A pack's place in the returned list is its index in the array.
+        """
+        claimed: list[list[RunFolder]] = []
+        for pack in packs:
+            mark = {"submission": self.name, "index": len(claimed), "packed": len(pack) > 1}
             mark |= {"at": time.time(), **leases.this_process()}
-            if _replace(folder, mark, queue):
-                claimed.append(folder)
+            mine = []
+            for folder in pack:
+                attempts = folder.read_status().get("attempt") or 0
+                if _replace(folder, {**mark, "attempts": attempts}, queue):
+                    mine.append(folder)
+            claimed += [mine] if mine else []
         return claimed
+
+    def holds(self, folder: RunFolder) -> bool:
+        """Say whether a trial is claimed by this submission, and by no later one."""
+        claim = _claim(folder)
+        return claim is not None and claim["submission"] == self.name
 
     def withdraw(self, folders: Iterable[RunFolder]) -> None:
         """Take this submission's claims back."""
@@ -78,8 +99,17 @@ class Submission:
             if claim is not None and claim["submission"] == self.name:
                 leases.remove(folder.submitted, claim)
 
-    def submitted(self, job: str, count: int) -> None:
-        """Record the job's id; with more than one trial it is an array."""
+    def submitted(self, job: str, count: int, packs: Sequence[Sequence[RunFolder]] = ()) -> None:
+        """Record the job's id; with more than one job it is an array.
+
+        Args:
+            job: the id.
+            count: number of jobs.
+            packs: the trials of each job, where jobs carry several.
+        """
+        if packs:
+            names = [" ".join(folder.path.name for folder in pack) for pack in packs]
+            write_json(self.packs, {"packs": names})
         write_json(self.file, {"job": job, "count": count, "at": time.time()})
 
     def chained(self, jobs: Sequence[str]) -> None:
@@ -99,6 +129,36 @@ def jobs_of(folder: RunFolder) -> list[str]:
         jobs = [job if known.get("count") == 1 else f"{job}_{claim['index']}"]
     # these words reach SLURM's commands, where others would be options
     return jobs if all(isinstance(job, str) and JOB.fullmatch(job) for job in jobs) else []
+
+
+def leave(folder: RunFolder) -> list[str]:
+    """Return the jobs to be cancelled with a trial; others of its pack keep theirs.
+
+    From those the trial parts: its claim is withdrawn, and its job passes it over.
+    """
+    claim, jobs = _claim(folder), jobs_of(folder)
+    if claim is None or not claim.get("packed"):
+        return jobs
+    if not any(_open(mate, claim) for mate in _pack(folder, claim)):
+        return jobs
+    if folder.state() != "failed":
+        leases.remove(folder.submitted, claim)
+    return []
+
+
+def _pack(folder: RunFolder, claim: Mapping[str, Any]) -> list[RunFolder]:
+    """Return the other trials that were submitted in one job with this one."""
+    packs = (read_json(_submission(folder, claim).packs) or {}).get("packs")
+    names = packs[claim["index"]] if isinstance(packs, list) and len(packs) > claim["index"] else ""
+    keys = re.findall(r"[0-9a-f]{16}", names) if isinstance(names, str) else []
+    return [RunFolder(folder.path.with_name(key)) for key in keys if key != folder.path.name]
+
+
+def _open(mate: RunFolder, claim: Mapping[str, Any]) -> bool:
+    """Say whether a job has still to run a trial that it was submitted with."""
+    own = _claim(mate) or {}
+    same = all(own.get(name) == claim[name] for name in ("submission", "index"))
+    return same and mate.state() not in ("completed", "failed") and not mate.cancelled.exists()
 
 
 def log_of(folder: RunFolder) -> Path | None:
@@ -161,14 +221,18 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
     if listed is None or not listed.lives or ending:  # not to be requeued any more
         hint = "" if listed is None else listed.hint
         return TrialState(_without_job(state), job, hint)
-    attempt = folder.read_status().get("attempt") or 0
-    if state == "failed" and attempt > claim["attempts"]:
-        return TrialState(state, job, listed.hint)  # the job is about to end
+    if state == "failed" and _begun(folder, claim):
+        return TrialState(state, job, listed.hint)  # the job is about to end, or has others to run
     if state in ("interrupted", "lost") and any(branches_of(folder)):
         return TrialState("running", job, listed.hint)
     if state == "lost" and _beats_elsewhere(folder, job):
         return TrialState("running", job, f"{listed.hint}, no sign of life for a while")
     return TrialState("running" if state == "running" else "queued", job, listed.hint)
+
+
+def _begun(folder: RunFolder, claim: Mapping[str, Any]) -> bool:
+    """Say whether an attempt has begun since a trial was claimed."""
+    return bool((folder.read_status().get("attempt") or 0) > claim["attempts"])
 
 
 def _without_job(state: State) -> State:
@@ -217,10 +281,12 @@ def _lives(folder: RunFolder, claim: dict[str, Any], answer: dict[str, Listed] |
         if leases.is_here(claim):
             return leases.runs_here(claim)
         return time.time() - float(claim["at"]) < LOST_AFTER
+    if claim.get("packed") and folder.state() == "failed" and _begun(folder, claim):
+        return False  # its job may go on for long, but not with this trial
     if answer is None:
         return True
     return any(job in answer and answer[job].lives for job in jobs)
 
 
-def _submission(folder: RunFolder, claim: dict[str, Any]) -> Submission:
+def _submission(folder: RunFolder, claim: Mapping[str, Any]) -> Submission:
     return Submission(folder.path.parent.parent, claim["submission"])

@@ -6,12 +6,14 @@ import stat
 
 import pytest
 
+from gapbench.cli.doctor import checks
 from gapbench.launch import queue
 from gapbench.launch.queue import Queue, SlurmError
 
 PENDING = ["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED"]
+PENDING += ["PREEMPTED"]  # and perhaps requeued
 RUNNING = ["RUNNING", "COMPLETING", "SIGNALING", "STAGE_OUT", "RESIZING", "STOPPED"]
-FINAL = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"]
+FINAL = ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"]
 
 
 @pytest.fixture
@@ -121,3 +123,13 @@ def test_sbatch_without_a_cluster_is_no_cluster(fake, monkeypatch):
     assert queue.usable()[0]
     monkeypatch.setenv("PATH", "/nonexistent")
     assert queue.usable() == (False, "no sbatch here")
+
+
+def test_the_doctor_says_where_jobs_cannot_requeue_themselves(fake, tmp_path, monkeypatch):
+    fake("sbatch")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = {check.name: check for check in checks(tmp_path)}
+    assert (found["slurm"].state, found["scontrol"].state) == ("fine", "missing")
+    assert "requeue" in found["scontrol"].detail
+    fake("scontrol")
+    assert "scontrol" not in {check.name for check in checks(tmp_path)}

@@ -11,7 +11,7 @@ import pytest
 
 from gapbench.base.documents import read_json, write_json
 from gapbench.launch.queue import Listed, Queue
-from gapbench.launch.submissions import Submission, jobs_of, log_of, look
+from gapbench.launch.submissions import Submission, jobs_of, leave, log_of, look
 from gapbench.runs.store import LOST_AFTER, RunFolder
 
 
@@ -154,7 +154,7 @@ def test_a_failed_trial_stays_failed_while_its_job_ends_and_is_queued_when_retri
 
 
 def test_slurms_word_never_makes_a_failure(folders, submitted):
-    for word in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "PREEMPTED", "NODE_FAIL"):
+    for word in ("FAILED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL"):
         (seen,) = look([folders[0]], Answers(j12_0=word))
         assert seen.state == "planned"
         assert seen.hint == word
@@ -186,3 +186,61 @@ def test_a_damaged_claim_is_none(tmp_path, text):
     (seen,) = look([folder], Queue())
     assert seen.job is None
     assert Submission(tmp_path).claim([folder], Queue()) == [folder]
+
+
+@pytest.fixture
+def packed(folders, tmp_path):
+    """Three trials that were submitted as two jobs of array 12, the first carrying two."""
+    submission = Submission(tmp_path)
+    packs = [folders[:2], folders[2:]]
+    assert submission.claim_packs(packs, Answers()) == packs
+    submission.folder.mkdir(parents=True)
+    submission.submitted("12", 2, packs)
+    return submission
+
+
+def test_trials_of_a_pack_are_in_one_job_and_are_not_submitted_again(folders, packed, tmp_path):
+    assert [jobs_of(folder) for folder in folders] == [["12_0"], ["12_0"], ["12_1"]]
+    later = Submission(tmp_path)
+    assert later.claim_packs([folders], Answers(j12_0="PENDING")) == [[folders[2]]]
+    assert (packed.holds(folders[0]), packed.holds(folders[2])) == (True, False)
+
+
+def test_only_the_last_open_trial_of_a_pack_ends_its_job(folders, packed):
+    one, other, alone = folders
+    assert leave(one) == []
+    assert jobs_of(one) == []
+    assert leave(other) == ["12_0"]
+    assert leave(alone) == ["12_1"]
+
+
+@pytest.mark.parametrize("how", ["failed", "completed", "cancelled", "claimed anew"])
+def test_a_trial_that_its_job_has_not_to_run_keeps_no_job(folders, packed, tmp_path, how):
+    one, other, _ = folders
+    if how == "failed":
+        one.begin_attempt()
+        one.end_attempt("failed", "boom")
+        assert leave(one) == []
+        assert jobs_of(one) == ["12_0"]  # its log is still found
+    elif how == "completed":
+        one.complete({"key": one.path.name})
+    elif how == "cancelled":
+        one.cancel()
+    else:
+        assert Submission(tmp_path).claim([one], Answers()) == [one]
+    assert leave(other) == ["12_0"]
+
+
+def test_a_trial_of_a_pack_that_has_failed_is_submitted_again_beside_it(folders, packed, tmp_path):
+    one, other, _ = folders
+    one.begin_attempt()
+    one.end_attempt("failed", "boom")
+    assert state_of(one, j12_0="RUNNING") == "failed"
+    later = Submission(tmp_path)
+    assert later.claim([one, other], Answers(j12_0="RUNNING")) == [one]
+
+
+@pytest.mark.parametrize("text", ["{", '{"packs": 3}', '{"packs": []}', '{"packs": [7]}'])
+def test_a_pack_that_is_not_known_ends_with_each_of_its_trials(folders, packed, text):
+    packed.packs.write_text(text)
+    assert leave(folders[0]) == ["12_0"]

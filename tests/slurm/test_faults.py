@@ -194,7 +194,7 @@ def test_a_time_limit_too_short_for_one_step_ends_in_a_message(cluster, tmp_path
     from gapbench.launch import attempts as jobs
 
     monkeypatch.setattr(jobs, "STALLS", 1)
-    monkeypatch.setattr(jobs, "_progress", lambda folder: None)
+    monkeypatch.setattr(jobs, "progress", lambda folder: None)
     (job,) = work(tmp_path)
     attempt = jobs.SlurmAttempt(job)
     folder = RunFolder(job.folder)

@@ -1,0 +1,182 @@
+"""Packs: several trials in one SLURM job. One that fails or is cancelled does not stop the others.
+
+What a stop, the end of the time limit or a dead node has left open goes on when SLURM has requeued
+the job. Which trials those are is read from the run folders: a killed job could write nothing else.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gapbench.execution.stopping import STOP_SIGNALS, StopSign
+from gapbench.launch import attempts
+from gapbench.launch.attempts import STALLED, STALLS
+from gapbench.launch.jobs import Attempt, Job, own_signals
+from gapbench.launch.submissions import Submission
+from gapbench.runs import leases
+from gapbench.runs.store import RunFolder
+
+if TYPE_CHECKING:
+    from submitit.helpers import DelayedSubmission
+
+FORK = multiprocessing.get_context("fork")
+LOOK_SECONDS = 0.5
+
+
+class PackAttempt:
+    """The callable of a job that carries several trials.
+
+    Args:
+        jobs: the trials, each of one process.
+        submission: the name of the one that claims them.
+        at_a_time: how many are trained side by side.
+    """
+
+    def __init__(self, jobs: Sequence[Job], submission: str, at_a_time: int) -> None:
+        self.trials = [PackedTrial(job, submission) for job in jobs]
+        self.at_a_time = at_a_time
+        self.stalls = 0
+
+    def __call__(self) -> str:
+        """Run what is open; leave with an error code if any trial failed, for SLURM's records."""
+        attempts.forget_half_written_pickles(first=True)
+        todo = [trial for trial in self.trials if trial.open()]
+        before = _progress(todo)
+        stop = StopSign()
+        with own_signals():
+            stop.raised_by_signals()
+            codes = run_trials(todo, self.at_a_time, stop)
+        left = self._left(todo, len(codes), _progress(todo) != before)
+        if left and attempts.not_ended_by_others():
+            signal.raise_signal(signal.SIGUSR2)  # submitit requeues the job, and this process ends
+        if any(codes) or any(trial.run.state() == "failed" for trial in self.trials):
+            sys.exit(1)
+        return "interrupted" if left else "completed"
+
+    def _left(self, todo: Sequence[PackedTrial], begun: int, moved: bool) -> list[PackedTrial]:
+        """Return the trials that a requeued job has to go on with.
+
+        Where several jobs in a row come no step further, those that they began fail.
+
+        Args:
+            todo: the trials of this job, in order.
+            begun: how many of them have begun.
+            moved: whether any came further.
+        """
+        halted = [
+            trial for trial in todo[:begun] if trial.open() and trial.run.state() == "interrupted"
+        ]
+        later = [trial for trial in todo[begun:] if trial.open()]
+        self.stalls = 0 if moved or not halted + later else self.stalls + 1
+        if self.stalls < STALLS:
+            return halted + later
+        self.stalls = 0
+        for trial in halted or later:
+            trial.run.end_attempt("failed", STALLED)
+        return later if halted else []
+
+    def checkpoint(self) -> DelayedSubmission:
+        """Return what is to be run after the requeue: the same, since all state is in files."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class PackedTrial(Attempt):
+    """An attempt of one trial of a pack, in a process of its own.
+
+    Args:
+        job: the trial.
+        submission: the name of the one that has to claim it still when its turn comes.
+    """
+
+    def __init__(self, job: Job, submission: str) -> None:
+        super().__init__(job)
+        self.submission = submission
+
+    def __call__(self) -> str:
+        """Run one attempt, unless the trial has left the pack meanwhile."""
+        if not self.open() or not attempts.wait_for_dead_owner(self.run):
+            return "elsewhere"
+        return super().__call__()
+
+    @property
+    def run(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(Path(self.folder))
+
+    def open(self) -> bool:
+        """Say whether the job has still to run the trial."""
+        run = self.run
+        mine = Submission(run.path.parent.parent, self.submission).holds(run)
+        return mine and not (run.completed() or run.cancelled.exists() or self.failed_here())
+
+    def failed_here(self) -> bool:
+        """Say whether the trial has failed in this job, perhaps before a requeue."""
+        here = self.run.read_status().get("slurm_job") == leases.slurm_job()
+        return here and self.run.state() == "failed"
+
+
+def run_trials(
+    trials: Sequence[PackedTrial], at_a_time: int, stop: Callable[[], bool]
+) -> list[int]:
+    """Train trials in turn or side by side, until all have ended or `stop` says so.
+
+    This alone decides how the trials of a job share its processors: here each in a process of its
+    own, so that one which is killed takes no other with it.
+
+    Args:
+        trials: in the order in which they begin.
+        at_a_time: how many processes there are.
+        stop: asked twice a second; the trials that run then write a checkpoint and end.
+
+    Returns:
+        Exit codes of those that have begun; one that is not 0 means a failure.
+    """
+    if trials:
+        trials[0].set_variables()  # before torch looks
+        import torch  # noqa: F401 - once, not in each process: it takes seconds
+
+        import gapbench.execution.sacred_run  # noqa: F401
+    waiting = deque(trials)
+    begun: list[BaseProcess] = []
+    running: list[BaseProcess] = []
+    while running or (waiting and not stop()):
+        while waiting and len(running) < at_a_time and not stop():
+            running.append(_start(waiting.popleft()))
+            begun.append(running[-1])
+        wait([process.sentinel for process in running], LOOK_SECONDS)
+        for process in running if stop() else ():
+            process.terminate()
+        running = [process for process in running if process.is_alive()]
+    return [process.exitcode or 0 for process in begun]
+
+
+def _start(trial: PackedTrial) -> BaseProcess:
+    """Start the process of a trial; no signal reaches it before it has handlers of its own."""
+    process = FORK.Process(target=_run, args=(trial,), name=Path(trial.folder).name)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return process
+
+
+def _run(trial: PackedTrial) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # until the trial runs: the pack repeats itself
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    sys.exit(int(trial() == "failed"))
+
+
+def _progress(trials: Sequence[PackedTrial]) -> list[object]:
+    return [attempts.progress(trial.run) for trial in trials]

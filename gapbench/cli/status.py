@@ -166,7 +166,7 @@ def cancel(
             told += 1
             jobs += leave(folder) if seen.jobs else ()
             # elsewhere, and as a lane, it finds by itself that it was cancelled
-            folder.terminate_owner(spare_lanes=True)
+            folder.terminate_owner()
     if not told:
         print("nothing is running")
     try:

@@ -81,6 +81,7 @@ def run_lanes(
     at_once: int | None = None,
     *,
     stop: Callable[[], bool],
+    name: str = "lanes",
     begins: Callable[[], bool] = lambda: True,
     memory: Callable[[], tuple[int, int] | None] = gpu_memory,
     execution: Execution | None = None,
@@ -95,6 +96,7 @@ def run_lanes(
         at_once: lanes. By default as many as `memory` has room for, judged by the first lane's
             first steps; one where there is no GPU.
         stop: asked after every step whether all lanes are to write their checkpoints and stop.
+        name: what they go by, for `RunFolder.terminate_owner`.
         begins: asked before every trial whether one more may begin.
         memory: tells the bytes that this process has reserved at most, and those free beside it;
             None if there is no GPU.
@@ -112,7 +114,7 @@ def run_lanes(
     _require_one_kind([trial.folder for trial in trials])
     for registry in REGISTRIES:  # a thread would take one that another is filling for filled
         list(registry)
-    lanes = _Lanes(trials, stop, begins, replace(execution or Execution(), lane=True))
+    lanes = _Lanes(trials, stop, begins, replace(execution or Execution(), lanes=name))
     if at_once is None and memory() is not None:
         lanes.start(1)
         lanes.warm_up()
@@ -164,7 +166,8 @@ class _Lanes:
     def start(self, count: int) -> None:
         """Have `count` threads in all."""
         for number in range(len(self._threads), count):
-            thread = threading.Thread(target=self._run, name=f"lane {number}")
+            target, own = self._run, (_own_stream(),)
+            thread = threading.Thread(target=target, args=own, name=f"lane {number}")
             thread.start()
             self._threads.append(thread)
 
@@ -183,9 +186,9 @@ class _Lanes:
         while self._threads[0].is_alive() and self._steps < WARM_UP:
             time.sleep(LOOK_SECONDS)
 
-    def _run(self) -> None:
+    def _run(self, stream: AbstractContextManager[object]) -> None:
         """Take one trial after another."""
-        with _own_stream():
+        with stream:
             while not self._stop() and self._begins():
                 try:
                     trial = self._waiting.popleft()
@@ -196,11 +199,11 @@ class _Lanes:
     def _attempt(self, trial: LaneTrial) -> str:
         """Run one attempt; whatever goes wrong stays in this lane."""
         folder = RunFolder(trial.folder)
-        begun = folder.read_status().get("attempt") or 0
-        if trial.attempts is not None and begun > trial.attempts:
-            return "elsewhere"
-        print(f"lane: {folder.path.name} begins", flush=True)
         try:
+            begun = folder.read_status().get("attempt") or 0
+            if trial.attempts is not None and begun > trial.attempts:
+                return "elsewhere"
+            print(f"lane: {folder.path.name} begins", flush=True)
             return run_attempt(folder.path, trial.ablation, self._execution, self._sign(folder))
         except Owned as error:
             print(error, flush=True)

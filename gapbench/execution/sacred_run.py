@@ -79,7 +79,7 @@ def run_attempt(
         sign = StopSign()
         sign.raised_by_signals()
         stop = sign
-    with folder.owned(execution.lane):
+    with folder.owned(execution.lanes):
         if folder.completed():
             return "completed"
         if folder.cancelled.exists():

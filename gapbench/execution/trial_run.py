@@ -34,14 +34,14 @@ class Execution:
         apart: whether other jobs train the branches of P-GaP rounds; only what they have not done
             is done here.
         until: the machine-epoch at which another job takes over, or None.
-        lane: whether it shares its process with other trials.
+        lanes: what the trials that share its process go by, "" if none does.
     """
 
     branches: int = 1
     checkpoint_seconds: float = 30.0
     apart: bool = False
     until: int | None = None
-    lane: bool = False
+    lanes: str = ""
 
 
 class LegEnded(loop.Interrupted):

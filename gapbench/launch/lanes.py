@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +20,15 @@ class LanesAttempt:
         jobs: trials that may share a process; other processes may be given the same ones.
         at_once: how many are trained side by side; as many as fit if None.
         gpus: value for CUDA_VISIBLE_DEVICES; None leaves the choice to who started the process.
+
+    Attributes:
+        name: what the trials that the process has go by.
     """
 
     def __init__(self, jobs: Sequence[Job], at_once: int | None, gpus: str | None = None) -> None:
         self.trials = [(str(job.folder), job.ablation, attempts_of(job)) for job in jobs]
         self.portable = jobs[0].portable
+        self.name = uuid.uuid4().hex
         self.launcher = leases.this_process()
         self.at_once = at_once
         self.gpus = gpus
@@ -38,7 +43,9 @@ class LanesAttempt:
         trials = [LaneTrial(Path(folder), name, begun) for folder, name, begun in self.trials]
         with own_signals():
             stop.raised_by_signals()
-            states = run_lanes(trials, self.at_once, stop=stop, begins=self._is_followed)
+            states = run_lanes(
+                trials, self.at_once, stop=stop, name=self.name, begins=self._is_followed
+            )
         return {str(folder): state for folder, state in states.items()}
 
     def _is_followed(self) -> bool:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Running:
-    """A process at work, and its GPUs."""
+    """A process at work, what its lanes go by, and its GPUs."""
 
     work: Work
+    lanes: str
     handle: Any
     gpus: tuple[str, ...]
 
@@ -85,7 +86,7 @@ class LocalLaunch:
         while self._waiting and self._has_room(self._waiting[0]):
             work = self._waiting.popleft()
             chosen = self._choose_gpus(work.jobs[0])
-            self._running.append(Running(work, _submit(work, chosen), chosen))
+            self._running.append(_submit(work, chosen))
         return bool(self._running)
 
     def stop(self) -> str:
@@ -94,9 +95,10 @@ class LocalLaunch:
         deadline = time.monotonic() + STOP_SECONDS
         told: set[Path] = set()
         while self.poll() and time.monotonic() < deadline:
-            for folder in {job.folder for running in self._running for job in running.work.jobs}:
-                if folder not in told and RunFolder(folder).terminate_owner():
-                    told.add(folder)
+            for running in self._running:
+                for folder in {job.folder for job in running.work.jobs} - told:
+                    if RunFolder(folder).terminate_owner(running.lanes):
+                        told.add(folder)
             time.sleep(0.05)
         for running in self._running:
             running.handle.cancel()
@@ -164,19 +166,22 @@ def gpus() -> list[str]:
     return [str(number) for number in range(len(lines))]
 
 
-def _submit(work: Work, chosen: tuple[str, ...]) -> Any:
+def _submit(work: Work, chosen: tuple[str, ...]) -> Running:
+    """Start a process."""
     import submitit
 
     first, gpus = work.jobs[0], ",".join(chosen)
-    alone = len(work.jobs) == 1
-    attempt = (
-        Attempt(first, first.ranks, gpus) if alone else LanesAttempt(work.jobs, work.lanes, gpus)
-    )
     folder = RunFolder(first.folder)
-    local = submitit.LocalExecutor(folder.jobs if alone else folder.lanes)
+    if len(work.jobs) == 1:
+        attempt: Callable[[], object] = Attempt(first, first.ranks, gpus)
+        place, name = folder.jobs, ""
+    else:
+        attempt = together = LanesAttempt(work.jobs, work.lanes, gpus)
+        place, name = folder.lanes, together.name
+    local = submitit.LocalExecutor(place)
     local.update_parameters(timeout_min=YEAR, stderr_to_stdout=True, tasks_per_node=first.ranks)
     with _children_ignore_interrupts(), started_safely():
-        return local.submit(attempt)
+        return Running(work, name, local.submit(attempt), chosen)
 
 
 @contextmanager

@@ -228,18 +228,18 @@ class RunFolder:
     # -- ownership ---------------------------------------------------------------------------
 
     @contextmanager
-    def owned(self, lane: bool = False) -> Iterator[None]:
+    def owned(self, lanes: str = "") -> Iterator[None]:
         """Own the folder while the block runs; what a dead owner left is taken over.
 
         Args:
-            lane: whether this process has other trials, too.
+            lanes: what the trials of this process go by, if it has several.
 
         Raises:
             Owned: if a live process owns it.
             UserError: if something in it is not what its name says.
         """
         self.require_plain()
-        self._take(lane)
+        self._take(lanes)
         try:
             yield
         finally:
@@ -271,20 +271,19 @@ class RunFolder:
         # a sign from a future that clocks do not differ by is none
         return abs(time.time() - self._last_sign()) < LOST_AFTER
 
-    def terminate_owner(self, spare_lanes: bool = False) -> bool:
+    def terminate_owner(self, lanes: str = "") -> bool:
         """Send SIGTERM to the process that owns the folder; return whether it was on this host.
 
-        Args:
-            spare_lanes: send none to a process that has other trials, too.
+        One that has other trials, too, is spared, unless they go by `lanes`.
         """
         owner = read_json(self.owner)
-        if owner is None or (spare_lanes and owner.get("lane")):
+        if owner is None or owner.get("lanes", "") != lanes:
             return False
         return leases.terminate(self.owner, owner)
 
-    def _take(self, lane: bool) -> None:
+    def _take(self, lanes: str) -> None:
         token = uuid.uuid4().hex
-        mark = {"token": token, "lane": lane, **leases.this_process()}
+        mark = {"token": token, **({"lanes": lanes} if lanes else {}), **leases.this_process()}
         while not leases.create(self.owner, mark):
             owner = read_json(self.owner)
             if leases.is_lease(owner) and self._lives(owner):

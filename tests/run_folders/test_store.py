@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
 import time
 
@@ -287,3 +288,20 @@ def test_leftovers_of_killed_writers_are_swept_but_not_what_is_being_written_to_
         (folder.path / name).write_text("")
     folder.sweep()
     assert {path.name for path in folder.path.glob(".*")} == kept
+
+
+def test_only_who_knows_what_several_trials_of_a_process_go_by_terminates_it(tmp_path):
+    folder, caught = RunFolder(tmp_path), []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: caught.append(number))
+    try:
+        with folder.owned("mine"):
+            assert not folder.terminate_owner() and not folder.terminate_owner("others")
+            assert not caught
+            assert folder.terminate_owner("mine")
+            assert caught == [signal.SIGTERM]
+        with folder.owned():
+            assert not folder.terminate_owner("mine")
+            assert folder.terminate_owner()
+            assert len(caught) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -152,8 +152,9 @@ def _options(title: str, told: Any, function: Any) -> list[str]:
 
 
 def _section(title: str, about: str, heads: tuple[str, ...], rows: Rows) -> list[str]:
+    columns = [at for at in range(len(heads)) if any(row[at] for row in rows)]
     lines = [heads, ("---",) * len(heads), *rows] if rows else []
-    cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    cells = ([line[at].replace("|", "\\|") for at in columns] for line in lines)
     table = "".join(f"| {' | '.join(line)} |\n" for line in cells)
     return [f"## {title}\n", *([f"{about}\n"] if about else []), table]
 

@@ -1,9 +1,9 @@
 """Pages of the docs as programs: what a reader would do, from an empty folder.
 
 A block with a title is a file that the reader writes, a block `sh` is typed into a shell, and a
-block `python` without a title into one Python session. KEY is the key of the first trial that is
-there. A line before a block says what it needs that no test machine has, and then it is only
-checked that its commands and options exist:
+block `python` without a title into one Python session. KEY is the key of a trial that is there. A
+line before a block says what it needs that no test machine has; of such a block only the commands
+and their options are looked up:
 
     <!-- needs: a GPU -->
 """
@@ -56,29 +56,24 @@ def blocks(page: Path) -> list[Block]:
     return [Block(m["kind"], m["text"], m["file"] or "", m["needs"] or "") for m in found]
 
 
-def play(page: Path, folder: Path, env: Mapping[str, str] = os.environ) -> list[str]:
-    """Do in an empty folder what a page says; return what each command block has printed."""
+def play(page: Path, folder: Path, env: Mapping[str, str] = os.environ) -> None:
+    """Do in an empty folder what a page says."""
     names: dict[str, Any] = {}
-    return [
-        said
-        for block in blocks(page)
-        if not block.needs and (said := _done(block, folder, env, names)) is not None
-    ]
-
-
-def _done(
-    block: Block, folder: Path, env: Mapping[str, str], names: dict[str, Any]
-) -> str | None:
-    keys = sorted((folder / "results" / "runs").glob("*"), key=lambda path: path.stat().st_mtime)
-    text = re.sub(r"\bKEY\b", keys[0].name, block.text) if keys else block.text
-    if block.file:
-        (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / block.file).write_text(text, encoding="utf-8")
-    elif block.kind == "sh":
-        return shell(text, folder, env)
-    elif block.kind == "python":
-        exec(compile(text, "page", "exec"), names)
-    return None
+    key = "KEY"
+    for block in blocks(page):
+        known = sorted(
+            (folder / "results" / "runs").glob("*"), key=lambda path: path.stat().st_mtime
+        )
+        key = known[0].name if known else key
+        text = re.sub(r"\bKEY\b", key, block.text)
+        if block.needs:
+            continue
+        if block.file:
+            (folder / block.file).write_text(text, encoding="utf-8")
+        elif block.kind == "sh":
+            shell(text, folder, env)
+        elif block.kind == "python":
+            exec(compile(text, page.name, "exec"), names)
 
 
 def shell(lines: str, folder: Path, env: Mapping[str, str] = os.environ) -> str:
@@ -99,7 +94,9 @@ def shell(lines: str, folder: Path, env: Mapping[str, str] = os.environ) -> str:
 def commands(page: Path) -> Iterator[str]:
     """Yield the commands of this package that a page names, in blocks and in its sentences."""
     text = page.read_text(encoding="utf-8")
-    lines = [line for block in blocks(page) if block.kind == "sh" for line in block.text.split("\n")]
+    lines = [
+        line for block in blocks(page) if block.kind == "sh" for line in block.text.split("\n")
+    ]
     inline = re.findall(r"`([^`\n]+)`", _BLOCK.sub("", text))
     for line in (*lines, *inline):
         for words in re.split(r"[;|&>]|\s#", line.replace("$(", "").replace(")", "")):

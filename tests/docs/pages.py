@@ -15,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,19 +77,20 @@ def play(page: Path, folder: Path, env: Mapping[str, str] = os.environ) -> None:
             exec(compile(text, page.name, "exec"), names)
 
 
-def shell(lines: str, folder: Path, env: Mapping[str, str] = os.environ) -> str:
-    """Run lines in a shell that finds this environment's programs; return what they print."""
+def shell(lines: str, folder: Path, env: Mapping[str, str] = os.environ) -> None:
+    """Run lines in a shell that finds this environment's programs."""
     programs = os.path.dirname(sys.executable)
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", lines],
-        cwd=folder,
-        env={**env, "PATH": f"{programs}:{env['PATH']}", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, f"{lines}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    with tempfile.TemporaryFile("w+") as said:  # a pipe would wait for what runs on behind it
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", lines],
+            cwd=folder,
+            env={**env, "PATH": f"{programs}:{env['PATH']}", "PYTHONPATH": str(ROOT)},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            timeout=600,
+        )
+        said.seek(0)
+        assert done.returncode == 0, f"{lines}\n{said.read()}"
 
 
 def commands(page: Path) -> Iterator[str]:

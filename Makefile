@@ -2,6 +2,7 @@
 # make test   the quick tests; make test-all has those too that take long or start a cluster, a browser,
 #             fairseq or TeX
 # make lint   ruff and mypy
+# make docs   the documentation as a site, in site/
 # make bench  all benchmarks as one table; about ten minutes, and the machine should do nothing else
 # Each sets up .venv first, from the versions in constraints.txt. Another Python: make PYTHON=python3.12
 
@@ -12,7 +13,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 FAIRSEQ := fairseq==0.12.2
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-all lint bench translation freeze clean
+.PHONY: run test test-all lint docs bench translation freeze clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 1 \
@@ -20,10 +21,12 @@ run: $(VENV)/installed
 
 PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
-test: $(VENV)/installed-dev $(VENV)/installed-bench
+TOOLS := $(VENV)/installed-dev $(VENV)/installed-bench $(VENV)/installed-docs
+
+test: $(TOOLS)
 	$(PYTEST) --numprocesses 3 -m "not (slurm or fairseq or browser or tex or slow)"
 
-test-all: $(VENV)/installed-dev $(VENV)/installed-bench
+test-all: $(TOOLS)
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
 		echo "fairseq could not be built here: the tests that need it are skipped"
 	$(PYTEST) --numprocesses 4 --durations 25 # many of these wait for jobs
@@ -33,6 +36,9 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks --write docs/performance.md
@@ -54,6 +60,10 @@ $(VENV)/installed-bench: $(VENV)/installed
 	$(INSTALL) --editable '.[suite,bench]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(INSTALL) --editable '.[suite,docs]'
+	touch $@
+
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[suite]'
 	touch $@
@@ -67,11 +77,11 @@ $(BIN)/python:
 		exit 2; fi
 
 # renews constraints.txt from an environment that holds every extra
-freeze: $(VENV)/installed-dev $(VENV)/installed-bench $(VENV)/installed-translation
+freeze: $(TOOLS) $(VENV)/installed-translation
 	{ sed -n '/^#/p' constraints.txt; \
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu//' | sort -f; \
 	} > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

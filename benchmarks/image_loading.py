@@ -5,7 +5,7 @@
 Reads generated JPEG files of ImageNet's usual size and cuts random 224 px squares out of them. All
 ways are measured in turn, several times over, and the median counts. Ways whose package is not
 installed are left out; simplejpeg and opencv-python-headless are no dependencies of gapbench.
-docs/imagenet.md has figures.
+docs/notes/images.md has figures.
 """
 
 from __future__ import annotations

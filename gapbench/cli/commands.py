@@ -258,15 +258,17 @@ def explain(
     method: Annotated[str, typer.Argument(help="The name of a method: c_gap.")],
     file: Annotated[
         Path, typer.Argument(help="An ablation that has it; the first trial of it is drawn.")
-    ] = Path("ablations/main.yaml"),
+    ] = Path("main"),
     scale: ScaleOption = "mini",
     set_: SetOption = None,
 ) -> int:
     """Draw which layers a method has dense when, and say what that costs; nothing is trained."""
     from gapbench.methods.method import methods
     from gapbench.report.plans import KEY, plan_lines
+    from gapbench.spec.ablation import read
     from gapbench.spec.dry_run import dry_run
 
+    read(file)  # whose plug-ins may have the method
     if method not in methods:
         raise UserError(choose("method", method, methods))
     entry = expanded(file, scale, set_ or (), [method], None)[2][0]

@@ -25,6 +25,14 @@ def ac_dc(
     the paper's proportions (10, 5 and 15 of 100 epochs); what does not fill a pair of phases goes
     to the last dense phase, as there.
 
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        warmup_epochs: of dense training at the beginning; a tenth of the epochs by default.
+        phase_epochs: of each sparse and of each dense phase; a twentieth by default.
+        fine_tune_epochs: of the sparse phase at the end; 15 % by default.
+
     Raises:
         UserError: if the epochs do not hold one sparse and one dense phase between the two ends.
     """

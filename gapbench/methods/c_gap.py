@@ -45,8 +45,10 @@ def c_gap(
             is left, not random, and is refused.
         step_epochs: T; epochs // 33 by default.
         steps: number of steps; by default the whole rounds that fit into 85 % of the epochs.
-        partition_rule: how layers are split into partitions.
-        patterns: name patterns of each partition, for the rule "patterns".
+        partition_rule: how layers are split into partitions: consecutive and of equal size, dealt
+            out in turn, dealt out shuffled, or by `patterns`.
+        patterns: name patterns of each partition, for the rule "patterns"; by default the task's
+            own.
         restart: whether each step restarts the optimiser state and the learning-rate schedule.
         step_lr: the schedule inside a step: the recipe's, or constant at the peak rate.
 
@@ -92,7 +94,17 @@ def dsd(
     restart: bool = True,
     step_lr: Literal["recipe", "constant"] = "recipe",
 ) -> Plan:
-    """Grow and prune the whole model each step: C-GaP with one partition."""
+    """Grow and prune the whole model each step: C-GaP with one partition.
+
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget; what the steps leave of it is the fine-tune.
+        rng: unused.
+        step_epochs: as for C-GaP, like the options below.
+        steps: number of steps.
+        restart: whether each step restarts the optimiser state and the learning-rate schedule.
+        step_lr: the schedule inside a step.
+    """
     return c_gap(
         layers,
         epochs,

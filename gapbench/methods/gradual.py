@@ -22,6 +22,14 @@ def gradual(
 ) -> Plan:
     """Prune from dense to the target along the cubic curve, every `every` steps.
 
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        every: steps between two prunes.
+        start: the first prune, as a fraction of the run.
+        stop: the last prune, which reaches the target.
+
     Raises:
         UserError: unless 0 <= start < stop < 1 and every >= 1.
     """

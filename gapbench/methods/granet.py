@@ -25,6 +25,15 @@ def granet(
 
     The paper's dense-to-sparse variant (s_i = 0).
 
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        every: steps between two prunes.
+        start: the first prune, as a fraction of the run.
+        stop: the last prune, which reaches the target.
+        alpha: the share of the active weights that the first regrowth moves.
+
     Raises:
         UserError: unless 0 <= start < stop < 1, every >= 1 and 0 < alpha < 1.
     """

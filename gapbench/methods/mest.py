@@ -23,6 +23,15 @@ def mest(
 ) -> Plan:
     """Grow a random surplus, train with it, and drop the lowest |w| + coefficient x |g|.
 
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        every: steps between two changes.
+        until: the last growth, as a fraction of the run.
+        alpha: the first surplus, as a share of the target.
+        coefficient: weight of the gradient's magnitude in the score.
+
     Raises:
         UserError: unless every >= 1, 0 < until <= 1, 0 < alpha <= 1 and coefficient >= 0.
     """

@@ -37,8 +37,10 @@ def p_gap(
         partitions: kappa, the number of workers.
         step_epochs: T; epochs // 37 by default.
         rounds: by default as many as fit into 87 % of the machine-epochs.
-        partition_rule: how layers are split into partitions.
-        patterns: name patterns of each partition, for the rule "patterns".
+        partition_rule: how layers are split into partitions: consecutive and of equal size, dealt
+            out in turn, dealt out shuffled, or by `patterns`.
+        patterns: name patterns of each partition, for the rule "patterns"; by default the task's
+            own.
         step_lr: the schedule inside a round: the recipe's, or constant at the peak rate.
 
     Raises:

@@ -20,6 +20,13 @@ def prune_from_dense(
 ) -> Plan:
     """Train densely for `dense_epochs` (half of the budget if None), prune, train the rest sparse.
 
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        dense_epochs: of dense training.
+        restart: whether the fine-tune restarts the optimiser state and the learning-rate schedule.
+
     Raises:
         UserError: if nothing is left for one of the two phases.
     """

@@ -24,6 +24,14 @@ def rigl(
 
     A run of M times the epochs is the paper's M-fold run: T_end and the learning-rate anchors are
     fractions of the run; peak rate, warm-up and the interval stay.
+
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        every: steps between two updates.
+        alpha: the share of the active weights that the first update moves.
+        until: the last update, as a fraction of the run.
     """
     return _moving(DropGrow("gradient", every, until, alpha), epochs)
 
@@ -38,7 +46,16 @@ def set_(
     alpha: float = 0.3,
     until: float = 0.75,
 ) -> Plan:
-    """Drop the smallest weights and grow uniformly at random, after the gradient step."""
+    """Drop the smallest weights and grow uniformly at random, after the gradient step.
+
+    Args:
+        layers: the prunable layers, in model order.
+        epochs: the whole budget.
+        rng: unused.
+        every: steps between two updates.
+        alpha: the share of the active weights that the first update moves.
+        until: the last update, as a fraction of the run.
+    """
     return _moving(DropGrow("random", every, until, alpha, replaces_step=False), epochs)
 
 

@@ -167,7 +167,19 @@ class Strict(BaseModel):
 
 
 class Axes(Strict):
-    """Settings that every method has; a list is an axis of the grid."""
+    """Settings that every method has; a list is an axis of the grid.
+
+    Attributes:
+        task: a registered task.
+        distribution: how the zeros are spread over the layers; uniform if absent.
+        first_layer: whether the input layer is pruned; if absent it is dense in uniform rows alone.
+        pattern: which masks are allowed; unstructured if absent.
+        sparsity: fraction of zeros among the prunable weights.
+        epochs: the budget in machine-epochs, or a multiple of the task's own such as 5x; the
+            task's own if absent.
+        train_flops: the budget in training FLOPs, as a multiple of dense training for the task's
+            own epochs; it takes the place of `epochs`.
+    """
 
     task: Axis[str] | None = None
     distribution: Axis[str] | None = None
@@ -179,7 +191,7 @@ class Axes(Strict):
 
 
 class Zip(Axes):
-    """Lists that move together, options of methods and `recipe.x` among them."""
+    """Lists that move together; options of methods and `recipe.x` may be among them."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Axis[Any]]
@@ -190,7 +202,13 @@ class Zip(Axes):
 
 
 class Settings(Axes):
-    """Settings of trials. What is absent comes from further out."""
+    """Settings of trials. What is absent comes from further out.
+
+    Attributes:
+        task_options: options of the task.
+        recipe: fields of the task's recipe that change; a list is an axis.
+        seeds: that many, or a list of these.
+    """
 
     task_options: dict[str, Any] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(default_factory=dict)
@@ -217,13 +235,23 @@ class MethodSettings(Settings):
 
 
 class Override(MethodSettings):
-    """What one scale changes in a row; a list replaces the row's list."""
+    """What one scale changes in a row; a list replaces the row's list.
+
+    Attributes:
+        zip: lists that move together.
+    """
 
     zip: Zip | None = None
 
 
 class Row(Override):
-    """A block of trials: the product of its lists; lists under `zip` move together."""
+    """A block of trials: the product of its lists; lists under `zip` move together.
+
+    Attributes:
+        method: a registered method; its options stand beside it.
+        label: the name of the row in tables and figures; that of the method if absent.
+        scales: what single scales change in the row; false leaves it out.
+    """
 
     method: Axis[str]
     label: Label | None = None
@@ -233,13 +261,22 @@ class Row(Override):
 
 
 class ScaleSettings(Settings):
-    """What a scale gives to every trial, and to those of single methods."""
+    """What a scale gives to every trial, and to those of single methods.
+
+    Attributes:
+        methods: by name of a method: settings and options of its trials.
+    """
 
     methods: dict[str, MethodSettings] = Field(default_factory=dict)
 
 
 class Include(Strict):
-    """A file whose rows are used as if they stood here, or those of them that `only` picks."""
+    """A file whose rows are used as if they stood here, or those of them that `only` picks.
+
+    Attributes:
+        file: beside this one; it includes none itself.
+        only: patterns that trials must match, as for `--only`.
+    """
 
     file: str
     only: Names = ()
@@ -304,8 +341,15 @@ class AblationSpec(Strict):
     """One ablation file.
 
     Attributes:
+        name: lower-case letters, digits, - and _; that of its folder of results.
+        question: what the ablation asks, for people.
+        claims: questions that are answered by tests.
         plugins: Python files beside it that register methods, tasks or others.
         base: a file of scales beside it.
+        scales: by name: what each scale gives to every trial.
+        include: files whose rows belong to it.
+        trials: the rows.
+        report: how results are laid out.
     """
 
     name: Name

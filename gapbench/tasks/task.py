@@ -35,11 +35,30 @@ MOST_EPOCHS = 100_000
 class Recipe(BaseModel):
     """How a task is trained when nothing is pruned; rows may override single fields.
 
-    `epochs` is the task's 1x budget, to which training FLOPs are related. Milestones are fractions
-    of the span that the schedule covers, so an M-fold run stretches them. The longer of
-    `warmup_epochs` and `warmup_steps` counts. `ranks` processes share each batch; None is one a GPU
-    that the task asks for. `portable` takes the CPU kernels that every x86-64 processor has, so
-    that their bits do not depend on its kind; on a GPU it changes nothing.
+    Attributes:
+        epochs: the task's 1x budget, to which training FLOPs are related.
+        batch_size: examples of an optimiser step, over all ranks; tokens for translation.
+        optimizer: torch's, of that name.
+        lr: the peak of the learning rate.
+        momentum: of sgd.
+        nesterov: whether the momentum is Nesterov's.
+        betas: of adam and adamw.
+        weight_decay: of the optimiser.
+        decay_norms: whether norms and biases decay, too.
+        schedule: how the rate falls from its peak.
+        milestones: where the schedule "step" falls, as fractions of the span that it covers, so
+            that an M-fold run stretches them.
+        decay_factor: of the rate at each milestone.
+        warmup_epochs: of linear warm-up; the longer of this and `warmup_steps` counts.
+        warmup_steps: the same in optimiser steps.
+        label_smoothing: of the cross-entropy.
+        clip_norm: the largest norm of the gradients; 0 clips none.
+        bf16: whether the forward pass runs under autocast to bfloat16.
+        channels_last: whether the model has torch's memory format of that name.
+        cpu_threads: torch's threads of each process.
+        ranks: processes that share each batch; None is one a GPU that the task asks for.
+        portable: whether the CPU kernels are those that every x86-64 processor has, so that their
+            bits do not depend on its kind; on a GPU it changes nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 from gapbench.__main__ import main
+from tests.docs.pages import blocks
 from tests.runs import attempt, entry, prepared
 
 PAGE = Path(__file__).parents[2] / "docs/export.md"
@@ -20,12 +20,9 @@ def test_an_exported_model_is_fine_tuned_by_an_ablation(tmp_path):
     file = tmp_path / "model.safetensors"
     words = ["export", folder.path.name, "--results", str(tmp_path / "first"), "--out", str(file)]
     assert main(words) == 0
-    text = PAGE.read_text()
-    python, yaml = re.search(
-        r"<!-- fine-tune -->\n```python\n(.*?)```\n\n```yaml\n(.*?)```", text, re.DOTALL
-    ).groups()
-    (tmp_path / "trained.py").write_text(python)
-    (tmp_path / "tuned.yaml").write_text(yaml)
+    for block in blocks(PAGE):
+        if block.file:
+            (tmp_path / block.file).write_text(block.text)
     command = [sys.executable, "-P", "-m", "gapbench", "run", "tuned.yaml", "--scale", "once"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

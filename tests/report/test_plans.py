@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gapbench.__main__ import main
+from gapbench.methods.method import methods
 from gapbench.plan.phases import Layer, Parallel, Phase, Plan
 from gapbench.report.plans import plan_lines
 
@@ -46,3 +47,29 @@ def test_the_command_draws_any_method_of_an_ablation(capsys: pytest.CaptureFixtu
     assert "▒▒▒▒▒▒" in capsys.readouterr().out
     assert main(["explain", "rigll", "ablations/main.yaml"]) == 2
     assert "unknown method 'rigll': did you mean 'rigl'?" in capsys.readouterr().err
+
+
+def test_a_method_of_a_plug_in_is_drawn_and_the_suite_is_there_in_any_folder(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", "c_gap", "--scale", "smoke"]) == 0
+    assert "C-GaP" in capsys.readouterr().out
+    (tmp_path / "explained.py").write_text(
+        "from gapbench.methods.method import method\n"
+        "from gapbench.plan.phases import Phase, Plan\n"
+        "@method('explained', label='Explained')\n"
+        "def explained(layers, epochs, rng):\n"
+        "    return Plan((Phase(epochs),), 'random')\n"
+    )
+    (tmp_path / "mine.yaml").write_text(
+        "name: mine\nquestion: '?'\nplugins: [explained.py]\n"
+        "scales: {smoke: {task: digits, epochs: 6, sparsity: 0.9}}\n"
+        "trials: [{method: explained}]\n"
+    )
+    monkeypatch.setenv("GAPBENCH_PLUGINS", "")  # `plugins:` adds to it
+    try:
+        assert main(["explain", "explained", "mine.yaml", "--scale", "smoke"]) == 0
+        assert "Explained uniform 0.9 seed 0: 6 machine-epochs" in capsys.readouterr().out
+    finally:
+        methods._entries.pop("explained")

@@ -1,7 +1,7 @@
 """Image files to batches of pixels, in as many processes as there are processors.
 
 What a batch holds depends on nothing but the request for it: neither on the number of processes nor
-on the batches before it. docs/imagenet.md has the measurement behind the choice of the decoder.
+on the batches before it. docs/notes/images.md has the measurement behind the choice of the decoder.
 """
 
 from __future__ import annotations

@@ -9,51 +9,31 @@ import pytest
 import torch
 from torch import nn
 
-from gapbench.methods.method import methods, plan
-from gapbench.sparsity.layers import layers_of
-from gapbench.tasks.digits import Digits
+from gapbench.methods.method import methods
 from gapbench.tasks.docs_en_de import DocsEnDe
 from gapbench.training.distributed import Ranks
 from gapbench.training.loop import Interrupted, train, train_step
-from gapbench.training.setup import Settings, build
 from gapbench.training.step import CapturedStep, EagerStep, why_eager
 from tests.recording import HostGraph, place_of
-from tests.runs import Quiet
+from tests.trainings import (
+    EPOCHS,
+    STEPS,
+    Noise,
+    Quiet,
+    Stopping,
+    assert_equal_states,
+    training_of,
+)
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-EPOCHS, STEPS = 24, 4
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _short_evaluations():
-    """Keep the evaluations, which are not looked at, short."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Digits, "evaluate", lambda self, model, split: {"loss": 0.0, "accuracy": 0.0})
-        yield
-
-
-def training_of(method, captured, **recipe):
-    task = Digits(width=2, epoch_steps=STEPS)
-    task.load(CPU)
-    layers = layers_of(task.build_model(), task.prunable(task.build_model()))
-    chosen = plan(method, layers, EPOCHS, seed=3, **methods[method].small)
-    dense, learned = chosen.dense_at_end, chosen.budget == "emergent"
-    training = build(
-        task,
-        Settings(
-            recipe=Digits.recipe.model_copy(update={"epochs": EPOCHS, "batch_size": 16, **recipe}),
-            plan=chosen,
-            distribution="dense" if dense else "emergent" if learned else "uniform",
-            first_layer="sparse",
-            sparsity=0.0 if dense or learned else 0.8,
-            seed=3,
-        ),
-        CPU,
-    )
-    assert isinstance(training.step, EagerStep)
-    if captured:
-        training.step = captured_step(training)
-    return training
+def both(method, task=None, **recipe):
+    """Return a training with eager steps, and one with captured ones."""
+    eager, captured = (training_of(method, CPU, task, **recipe) for _ in range(2))
+    assert isinstance(captured.step, EagerStep)
+    captured.step = captured_step(captured)
+    return eager, captured
 
 
 def captured_step(training):
@@ -63,29 +43,12 @@ def captured_step(training):
     return step
 
 
-def assert_equal(one, other):
-    """Compare two states bit by bit."""
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for name in one:
-            assert_equal(one[name], other[name])
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other)
-        for left, right in zip(one, other, strict=True):
-            assert_equal(left, right)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
 @pytest.mark.parametrize("method", list(methods))
 def test_every_method_trains_to_the_same_bits_from_one_capture(method):
-    eager, captured = training_of(method, False), training_of(method, True)
+    eager, captured = both(method)
     train(eager, Quiet())
     train(captured, Quiet())
-    assert_equal(eager.state_dict(), captured.state_dict())
+    assert_equal_states(eager.state_dict(), captured.state_dict())
     assert captured.step.captures == 1
     assert captured.step.graph.replays == EPOCHS * STEPS
     held = {place_of(t) for t in (*captured.model.parameters(), *captured.model.buffers())}
@@ -106,50 +69,37 @@ def test_every_method_trains_to_the_same_bits_from_one_capture(method):
 )
 @pytest.mark.parametrize("method", ["rigl", "str"])
 def test_every_kind_of_recipe_trains_to_the_same_bits(method, recipe):
-    eager, captured = training_of(method, False, **recipe), training_of(method, True, **recipe)
+    eager, captured = both(method, **recipe)
     for training in (eager, captured):
         train(training, Quiet(), until=6)
-    assert_equal(eager.state_dict(), captured.state_dict())
+    assert_equal_states(eager.state_dict(), captured.state_dict())
     assert captured.step.captures == 1
-
-
-class Stopping(Quiet):
-    """Stops a training after some steps, and keeps its state."""
-
-    def __init__(self, steps):
-        self.steps = steps
-
-    def ask(self, training):
-        return "stop" if training.sparsifier.steps == self.steps else "go"
-
-    def checkpoint(self, training):
-        self.state = copy.deepcopy(training.state_dict())
 
 
 @pytest.mark.parametrize("method", ["rigl", "c_gap", "p_gap"])
 def test_a_run_that_resumes_in_a_capture_or_leaves_one_ends_with_the_same_bits(method):
-    whole = training_of(method, False)
+    whole = training_of(method, CPU)
     train(whole, Quiet())
     for before, after in ((True, False), (False, True), (True, True)):
         stopping = Stopping(37)
         with pytest.raises(Interrupted):
-            train(training_of(method, before), stopping)
-        second = training_of(method, after)
+            train(both(method)[before], stopping)
+        second = both(method)[after]
         second.load_state_dict(stopping.state)
         train(second, Quiet())
-        assert_equal(whole.state_dict(), second.state_dict())
+        assert_equal_states(whole.state_dict(), second.state_dict())
 
 
 def test_a_state_that_is_loaded_into_a_captured_run_keeps_the_capture():
-    whole = training_of("rigl", False)
+    whole = training_of("rigl", CPU)
     train(whole, Quiet(), until=4)
-    other = training_of("rigl", True)
+    other = both("rigl")[1]
     train(other, Quiet(), until=6)
-    begun = training_of("rigl", False)
+    begun = training_of("rigl", CPU)
     train(begun, Quiet(), until=2)
     other.load_state_dict(copy.deepcopy(begun.state_dict()))
     train(other, Quiet(), until=4)
-    assert_equal(whole.state_dict(), other.state_dict())
+    assert_equal_states(whole.state_dict(), other.state_dict())
     assert other.step.captures == 1
 
 
@@ -171,42 +121,42 @@ def moved(training):
 
 @pytest.mark.parametrize("exchange", [replaced_weight, replaced_buffer, moved])
 def test_memory_that_is_exchanged_is_captured_anew(exchange):
-    eager, captured = training_of("static", False), training_of("static", True)
+    eager, captured = both("static")
     for training in (eager, captured):
         train(training, Quiet(), until=2)
         exchange(training)
         train(training, Quiet(), until=4)
     assert captured.step.captures == 2
-    assert_equal(eager.state_dict(), captured.state_dict())
+    assert_equal_states(eager.state_dict(), captured.state_dict())
 
 
 def test_a_batch_of_another_size_is_captured_anew():
-    eager, captured = training_of("static", False), training_of("static", True)
+    eager, captured = both("static")
     for training in (eager, captured):
         training.replica.train()
         for size in (16, 8, 16, 16):
             train_step(training, next(training.task.batches(1, batch_size=size)))
     assert captured.step.captures == 3
-    assert_equal(eager.state_dict(), captured.state_dict())
+    assert_equal_states(eager.state_dict(), captured.state_dict())
 
 
 def test_a_capture_changes_no_state_and_no_generator():
-    training = training_of("static", True)
+    training = both("static")[1]
     training.replica.train()
     batch = next(training.task.batches(1, batch_size=16))
     before = copy.deepcopy(training.state_dict())
     generator = torch.get_rng_state()
     training.step._recorded(batch)
-    assert_equal(before, training.state_dict())
+    assert_equal_states(before, training.state_dict())
     assert torch.equal(generator, torch.get_rng_state())
     assert all(param.grad is None for param in training.model.parameters())
 
 
-class Loss(Digits):
-    """Digits with another loss."""
+class Loss(Noise):
+    """Noise with another loss."""
 
     def __init__(self, extra):
-        super().__init__(width=2, epoch_steps=STEPS)
+        super().__init__()
         self.extra = extra
 
     def loss(self, model, batch, recipe):
@@ -227,24 +177,18 @@ def reading(batch):
     ids=["draws", "reads"],
 )
 def test_a_loss_that_cannot_be_captured_is_computed_eagerly_and_said_so(extra, reason):
-    eager, captured = training_of("rigl", False), training_of("rigl", True)
-    for training in (eager, captured):
-        task = Loss(extra)
-        task.load(CPU)
-        step = EagerStep(task, training.settings.recipe, training.replica, CPU)
-        training.task, training.step = task, step
-    captured.step = captured_step(captured)
+    eager, captured = both("rigl", Loss(extra))
     train(eager, Quiet(), until=2)
     with pytest.warns(UserWarning, match=f"steps are not captured: .*{reason}"):
         train(captured, Quiet(), until=2)
     assert captured.step.captures == 0
-    assert_equal(eager.state_dict(), captured.state_dict())
+    assert_equal_states(eager.state_dict(), captured.state_dict())
 
 
 def test_the_stand_in_sees_what_a_graph_could_not():
     """Otherwise the tests above would say nothing."""
     numbers = iter([1.0, 1.0, 1.0, 2.0])
-    training = training_of("static", True)
+    training = both("static")[1]
     training.step._eager = EagerStep(
         Loss(lambda batch: next(numbers)), training.settings.recipe, training.replica, CPU
     )
@@ -264,9 +208,9 @@ def test_the_stand_in_sees_what_a_graph_could_not():
 @pytest.mark.parametrize(
     ("task", "device", "ranks", "reason"),
     [
-        (Digits(), GPU, Ranks(), None),
-        (Digits(), CPU, Ranks(), "cpu has no graphs"),
-        (Digits(), GPU, Ranks(0, 2), "averaging gradients"),
+        (Noise(), GPU, Ranks(), None),
+        (Noise(), CPU, Ranks(), "cpu has no graphs"),
+        (Noise(), GPU, Ranks(0, 2), "averaging gradients"),
         (SimpleNamespace(capturable=True, compile=True, name="x"), GPU, Ranks(), "compiler"),
         (DocsEnDe, GPU, Ranks(), "differ in shape"),
     ],

@@ -158,7 +158,7 @@ class CapturedStep:
         refused: why it is computed eagerly, or None.
     """
 
-    def __init__(self, eager: EagerStep, model: nn.Module, record: Record = cuda_graph) -> None:
+    def __init__(self, eager: Step, model: nn.Module, record: Record = cuda_graph) -> None:
         self.captures = 0
         self.refused: str | None = None
         self._eager = eager
@@ -182,7 +182,7 @@ class CapturedStep:
             _forget_gradients(parameters)
             return self._eager(inputs)
 
-        with _unchanged(self._model, self._eager.device) as drew:
+        with _unchanged(self._model) as drew:
             try:
                 loss, replay = self._record(run)
             except RuntimeError as error:
@@ -200,9 +200,10 @@ class CapturedStep:
 
 
 @contextmanager
-def _unchanged(model: nn.Module, device: torch.device) -> Iterator[Callable[[], bool]]:
+def _unchanged(model: nn.Module) -> Iterator[Callable[[], bool]]:
     """Undo what passes inside do to buffers and generators; yields whether these have moved."""
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    device = next(model.parameters()).device
     drawn_from = [torch.default_generator]
     if device.type == "cuda":
         place = torch.cuda.current_device() if device.index is None else device.index

@@ -1,6 +1,7 @@
 # make run    train, compare and report on this machine: one seed of the partitions ablation
 # make test   the quick tests; make test-all has those too that take long or start a cluster, a browser,
 #             fairseq or TeX
+# make test-gpu  those that need a CUDA GPU, which the two above leave out; see docs/gpu.md
 # make lint   ruff and mypy
 # make docs   the documentation as a site, in site/
 # make bench  all benchmarks as one table; about ten minutes, and the machine should do nothing else
@@ -13,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 FAIRSEQ := fairseq==0.12.2
 
 .DELETE_ON_ERROR:
-.PHONY: run test test-all lint docs bench translation freeze clean
+.PHONY: run test test-all test-gpu lint docs bench translation freeze clean
 
 run: $(VENV)/installed
 	$(BIN)/python -m gapbench.run ablations/partitions.yaml --scale mini --seeds 1 \
@@ -24,12 +25,15 @@ PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 TOOLS := $(VENV)/installed-dev $(VENV)/installed-bench $(VENV)/installed-docs
 
 test: $(TOOLS)
-	$(PYTEST) --numprocesses 3 -m "not (slurm or fairseq or browser or tex or slow)"
+	$(PYTEST) --numprocesses 3 -m "not (slurm or fairseq or browser or tex or slow or gpu)"
 
 test-all: $(TOOLS)
 	@test -e $(VENV)/installed-translation || $(MAKE) --no-print-directory translation || \
 		echo "fairseq could not be built here: the tests that need it are skipped"
-	$(PYTEST) --numprocesses 4 --durations 25 # many of these wait for jobs
+	$(PYTEST) --numprocesses 4 --durations 25 -m "not gpu" # many of these wait for jobs
+
+test-gpu: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m gpu tests
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models import Stack, optimizer_of, resnet50
+from benchmarks.models import Stack, optimizer_of, resnet20, resnet50
 from benchmarks.peers import SPARSITY, rigl_torch
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.plan.phases import Phase, Plan
@@ -35,9 +35,9 @@ class Event:
 class Subject:
     """A model in the midst of training: weights, gradients, and momentum of SGD."""
 
-    def __init__(self, size: str) -> None:
+    def __init__(self, size: str, device: torch.device | None = None) -> None:
         torch.manual_seed(0)
-        self.model = SIZES[size]()
+        self.model = (resnet20 if size == "ResNet-20" else SIZES[size])().to(device)
         self.optimizer = optimizer_of("SGD", self.model)
         for param in self.model.parameters():
             param.grad = torch.randn_like(param)

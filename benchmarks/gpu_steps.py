@@ -1,18 +1,22 @@
-"""What masks add to a training step of ResNet-50 on a GPU: images a second and peak memory.
+"""What masks add to a training step on a GPU, and what a CUDA graph saves: images a second.
 
-    python -m benchmarks.gpu_steps [--batch 128] [--steps 20] [--rounds 5] [--page results/gpu.md]
+    python -m benchmarks.gpu_steps [--models ResNet-20 ResNet-50] [--modes eager captured ...]
+        [--batch 128] [--steps 20] [--rounds 5] [--page results/gpu.md]
 
 Needs CUDA; without it there is one line and exit code 2. A step is bf16 autocast on channels_last
-images of 224 px that lie on the GPU already, SGD with momentum, and for masked ones RigL between
-two updates at sparsity 0.9. Dense and masked take turns on the first GPU, once plainly, once with
-torch.compile, and once with torch.compile and CUDA graphs (mode "reduce-overhead"). With two GPUs
-or more, two masked trials also run side by side in processes of their own, one a GPU, which do not
-know of each other; their sum is compared with one trial alone.
+images that lie on the GPU already, of 32 px for ResNet-20 and of 224 px for ResNet-50, SGD with
+momentum, and for masked ones RigL between two updates at sparsity 0.9. Dense and masked take turns
+on the first GPU in each mode: plainly; captured, as gapbench does it; with torch.compile; and with
+torch.compile and its CUDA graphs (mode "reduce-overhead"). A second table has what changes of all
+masks take, until they are done and in kernels alone. With two GPUs or more, two masked trials of
+ResNet-50 also run side by side in processes of their own, one a GPU, which do not know of each
+other; their sum is compared with one trial alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import shlex
 import statistics
@@ -26,25 +30,33 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.models import images, optimizer_of, resnet50
+from benchmarks.gpu_changes import changes
+from benchmarks.models import Batch, images, optimizer_of, resnet20, resnet50
 from benchmarks.rows import interleaved, paired
 from benchmarks.step_overhead import sparsifier_of
+from gapbench.training.step import CapturedStep, Step
 
 MODES: dict[str, dict[str, Any] | None] = {
     "eager": None,
+    "captured": None,
     "torch.compile": {},
     "torch.compile + CUDA graphs": {"mode": "reduce-overhead"},
 }
 COLUMNS = ("setting", "dense images/s", "masked images/s", "time ratio", "dense GB", "masked GB")
-SIZE, WARM = 224, 5  # pixels, and steps before anything is counted
+MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and the pixels of a side
+    "ResNet-20": (resnet20, 32),
+    "ResNet-50": (resnet50, 224),
+}
+WARM = 5  # steps before anything is counted
 Line = dict[str, str | float | None]
 
 
 def trainer(
-    masked: bool, mode: str, device: torch.device, batch: int, make: Callable[[], nn.Module]
+    masked: bool, mode: str, device: torch.device, batch: int, name: str
 ) -> Callable[[], None]:
     """Return what does one training step of a new model on `device`."""
     torch.manual_seed(0)
+    make, size = MODELS[name]
     model = make().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = optimizer_of("SGD", model)
     step: Callable[[], object] = optimizer.step
@@ -52,13 +64,19 @@ def trainer(
         step = sparsifier_of("rigl", model, optimizer).step
     options = MODES[mode]
     forward = model if options is None else cast(nn.Module, torch.compile(model, **options))
-    inputs, labels = (tensor.to(device) for tensor in images(batch, SIZE)())
+    inputs, labels = (tensor.to(device) for tensor in images(batch, size)())
     inputs = inputs.to(memory_format=torch.channels_last)
 
-    def train() -> None:
+    def eager(given: Batch) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
-            loss = functional.cross_entropy(forward(inputs), labels)
+            loss = functional.cross_entropy(forward(given[0]), given[1])
         loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    gradients: Step = CapturedStep(eager, model) if mode == "captured" else eager
+
+    def train() -> None:
+        gradients((inputs, labels))
         step()
         optimizer.zero_grad(set_to_none=True)  # gradients in a CUDA graph's memory end with it
 
@@ -71,21 +89,21 @@ def compared(
     batch: int,
     steps: int,
     rounds: int,
-    make: Callable[[], nn.Module] = resnet50,
+    model: str,
 ) -> Line:
-    """Return the line of one mode: dense and masked in turn, `steps` steps a turn."""
+    """Return the line of one model and mode: dense and masked in turn, `steps` steps a turn."""
     ways: dict[str, Callable[[], None]] = {}
     peaks: dict[str, float | None] = {}
     for name in ("dense", "masked"):
         before = _start_of_peak(device)
-        train = trainer(name == "masked", mode, device, batch, make)
+        train = trainer(name == "masked", mode, device, batch, model)
         _turn(train, WARM, device)()
         peaks[name] = _peak(device, before)
         ways[name] = _turn(train, steps, device)
     seen = interleaved(ways, rounds, warm=1)
     speed = {n: batch * steps / statistics.median(taken) for n, taken in seen.items()}
     return {
-        "setting": mode,
+        "setting": f"{model}, {mode}",
         "dense images/s": speed["dense"],
         "masked images/s": speed["masked"],
         "time ratio": paired(seen["masked"], seen["dense"]),
@@ -98,7 +116,7 @@ def alone(place: int, batch: int, steps: int, barrier: Any, results: Any) -> Non
     """Put the images a second of one masked trial on GPU `place` into the queue `results`."""
     device = torch.device("cuda", place)
     torch.cuda.set_device(device)
-    train = trainer(True, "eager", device, batch, resnet50)
+    train = trainer(True, "eager", device, batch, "ResNet-50")
     _turn(train, WARM, device)()
     barrier.wait()
     began = time.perf_counter()
@@ -128,15 +146,18 @@ def side_by_side(trials: int, batch: int, steps: int) -> float:
     return float(sum(results.get() for _ in workers))
 
 
-def page(where: Mapping[str, str], lines: Sequence[Line]) -> str:
-    """Return the Markdown page."""
-    table = [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(_cell(line.get(name)) for name in COLUMNS) + " |" for line in lines),
+def page(where: Mapping[str, str], *tables: Sequence[Line]) -> str:
+    """Return the Markdown page; each table has the columns of its first line."""
+    text = [
+        "# Training steps on a GPU",
+        "",
+        *(f"- {name}: {value}" for name, value in where.items()),
     ]
-    head = [f"- {name}: {value}" for name, value in where.items()]
-    return "\n".join(["# ResNet-50 training steps on a GPU", "", *head, "", *table, ""])
+    for lines in tables:
+        columns = tuple(lines[0])
+        text += ["", "| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+        text += ["| " + " | ".join(_cell(ln.get(name)) for name in columns) + " |" for ln in lines]
+    return "\n".join([*text, ""])
 
 
 def _cell(value: str | float | None) -> str:
@@ -160,6 +181,7 @@ def _turn(train: Callable[[], None], steps: int, device: torch.device) -> Callab
 def _start_of_peak(device: torch.device) -> int:
     if device.type != "cuda":
         return 0
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # without it no device has statistics
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
@@ -175,6 +197,8 @@ def _peak(device: torch.device, before: int) -> float | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and write the page; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20, help="of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="the median is over these")
@@ -187,13 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     device = torch.device("cuda", 0)
     lines: list[Line] = []
-    for mode in MODES:
-        lines.append(compared(mode, device, given.batch, given.steps, given.rounds))
+    for model, mode in itertools.product(given.models, given.modes):
+        lines.append(compared(mode, device, given.batch, given.steps, given.rounds, model))
         torch.compiler.reset()
-    if torch.cuda.device_count() > 1:
+    if torch.cuda.device_count() > 1 and "ResNet-50" in given.models:
         for trials in (1, 2):
             speed = side_by_side(trials, given.batch, given.steps * given.rounds)
-            lines.append({"setting": f"{trials} masked, eager, a GPU each", COLUMNS[2]: speed})
+            lines.append({"setting": f"{trials} x ResNet-50, eager, a GPU each", COLUMNS[2]: speed})
     words = [
         "python",
         "-m",
@@ -207,7 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "command": f"`{shlex.join(words)}`",
         "batch": f"{given.batch}, bf16 autocast, channels_last",
     }
-    text = page(where, lines)
+    moved = [line for model in given.models for line in changes(model, device, given.rounds)]
+    text = page(where, lines, moved)
     given.page.parent.mkdir(parents=True, exist_ok=True)
     given.page.write_text(text, encoding="utf-8")
     print(text)

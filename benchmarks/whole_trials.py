@@ -53,7 +53,6 @@ scales:
 trials:
   - {{method: c_gap, step_epochs: {length}, steps: 2, step_lr: constant}}
 """
-FORK = multiprocessing.get_context("fork")  # the child has torch imported already
 
 
 @dataclass
@@ -286,9 +285,11 @@ def together(place: Path, entries: list[Entry]) -> Row:
 
 def _timed_epochs(results: Path, entries: list[Entry]) -> list[list[float]]:
     """Run trials at the same time; return the seconds of the epochs of each."""
-    told: Any = FORK.Queue()
+    # a fork has torch imported already, but one of a process that has used a GPU could not use it
+    context: Any = multiprocessing.get_context("spawn" if torch.cuda.is_initialized() else "fork")
+    told = context.Queue()
     children = [
-        FORK.Process(target=_timed_run, args=(results, entry.trial, told)) for entry in entries
+        context.Process(target=_timed_run, args=(results, entry.trial, told)) for entry in entries
     ]
     for child in children:
         child.start()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from gapbench.spec.grid import Entry
 from gapbench.spec.selection import expanded
 
 ABLATIONS = Path(__file__).parent.parent / "ablations"
-FORK = multiprocessing.get_context("fork")  # the child has torch imported already
 
 
 def entry(ablation: str = "main", *sets: str, only: str) -> Entry:
@@ -37,20 +34,6 @@ def prepared(results: Path, chosen: Entry) -> RunFolder:
 def attempt(folder: RunFolder, stop: Callable[[], bool] = lambda: False, **execution: Any) -> str:
     """Run one attempt in this process; no signal handler is touched."""
     return run_attempt(folder.path, "tests", Execution(**execution), stop=stop)
-
-
-def in_child(function: Callable[..., object], *arguments: object) -> Any:
-    """Start a forked process that runs `function`."""
-    process = FORK.Process(target=function, args=arguments)
-    process.start()
-    return process
-
-
-def free_port() -> int:
-    """Return a TCP port of this machine that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def outcome(folder: RunFolder) -> dict[str, Any]:
@@ -77,19 +60,3 @@ def assert_equal(a: RunFolder, b: RunFolder) -> None:
     assert one["state"].keys() == other["state"].keys()
     for name, tensor in one["state"].items():
         assert torch.equal(tensor, other["state"][name]), name
-
-
-class Quiet:
-    """A recorder of a training that keeps nothing."""
-
-    def line(self, line: Any) -> None:
-        pass
-
-    def ask(self, training: Any) -> str:
-        return "go"
-
-    def checkpoint(self, training: Any) -> None:
-        pass
-
-    def progress(self, training: Any, metrics: Any) -> None:
-        pass

@@ -19,7 +19,8 @@ import torch
 from gapbench.__main__ import main
 from gapbench.runs.store import RunFolder
 from gapbench.training import state
-from tests.runs import ABLATIONS, assert_equal, in_child, prepared
+from tests.children import in_child
+from tests.runs import ABLATIONS, assert_equal, prepared
 
 ROOT = ABLATIONS.parent
 PARTITIONS = str(ABLATIONS / "partitions.yaml")

@@ -17,7 +17,7 @@ from gapbench.tasks.images.batching import epoch_order
 from gapbench.tasks.images.memory import _moves
 from gapbench.training.loop import train_epoch
 from gapbench.training.setup import Settings, build
-from tests.runs import Quiet
+from tests.trainings import Quiet
 
 LAYERS = tuple(Layer(f"l{i}", (8, 4)) for i in range(12))
 

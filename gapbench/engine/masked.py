@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from gapbench.sparsity.joined import clear_outside, intersected, portions
 from gapbench.sparsity.masks import counts
-from gapbench.sparsity.pattern import LOWEST, Pattern
+from gapbench.sparsity.pattern import LOWEST, Move, Pattern
 
 Score = Callable[[str, Tensor], Tensor | None]  # of a layer's name and weights
-
-_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of an entry
 
 
 class MaskedWeights:
@@ -43,7 +42,9 @@ class MaskedWeights:
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
         """Replace all masks; layers not named become dense. Weights stay as they are."""
-        self.masks = {name: self._placed(name, mask) for name, mask in masks.items()}
+        new = dict(masks)
+        self.masks = {}
+        self._place(new)
         self._refresh()
 
     def active(self) -> dict[str, int]:
@@ -94,20 +95,20 @@ class MaskedWeights:
     @torch.no_grad()
     def mask_by(self, masks: Mapping[str, Tensor]) -> None:
         """Give layers new masks and zero the weights and moments outside them."""
-        for name, mask in masks.items():
-            self.masks[name] = self._placed(name, mask)
-            _clear_outside(self.masks[name], self.params[name], *self._moments(name))
+        for names in self._portions(masks):
+            self._place({name: masks[name] for name in names})
+            self._clear_outside({name: self.masks[name] for name in names})
         self._refresh()
 
     def largest(self, keep: Mapping[str, int]) -> dict[str, Tensor]:
         """Return masks of the `keep[layer]` largest weights; a masked one never comes back."""
-        return {name: self._largest(name, count) for name, count in keep.items()}
-
-    def _largest(self, name: str, count: int) -> Tensor:
-        scores, mask = self._scores(name), self.masks.get(name)
-        if mask is None:
-            return self.pattern.select(scores, count)
-        return self.pattern.shrink(scores, count, mask)
+        found: dict[str, Tensor] = {}
+        for names in self._portions(keep):
+            magnitudes = torch._foreach_abs([self.params[name].detach() for name in names])
+            masks = [self.masks.get(name) for name in names]
+            own = self.pattern.largest(magnitudes, [keep[name] for name in names], masks)
+            found.update(zip(names, own, strict=True))
+        return {name: found[name] for name in keep}
 
     @torch.no_grad()
     def grow(self, names: Iterable[str]) -> dict[str, Tensor]:
@@ -118,8 +119,8 @@ class MaskedWeights:
         """
         chosen = set(names)
         dropped = {n: self.masks.pop(n) for n in self.params if n in chosen and n in self.masks}
-        for name, mask in dropped.items():
-            _clear_outside(mask, self.params[name], *self._moments(name))
+        for names in self._portions(dropped):
+            self._clear_outside({name: dropped[name] for name in names})
         self._refresh()
         return dropped
 
@@ -164,27 +165,31 @@ class MaskedWeights:
             intersection over union of each layer's mask before and after.
         """
         active = self.active()
+        names: list[str] = []
         common: list[Tensor] = []
-        for name, mask in self.masks.items():
-            param, count = self.params[name], int(fraction * active[name])
-            going, coming = drop(name, param), grow(name, param)
-            new = mask
-            if going is not None and coming is not None:
-                new = self.pattern.drop_grow(
-                    going, mask, coming, count, active[name], keep.get(name)
-                )
-            self.masks[name] = self._placed(name, new)
-            kept = mask & self.masks[name]
-            common.append(kept.count_nonzero())
-            _clear_outside(kept, param, *self._moments(name))
+        for portion in self._portions(self.masks):
+            old = {name: self.masks[name] for name in portion}
+            moves: dict[str, Move] = {}
+            for name, mask in old.items():
+                param, count = self.params[name], int(fraction * active[name])
+                going, coming = drop(name, param), grow(name, param)
+                if going is not None and coming is not None:
+                    moves[name] = Move(going, mask, coming, count, active[name], keep.get(name))
+            if moves:
+                new = self.pattern.moved(list(moves.values()))
+                self._place(dict(zip(moves, new, strict=True)))
+            kept, both = intersected(list(old.values()), [self.masks[n] for n in portion])
+            self._clear_outside(dict(zip(portion, kept, strict=True)))
+            common.append(both)
+            names += portion
         self._refresh()
         if self.pattern.keeps_counts:  # as many are grown as are dropped
             self._active = active
         now = self.active()
-        found = torch.stack(common).tolist() if common else []  # waits once for the device
-        unions = {n: active[n] + now[n] - both for n, both in zip(self.masks, found, strict=True)}
-        pairs = zip(unions.items(), found, strict=True)
-        return {n: both / union if union else 1.0 for (n, union), both in pairs}
+        waited = torch.cat(common).tolist() if common else []  # once for the device
+        found = dict(zip(names, waited, strict=True))
+        unions = {name: active[name] + now[name] - found[name] for name in self.masks}
+        return {n: found[n] / union if union else 1.0 for n, union in unions.items()}
 
     @torch.no_grad()
     def resize(self, keep: Mapping[str, int], drop: Score, grow: Score) -> dict[str, float]:
@@ -204,8 +209,8 @@ class MaskedWeights:
                 new = self.pattern.shrink(scores.masked_fill(~mask, LOWEST), count, mask)
             else:
                 new = self.pattern.select(scores, count - active[name], mask)
-            self.masks[name] = self._placed(name, new)
-            _clear_outside(mask & self.masks[name], param, *self._moments(name))
+            self._place({name: new})
+            self._clear_outside({name: mask & self.masks[name]})
             overlap[name] = min(count, active[name]) / max(count, active[name])
         self._refresh()
         return overlap
@@ -220,14 +225,23 @@ class MaskedWeights:
             if torch.is_tensor(value) and value.shape == param.shape
         }
 
-    def _scores(self, name: str) -> Tensor:
-        magnitude = self.params[name].detach().abs()
-        mask = self.masks.get(name)
-        return magnitude if mask is None else magnitude.masked_fill_(~mask, -1)
+    def _portions(self, names: Iterable[str]) -> Iterator[list[str]]:
+        return portions({name: self.params[name] for name in names})
 
-    def _placed(self, name: str, mask: Tensor) -> Tensor:
-        param = self.params[name]
-        return torch.empty_like(param, dtype=torch.bool, requires_grad=False).copy_(mask)
+    def _place(self, masks: Mapping[str, Tensor]) -> None:
+        """Copy masks to where their weights lie, in the layouts of these."""
+        placed = {
+            name: torch.empty_like(self.params[name], dtype=torch.bool, requires_grad=False)
+            for name in masks
+        }
+        if placed:
+            torch._foreach_copy_(list(placed.values()), list(masks.values()))
+        self.masks.update(placed)
+
+    def _clear_outside(self, masks: Mapping[str, Tensor]) -> None:
+        """Zero weights and moments of a portion's layers outside the masks."""
+        owned = [[self.params[name], *self._moments(name)] for name in masks]
+        clear_outside(list(masks.values()), owned)
 
     def _refresh(self) -> None:
         self._active = None
@@ -236,10 +250,3 @@ class MaskedWeights:
 
     def _moments(self, name: str) -> Iterator[Tensor]:
         yield from self.moments_by_name(name).values()
-
-
-def _clear_outside(mask: Tensor, *tensors: Tensor) -> None:
-    """Make entries outside the mask +0.0, finite or not; a product would leave -0.0 and NaN."""
-    keep = mask.view(torch.int8).neg()  # -1: all bits
-    for tensor in tensors:
-        tensor.detach().view(_BITS[tensor.element_size()]).bitwise_and_(keep)

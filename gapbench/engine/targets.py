@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from gapbench.engine.guards import not_finite
@@ -12,6 +11,7 @@ from gapbench.errors import UserError
 from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.counts import Counts, zeros_of
 from gapbench.sparsity.distributions import check_reachable, densities, distributions
+from gapbench.sparsity.masks import counts
 from gapbench.sparsity.pattern import Pattern, require_fit
 
 
@@ -106,7 +106,7 @@ class Targets:
         dense = {n: p for n, p in targeted.items() if n not in masks}
         if self.budget != "layers":
             return dense
-        active = {n: masks[n].numel() - _zeros_of_mask(masks[n]) for n in targeted if n in masks}
+        active = counts({n: masks[n] for n in targeted if n in masks})
         if not self.by_magnitude:
             high = {n for n, count in active.items() if count > self.counts.of(n)}
             return {n: p for n, p in targeted.items() if n in dense or n in high}
@@ -124,9 +124,11 @@ class Targets:
         """
         numel = {name: layer.numel for name, layer in self.layers.items()}
         zeros = zeros_of(sum(numel.values()), 1 - sparsity)
-        for name in numel.keys() - params.keys():
-            mask = masks.get(name)
-            zeros -= zeros_of(numel[name], 1 - sparsity) if mask is None else _zeros_of_mask(mask)
+        others = [name for name in numel if name not in params]
+        kept = counts({name: masks[name] for name in others if name in masks})
+        for name in others:
+            asked = zeros_of(numel[name], 1 - sparsity)
+            zeros -= numel[name] - kept[name] if name in kept else asked
         own = sum(numel[name] for name in params)
         # halfway to the next count: the product with `own` cannot be rounded below `zeros`
         return (min(max(zeros, 0), own - 1) + 0.5) / own
@@ -148,31 +150,32 @@ class Targets:
             UserError: naming the layers whose zeros miss the target.
         """
         held = {n: masks[n] for n in params if n in masks}
+        masked = dict.fromkeys(params, 0)
+        masked |= {n: held[n].numel() - count for n, count in counts(held).items()}
+        nonzero = counts({n: param.detach() != 0 for n, param in params.items()})
+        zeros = {n: param.numel() - nonzero[n] for n, param in params.items()}
         wrong = [
-            f"{name} has {_zeros(params[name])} zeros, not {zeros}"
-            for name, zeros in self._expected(held).items()
-            if _zeros(params[name]) < zeros
-            or not 0 <= _zeros_of_mask(held.get(name)) - zeros <= self._slack(name)
+            f"{name} has {zeros[name]} zeros, not {expected}"
+            for name, expected in self._expected(masked).items()
+            if zeros[name] < expected or not 0 <= masked[name] - expected <= self._slack(name)
         ]
         if self.by_magnitude or self.budget == "total":
-            wrong += self._total_missed(held)
-        broken = [n for n, mask in held.items() if not (mask.all() or self.pattern.holds(mask))]
+            wrong += self._total_missed(masked)
+        broken = [n for n, mask in held.items() if masked[n] and not self.pattern.holds(mask)]
         wrong += [f"{name} breaks the pattern {self.pattern.text}" for name in broken]
         if wrong:
             told = "; ".join(wrong[:5])
             remark = f"{remark}{not_finite(params)}"
             raise UserError(f"sparsity missed in {len(wrong)} places: {told}{remark}")
-        return sum(_zeros(param) for param in params.values()) - sum(
-            _zeros_of_mask(mask) for mask in held.values()
-        )
+        return sum(zeros.values()) - sum(masked.values())
 
     def _slack(self, name: str) -> int:
         return self.pattern.slack(self.layers[name])
 
-    def _total_missed(self, masks: Mapping[str, Tensor]) -> list[str]:
+    def _total_missed(self, masked: Mapping[str, int]) -> list[str]:
         """Compare the whole with the target: each group pruned together rounds down once."""
         numel = sum(layer.numel for layer in self.layers.values())
-        zeros = sum(_zeros_of_mask(mask) for mask in masks.values())
+        zeros = sum(masked.values())
         if self.by_magnitude:
             target = zeros_of(numel, 1 - self.sparsity)
             least = target - len(self.layers)
@@ -182,16 +185,8 @@ class Targets:
             return []
         return [f"all layers together have {zeros} zeros, not {target}"]
 
-    def _expected(self, masks: Mapping[str, Tensor]) -> dict[str, int]:
+    def _expected(self, masked: Mapping[str, int]) -> dict[str, int]:
         targeted = [name for name in self.layers if name not in self.untargeted]
         if self.by_magnitude or self.budget != "layers":
-            return {name: _zeros_of_mask(masks.get(name)) for name in targeted}
+            return {name: masked[name] for name in targeted}
         return {name: self.layers[name].numel - self.counts.of(name) for name in targeted}
-
-
-def _zeros(weight: Tensor) -> int:
-    return weight.numel() - int(torch.count_nonzero(weight))
-
-
-def _zeros_of_mask(mask: Tensor | None) -> int:
-    return 0 if mask is None else mask.numel() - int(mask.sum())

@@ -30,9 +30,15 @@ class Coverage:
         """Add what is active now; a layer without a mask is dense."""
         for name, seen in self._seen.items():
             if name in masks:
-                self._seen[name] = seen.to(masks[name].device).logical_or_(masks[name])
+                self._seen[name] = seen.to(masks[name].device)
             else:
                 seen.fill_(True)
+        own = [name for name in self._seen if name in masks]
+        if own:  # as bytes, of which the larger is the logical or
+            torch._foreach_maximum_(
+                [self._seen[name].view(torch.uint8) for name in own],
+                [masks[name].view(torch.uint8) for name in own],
+            )
 
     def fraction(self) -> float:
         """Return R over all layers."""
@@ -60,9 +66,11 @@ def iou(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float]:
         a: masks by layer.
         b: others of the same layers; those of further layers do not matter.
     """
-    common = counts({name: mask & b[name] for name, mask in a.items()})
-    union = counts({name: mask | b[name] for name, mask in a.items()})
-    return {name: common[name] / union[name] if union[name] else 1.0 for name in a}
+    both = {name: mask & b[name] for name, mask in a.items()}
+    parts = {0: a, 1: b, 2: both}
+    found = counts({(at, name): part[name] for at, part in parts.items() for name in a})
+    unions = {name: found[0, name] + found[1, name] - found[2, name] for name in a}
+    return {name: found[2, name] / union if union else 1.0 for name, union in unions.items()}
 
 
 def mask_error(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
@@ -72,8 +80,9 @@ def mask_error(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> fl
         weights: dense weights by name.
         masks: a mask for each of them.
     """
-    whole = _energy(weights.values())
-    lost = _energy(weight.masked_fill(masks[name], 0) for name, weight in weights.items())
+    cut = (weight.masked_fill(masks[name], 0) for name, weight in weights.items())
+    # waits once for the device
+    whole, lost = torch.stack([_energy(weights.values()), _energy(cut)]).tolist()
     return lost / whole if whole else 0.0
 
 
@@ -110,6 +119,6 @@ def planned_coverage(
     return curve
 
 
-def _energy(tensors: Iterable[Tensor]) -> float:
+def _energy(tensors: Iterable[Tensor]) -> Tensor:
     norms = [torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64) for tensor in tensors]
-    return float(torch.stack(norms).square().sum())
+    return torch.stack(norms).square().sum()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gapbench.sparsity.counts import zeros_of
+from gapbench.sparsity.joined import counted, worth_joining
+from gapbench.sparsity.selection import lowest_kept, top_mask
 
 __all__ = [
     "counts",
@@ -26,75 +27,9 @@ __all__ = [
     "zeros_of",
 ]
 
-FloatArray = npt.NDArray[np.floating[Any]]
+K = TypeVar("K", bound=Hashable)  # names of layers
 
 _INF = float("inf")
-
-
-def top_mask(scores: Tensor, keep: int) -> Tensor:
-    """Return the mask of the `keep` largest scores; of equal ones the lower index wins.
-
-    One selection finds the lowest score that is kept, and comparisons with it the rest. So the
-    order in which a selection takes equal scores does not matter, every device gives the same mask,
-    nothing is sorted, and nothing waits for a device. NaN counts as infinitely large: a weight that
-    has diverged stays to be seen.
-
-    Args:
-        scores: any shape; indices are row-major.
-        keep: a count in [0, scores.numel()].
-
-    Returns:
-        a boolean tensor of the scores' shape with exactly `keep` True entries.
-
-    Raises:
-        ValueError: if `keep` is out of range.
-    """
-    numel = scores.numel()
-    if not 0 <= keep <= numel:
-        raise ValueError(f"cannot keep {keep} of {numel} weights")
-    if keep in (0, numel):
-        return torch.full(scores.shape, keep > 0, dtype=torch.bool, device=scores.device)
-    flat = scores.detach().reshape(-1).nan_to_num(nan=_INF, posinf=_INF, neginf=-_INF)
-    top = _top_of_host if flat.device.type == "cpu" else _top_of_device
-    return top(flat, keep).view(scores.shape)
-
-
-def _top_of_device(flat: Tensor, keep: int) -> Tensor:
-    """Do it without asking the device for a value."""
-    threshold = flat.topk(keep, sorted=False).values.amin()
-    above, ties = flat > threshold, flat == threshold
-    return above | (ties & (ties.cumsum(0) <= keep - above.sum()))
-
-
-def _top_of_host(flat: Tensor, keep: int) -> Tensor:
-    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read."""
-    if flat.element_size() < 4:
-        flat = flat.float()  # exact; numpy has no bfloat16
-    values = flat.numpy()
-    threshold = _threshold(values, keep)
-    mask = values >= threshold
-    surplus = int(np.count_nonzero(mask)) - keep
-    if surplus:
-        mask[np.flatnonzero(values == threshold)[-surplus:]] = False
-    return torch.from_numpy(mask)
-
-
-def _threshold(values: FloatArray, keep: int) -> Any:
-    """Return the lowest of the `keep` largest values.
-
-    Masked entries, and zero gradients behind dead units, are ties that make numpy's partition
-    twenty times slower: the lowest values are left out of it as long as they are many.
-    """
-    some = values
-    while True:
-        threshold = some.min()
-        above = some > threshold
-        count = int(np.count_nonzero(above))
-        if keep > count:
-            return threshold
-        if count > 0.99 * some.size:
-            return np.partition(some, some.size - keep)[some.size - keep]
-        some = np.compress(above, some)
 
 
 def top_counts(weights: Mapping[str, Tensor], keep: int) -> dict[str, int]:
@@ -120,7 +55,7 @@ def top_counts(weights: Mapping[str, Tensor], keep: int) -> dict[str, int]:
     for name, weight in weights.items():
         layers[name].view(weight.shape).copy_(weight.detach()).abs_()
     flat.nan_to_num_(nan=_INF, posinf=_INF)
-    threshold = _threshold(flat.numpy(), keep)
+    threshold = lowest_kept(flat.numpy(), keep)
     found = {n: int(np.count_nonzero(layer.numpy() > threshold)) for n, layer in layers.items()}
     left = keep - sum(found.values())
     for name, layer in layers.items():
@@ -155,9 +90,11 @@ def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -
     return mask.view(shape)
 
 
-def counts(masks: Mapping[str, Tensor]) -> dict[str, int]:
+def counts(masks: Mapping[K, Tensor]) -> dict[K, int]:
     """Return how many entries of each mask are True; waits once for a device, not once a mask."""
-    found: dict[str, int] = {}
+    if worth_joining(list(masks.values())):
+        return counted(masks)
+    found: dict[K, int] = {}
     for device in {mask.device for mask in masks.values()}:
         own = {n: mask.count_nonzero() for n, mask in masks.items() if mask.device == device}
         found.update(zip(own, torch.stack(list(own.values())).tolist(), strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -19,6 +20,18 @@ __all__ = ["UNSTRUCTURED", "Pattern", "pattern", "pattern_of", "patterns", "requ
 P = TypeVar("P", bound="type[Pattern]")
 
 LOWEST = -float("inf")
+
+
+@dataclass(frozen=True)
+class Move:
+    """What `Pattern.drop_grow` is asked for of one layer; its arguments."""
+
+    drop: Tensor
+    mask: Tensor
+    growth: Tensor
+    count: int
+    active: int
+    keep: int | None
 
 
 class Pattern:
@@ -70,6 +83,30 @@ class Pattern:
             mask: the present one.
         """
         return self.select(scores, count)
+
+    def largest(
+        self, scores: Sequence[Tensor], counts: Sequence[int], masks: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        """Return masks of the largest scores of several layers, each inside of its present mask.
+
+        Args:
+            scores: of the layers, not negative; they may be overwritten.
+            counts: how many positions each keeps.
+            masks: the present ones; a layer without one is dense.
+        """
+        return [
+            self.select(score, count)
+            if mask is None
+            else self.shrink(score.masked_fill_(~mask, -1), count, mask)
+            for score, count, mask in zip(scores, counts, masks, strict=True)
+        ]
+
+    def moved(self, moves: Sequence[Move]) -> list[Tensor]:
+        """Return what `drop_grow` returns for several layers."""
+        return [
+            self.drop_grow(move.drop, move.mask, move.growth, move.count, move.active, move.keep)
+            for move in moves
+        ]
 
     def holds(self, mask: Tensor) -> bool:
         """Say whether a mask keeps the rule."""

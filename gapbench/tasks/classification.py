@@ -61,6 +61,7 @@ class Classification(Task):
     """A task with one label per image; a batch is (images, labels)."""
 
     metric = Metric("accuracy", margin=0.3)
+    capturable = True
 
     _dataset: Dataset  # what `load` makes
 

@@ -145,6 +145,8 @@ class Task(ABC):
         train_examples: examples of one pass over the training data, known without the data.
         first_layer: parameter name of the input layer, dense in uniform rows.
         compile: whether training goes through torch.compile; evaluation never does.
+        capturable: whether batches are tuples of tensors of one layout, and the loss runs the same
+            kernels on all of them without asking for a value: on a GPU steps are then replayed.
         epoch_steps: optimiser steps of an epoch, where epochs share passes; None: one pass each.
         heldout: whether there is a split "heldout", of labelled examples that nothing else uses.
     """
@@ -157,6 +159,7 @@ class Task(ABC):
     train_examples: int
     first_layer: str | None = None
     compile: bool = False
+    capturable: bool = False
     epoch_steps: int | None = None
     heldout: bool = False
 

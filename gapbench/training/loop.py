@@ -157,14 +157,12 @@ def train_step(training: Training, batch: Any) -> None:
     rate = learning_rate(recipe, sparsifier.plan, sparsifier.segment, step, training.per_epoch)
     for group in training.optimizer.param_groups:
         group["lr"] = rate
-    with torch.autocast(training.device.type, torch.bfloat16, enabled=recipe.bf16):
-        loss = training.task.loss(training.replica, batch, recipe)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss = training.step(batch)
     if recipe.clip_norm:
         sparsifier.weights.clip_gradients(training.model.parameters(), recipe.clip_norm)
     sparsifier.step()
     training.optimizer.zero_grad(set_to_none=True)
-    training.loss_sum += loss.detach()
+    training.loss_sum += loss
 
 
 def _seed_noise(device: torch.device, seed: int) -> None:

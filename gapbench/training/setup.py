@@ -16,6 +16,7 @@ from gapbench.plan.phases import UNSTRUCTURED, Plan
 from gapbench.sparsity.cost import ForwardCost, forward_macs
 from gapbench.tasks.task import Recipe, Task
 from gapbench.training.distributed import Ranks, replicated
+from gapbench.training.step import Step, step_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Training:
     ranks: Ranks
     model: nn.Module
     replica: nn.Module
+    step: Step
     optimizer: torch.optim.Optimizer
     sparsifier: Sparsifier
     cost: ForwardCost
@@ -127,13 +129,15 @@ def build(
         seed=settings.seed,
         manual_phases=True,
     )
+    replica = compiled(replicated(model, ranks)) if task.compile else replicated(model, ranks)
     return Training(
         task=task,
         settings=settings,
         device=device,
         ranks=ranks,
         model=model,
-        replica=compiled(replicated(model, ranks)) if task.compile else replicated(model, ranks),
+        replica=replica,
+        step=step_of(task, recipe, model, replica, ranks),
         optimizer=optimizer,
         sparsifier=sparsifier,
         cost=forward_macs(model, task.example_inputs()),

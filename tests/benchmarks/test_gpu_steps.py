@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_steps
+from benchmarks.gpu_changes import changes
 from benchmarks.models import resnet20
 
 
@@ -15,18 +16,31 @@ def test_without_cuda_there_is_one_line_and_exit_code_two(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("words", [["--batch", "0"], ["--steps", "-1"], ["--rounds", "x"]])
+@pytest.mark.parametrize(
+    "words", [["--batch", "0"], ["--steps", "-1"], ["--rounds", "x"], ["--modes", "x"]]
+)
 def test_arguments_that_cannot_be_are_refused(words):
     with pytest.raises(SystemExit, match="2"):
-        gpu_steps.main(words)
+        gpu_steps.main(words.split())
 
 
 def test_a_line_compares_masked_steps_with_dense_ones(monkeypatch):
-    monkeypatch.setattr(gpu_steps, "SIZE", 8)
-    line = gpu_steps.compared("eager", torch.device("cpu"), 2, 1, 2, resnet20)
+    monkeypatch.setitem(gpu_steps.MODELS, "ResNet-20", (resnet20, 8))
+    line = gpu_steps.compared("eager", torch.device("cpu"), 2, 1, 2, "ResNet-20")
     assert tuple(line) == gpu_steps.COLUMNS
+    assert line["setting"] == "ResNet-20, eager"
     assert line["dense images/s"] > 0 and line["masked images/s"] > 0 and line["time ratio"] > 0
     assert line["dense GB"] is None  # counted on GPUs only
+
+
+def test_changes_of_masks_have_a_line_each():
+    update, prune = changes("ResNet-20", torch.device("cpu"), 2)
+    assert (update["change"], prune["change"]) == (
+        "ResNet-20, RigL update",
+        "ResNet-20, prune, uniform",
+    )
+    assert update["ms"] > 0 and prune["ms"] > 0
+    assert update["kernels"] is update["ms of kernels"] is None
 
 
 def test_the_page_says_where_and_how_and_leaves_out_what_was_not_measured():
@@ -34,9 +48,10 @@ def test_the_page_says_where_and_how_and_leaves_out_what_was_not_measured():
         dict(zip(gpu_steps.COLUMNS, ("eager", 2512.4, 2498.6, 1.0055, 11.5, 11.55), strict=True)),
         {"setting": "2 masked", "masked images/s": 4990.0},
     ]
-    text = gpu_steps.page({"machine": "2 x GPU", "command": "`python`"}, lines)
+    moved = [{"change": "RigL update", "ms": 10.4, "ms of kernels": 2.7}]
+    text = gpu_steps.page({"machine": "2 x GPU", "command": "`python`"}, lines, moved)
     assert text.splitlines() == [
-        "# ResNet-50 training steps on a GPU",
+        "# Training steps on a GPU",
         "",
         "- machine: 2 x GPU",
         "- command: `python`",
@@ -45,4 +60,8 @@ def test_the_page_says_where_and_how_and_leaves_out_what_was_not_measured():
         "| --- | --- | --- | --- | --- | --- |",
         "| eager | 2512 | 2499 | 1.006 | 11.500 | 11.550 |",
         "| 2 masked |  | 4990 |  |  |  |",
+        "",
+        "| change | ms | ms of kernels |",
+        "| --- | --- | --- |",
+        "| RigL update | 10.400 | 2.700 |",
     ]

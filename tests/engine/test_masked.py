@@ -6,12 +6,16 @@ import pytest
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gapbench.engine.masked import MaskedWeights
 from gapbench.engine.sparsifier import Sparsifier
-from gapbench.sparsity.masks import _top_of_device
+from gapbench.methods.method import methods
 from gapbench.sparsity.patterns.unstructured import Unstructured
+from gapbench.sparsity.selection import _top_of_device
+from gapbench.training.loop import train
 from tests.small import STEPS, loss_of_step, optimizer_of, small_model
+from tests.trainings import Quiet, assert_equal_states, training_of
 
 
 @pytest.fixture
@@ -128,25 +132,103 @@ class Waits(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("layers", [2, 20])
-def test_a_change_waits_for_the_device_a_few_times_however_many_layers_there_are(
-    layers, monkeypatch
-):
-    # the way of devices, here on the CPU
-    monkeypatch.setattr("gapbench.sparsity.masks._top_of_host", _top_of_device)
+class Kernels(TorchDispatchMode):
+    """Counts what is launched on a device, and values that torch itself reads from it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.reads += name in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal")
+        views = any(returned.alias_info is not None for returned in func._schema.returns)
+        self.count += not name.startswith("empty") and (not views or name.endswith("_"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Go the way of devices on the CPU: layers together, and no selection by numpy."""
+    monkeypatch.setattr("gapbench.sparsity.selection._top_of_host", _top_of_device)
+    for module in ("joined", "masks"):
+        monkeypatch.setattr(f"gapbench.sparsity.{module}.worth_joining", bool)
+
+
+def stack_of(layers, method, pattern="unstructured", **options):
+    torch.manual_seed(0)
     model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(layers)))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    rigl = Sparsifier(model, optimizer, "rigl", sparsity=0.5, epochs=9, steps_per_epoch=9, every=2)
+    sparsifier = Sparsifier(
+        model, optimizer, method, sparsity=0.5, epochs=9, steps_per_epoch=9, pattern=pattern,
+        manual_phases=True, **options,
+    )  # fmt: skip
     model(torch.randn(3, 8)).sum().backward()
-    rigl.step()
-    rigl.step()
-    with Waits() as update:
-        rigl.step()
-    assert [change.event for change in rigl.changes()] == ["initial", "update"]
-    assert update.count <= 2  # how many are active, and how many stay
-    with Waits() as between:
-        rigl.step()
-    assert between.count == 0
-    with Waits() as prune:
-        rigl.weights.mask_by(rigl.weights.largest(dict.fromkeys(rigl.weights.params, 10)))
-    assert prune.count == 0
+    sparsifier.step()
+    sparsifier.step()
+    return sparsifier
+
+
+def counted(run):
+    with Kernels() as kernels, Waits() as waits:
+        run()
+    return kernels, waits.count
+
+
+EVERY_TWO = {
+    "rigl": ("rigl", {"every": 2}),
+    "set": ("set", {"every": 2}),
+    "mest": ("mest", {"every": 2}),
+    "rigl, constant fan-in": ("rigl", {"every": 2, "pattern": "constant_fan_in"}),
+    "rigl, ablated rows": ("rigl", {"every": 2, "pattern": "constant_fan_in:0.3"}),
+    "rigl, blocks": ("rigl", {"every": 2, "pattern": "block:2x2"}),
+}
+
+
+@pytest.mark.parametrize("layers", [2, 20])
+@pytest.mark.parametrize("name", EVERY_TWO)
+def test_an_update_waits_for_the_device_a_few_times_however_many_layers_there_are(
+    name, layers, as_on_a_gpu
+):
+    method, options = EVERY_TWO[name]
+    sparsifier = stack_of(layers, method, **options)
+    update, waits = counted(sparsifier.step)
+    assert "update" in [change.event for change in sparsifier.changes()]
+    assert waits <= 4  # how many are active, and how many stay
+    assert update.reads == 0
+    between, waits = counted(sparsifier.step)
+    assert (waits, between.reads) == (0, 0)
+
+
+@pytest.mark.parametrize("layers", [2, 20])
+@pytest.mark.parametrize("distribution", ["uniform", "global_magnitude"])
+def test_the_end_of_a_phase_waits_for_the_device_a_few_times(layers, distribution, as_on_a_gpu):
+    sparsifier = stack_of(layers, "c_gap", partitions=2, distribution=distribution)
+    while not sparsifier.phase_ended:
+        sparsifier.step()
+    change, waits = counted(sparsifier.next_phase)
+    assert [c.event for c in sparsifier.changes()][-2:] == ["prune", "grow"]
+    assert waits <= 6  # kept counts, the mask's error, overlaps, and how many are active
+    assert change.reads == 0
+
+
+def test_most_kernels_of_an_update_serve_all_layers(as_on_a_gpu):
+    few, many = (counted(stack_of(n, "rigl", every=2).step)[0].count for n in (2, 22))
+    assert many - few <= 3 * 20  # two scores of each layer, and its optimiser's part
+    assert many < 130
+
+
+CASES = [*((method, 200) for method in methods), ("rigl", 2**22), ("c_gap", 2**22)]
+
+
+@pytest.mark.parametrize(("method", "limit"), CASES)
+def test_every_method_trains_to_the_same_bits_where_layers_are_changed_together(
+    method, limit, request, monkeypatch
+):
+    alone = training_of(method, torch.device("cpu"))
+    train(alone, Quiet())
+    request.getfixturevalue("as_on_a_gpu")
+    monkeypatch.setattr("gapbench.sparsity.joined.LIMIT", limit)  # some layers, or all, in one
+    together = training_of(method, torch.device("cpu"))
+    train(together, Quiet())
+    assert_equal_states(alone.state_dict(), together.state_dict())

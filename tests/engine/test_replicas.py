@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from torch import nn
@@ -12,25 +10,9 @@ from gapbench.engine.replicas import check_equal
 from gapbench.engine.sparsifier import Sparsifier
 from gapbench.sparsity.patterns.unstructured import Unstructured
 from gapbench.training.distributed import Ranks
-from tests.runs import free_port, in_child
+from tests.children import on_two_ranks
 
 drop_grow = Unstructured().drop_grow
-
-
-def _rank(rank, world, port, work, folder):
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
-    torch.save(work(rank), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def on_two_ranks(work, folder):
-    port = free_port()
-    children = [in_child(_rank, rank, 2, port, work, folder) for rank in range(2)]
-    for child in children:
-        child.join(60)
-    assert [child.exitcode for child in children] == [0, 0]
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 def _one_rigl_update(rank):
@@ -62,6 +44,12 @@ def test_rigl_grows_by_the_magnitude_of_the_average_gradient(tmp_path):
     assert torch.equal(first["after"], expected)
     wrong = (first["own"].abs() + second["own"].abs()) / 2
     assert not torch.equal(expected, drop_grow(first["before"].abs(), first["mask"], wrong, count))
+
+
+def test_ranks_are_spawned_where_this_process_uses_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    first, second = on_two_ranks(_mean_of_ranks, tmp_path)
+    assert first["mean"] == second["mean"]
 
 
 def _masks_that_differ(rank):

@@ -24,7 +24,8 @@ from gapbench.launch.jobs import Attempt
 from gapbench.runs.store import RunFolder
 from gapbench.spec.trials import Trial
 from gapbench.study import job_of
-from tests.runs import assert_equal, attempt, entry, free_port, in_child, prepared
+from tests.children import free_port, in_child
+from tests.runs import assert_equal, attempt, entry, prepared
 from tests.slurm.cluster import wait_until
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from gapbench.base.documents import read_json, write_json
 from gapbench.errors import UserError
 from gapbench.runs import leases
 from gapbench.runs.store import LOST_AFTER, Owned, RunFolder, TakenOver
-from tests.runs import FORK, in_child
+from tests.children import context, in_child
 
 HOST = socket.gethostname()
 
@@ -261,8 +261,8 @@ def test_removing_a_mark_spares_one_that_has_replaced_it(tmp_path):
 
 def test_of_many_processes_one_becomes_the_owner(folder):
     count = 12
-    start = FORK.Event()
-    winners = FORK.Queue()
+    start = context().Event()
+    winners = context().Queue()
     processes = [in_child(_own, folder.path, start, winners) for _ in range(count)]
     start.set()
     told = [winners.get(timeout=20) for _ in range(count)]

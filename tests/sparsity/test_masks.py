@@ -6,8 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapbench.sparsity.masks import (
-    _top_of_device,
-    _top_of_host,
     counts,
     digest,
     pack,
@@ -16,6 +14,7 @@ from gapbench.sparsity.masks import (
     top_mask,
     unpack,
 )
+from gapbench.sparsity.selection import _top_of_device, _top_of_host
 
 # few distinct values, so that most draws have ties
 scores_with_ties = st.lists(st.integers(-3, 3), min_size=1, max_size=60)

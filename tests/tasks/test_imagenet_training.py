@@ -18,8 +18,9 @@ from gapbench.execution.trial_run import Execution, run_trial
 from gapbench.runs.store import RunFolder
 from gapbench.spec.selection import expanded
 from gapbench.spec.trials import Trial
+from tests.children import free_port, in_child
 from tests.jpegs import plant, truncate
-from tests.runs import assert_equal, attempt, free_port, in_child, prepared
+from tests.runs import assert_equal, attempt, prepared
 
 pytestmark = pytest.mark.slow
 

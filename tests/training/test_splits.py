@@ -11,7 +11,7 @@ from gapbench.tasks.digits import Digits
 from gapbench.tasks.images.memory import Labelled
 from gapbench.training.loop import evaluate, finish, train
 from gapbench.training.setup import Settings, build
-from tests.runs import Quiet
+from tests.trainings import Quiet
 
 SIZES = {"train": 128, "val": 40, "test": 60}
 RIGHT = {"train": 3, "val": 5, "test": 7}  # the class of all pictures of a split

@@ -15,7 +15,7 @@ from gapbench.tasks.digits import Digits
 from gapbench.tasks.fashion_mnist import FashionMnist
 from gapbench.training import loop
 from gapbench.training.setup import Settings, build
-from tests.runs import Quiet
+from tests.trainings import Quiet
 
 BATCH = 64  # of 1152 images: 18 batches a pass
 

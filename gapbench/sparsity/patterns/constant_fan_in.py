@@ -70,7 +70,7 @@ class ConstantFanIn(Pattern):
         """Return a mask that fills every row to the same count."""
         kept = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
         rows = scores.flatten(1)
-        fan_in = (int(kept.count_nonzero()) + count) // len(rows)
+        fan_in = (kept.count_nonzero() + count) // len(rows)
         alive = torch.ones(len(rows), dtype=torch.bool, device=scores.device)
         return _filled(rows, kept.flatten(1), fan_in, alive).view(scores.shape)
 
@@ -78,7 +78,7 @@ class ConstantFanIn(Pattern):
         """Return a mask inside of another one; rows that are ablated stay so."""
         alive = mask.flatten(1).any(1)
         none = torch.zeros_like(mask).flatten(1)
-        fan_in = count // max(1, int(alive.sum()))
+        fan_in = count // alive.sum().clamp_min(1)
         return _filled(scores.flatten(1), none, fan_in, alive).view(scores.shape)
 
     def holds(self, mask: Tensor) -> bool:
@@ -96,19 +96,22 @@ class ConstantFanIn(Pattern):
             grown = top_mask(growth.masked_fill(mask, LOWEST), count).flatten(1)
             alive = self._salient((kept | grown).sum(1), alive, meant, kept.shape[1])
         kept &= alive[:, None]
-        fan_in = meant // int(alive.sum())
+        fan_in = meant // alive.sum()
         return _filled(growth.flatten(1), kept, fan_in, alive).view(mask.shape)
 
     def _salient(self, found: Tensor, alive: Tensor, budget: int, width: int) -> Tensor:
         """Return the rows that stay: those with enough salient weights, and enough rows at all."""
         least = max(1, math.ceil(budget / width))
-        fan_in = budget / max(1, int(alive.sum()))
+        fan_in = budget / alive.sum().clamp_min(1).double()
         best = top_mask(found.float().masked_fill(~alive, LOWEST), least)
-        return (alive & (found >= self.salient * fan_in)) | best
+        return (alive & (found >= (self.salient * fan_in).float())) | best
 
 
-def _filled(scores: Tensor, kept: Tensor, fan_in: int, alive: Tensor) -> Tensor:
-    """Return `kept` with each living row filled to `fan_in` by its largest scores."""
+def _filled(scores: Tensor, kept: Tensor, fan_in: Tensor, alive: Tensor) -> Tensor:
+    """Return `kept` with each living row filled to `fan_in` by its largest scores.
+
+    The fan-in, a count, stays where the masks lie: nothing waits for a device.
+    """
     lack = (fan_in - kept.sum(1)).clamp_min(0) * alive
     order = finite(scores).masked_fill(kept, LOWEST).argsort(dim=1, descending=True, stable=True)
     ranks = torch.empty_like(order)

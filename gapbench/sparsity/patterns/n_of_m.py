@@ -55,13 +55,15 @@ class NOfM(Pattern):
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
         """Return a mask that fills free places of groups first, then what does not fit."""
+        places = scores.numel() // self.m * self.n if kept is None else None
         kept = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
         own = finite(scores).masked_fill(kept, float("inf"))
         order = self._groups(own).argsort(dim=1, descending=True, stable=True)
         within = torch.zeros_like(order, dtype=torch.bool)
         within.scatter_(1, order[:, : self.n], True)
         free = self._from_groups(within, scores.shape) & ~kept
-        places = int(free.count_nonzero())
+        if places is None:  # waits for the device
+            places = int(free.count_nonzero())
         first = top_mask(own.masked_fill(~free, LOWEST), min(count, places))
         if count <= places:
             return kept | first

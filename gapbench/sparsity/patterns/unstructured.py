@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from gapbench.sparsity.joined import replaced, top_masks
 from gapbench.sparsity.masks import random_mask, top_mask
-from gapbench.sparsity.pattern import LOWEST, UNSTRUCTURED, Pattern, pattern
+from gapbench.sparsity.pattern import LOWEST, UNSTRUCTURED, Move, Pattern, pattern
 
 
 @pattern(UNSTRUCTURED)
@@ -18,6 +21,27 @@ class Unstructured(Pattern):
         if kept is None:
             return top_mask(scores, count)
         return kept | top_mask(scores.masked_fill(kept, LOWEST), count)
+
+    def largest(
+        self, scores: Sequence[Tensor], counts: Sequence[int], masks: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        """Return the masks, found together where there are several."""
+        if len(scores) == 1:
+            return super().largest(scores, counts, masks)
+        return top_masks(scores, counts, masks)
+
+    def moved(self, moves: Sequence[Move]) -> list[Tensor]:
+        """Return the masks, found together where there are several."""
+        if len(moves) == 1:
+            return super().moved(moves)
+        grown = [min(move.count, move.active) for move in moves]
+        return replaced(
+            [move.drop for move in moves],
+            [move.mask for move in moves],
+            [move.growth for move in moves],
+            [move.active - count for move, count in zip(moves, grown, strict=True)],
+            grown,
+        )
 
     def holds(self, mask: Tensor) -> bool:
         """Return True."""

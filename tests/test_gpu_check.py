@@ -1,0 +1,61 @@
+"""What scripts/gpu_check.sh says where it cannot check anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def check(*words, **environment):
+    return subprocess.run(
+        ["bash", "scripts/gpu_check.sh", "--python", sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_without_cuda_there_is_one_line_and_exit_code_two(tmp_path):
+    done = check(OUT=str(tmp_path / "out"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "gpu_check: needs a CUDA GPU, and torch sees none here\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--wheels"], "--wheels needs a value"),
+        (["--wheels", "nowhere"], "--wheels nowhere is no folder"),
+        (["--fast"], "unknown argument --fast; valid: --wheels, --python"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(words, said):
+    done = check(*words)
+    assert (done.returncode, done.stderr) == (2, f"gpu_check: {said}\n")
+
+
+def test_a_package_that_is_missing_is_named_and_may_come_as_a_wheel(tmp_path):
+    """A python that sees no packages finds what lies in the folder of wheels."""
+    alone = tmp_path / "python"
+    alone.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    alone.chmod(0o755)
+    done = check("--python", str(alone))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "numpy cannot be imported" in done.stderr
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "numpy.py").touch()
+    assert (
+        "pydantic cannot be imported"
+        in check("--python", str(alone), "--wheels", str(wheels)).stderr
+    )

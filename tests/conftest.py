@@ -68,9 +68,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    # CI has no GPU: that these are skipped there is no oversight
-    return report if item.get_closest_marker("gpu") else _refuse_skip(report)
+    return _refuse_skip((yield))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -48,13 +48,12 @@ class LaneTrial:
     Attributes:
         folder: its run folder, with its trial.json.
         ablation: the Sacred experiment's name.
-        attempts: how many had begun when it was launched; with more, another process has had it,
-            and it is left alone. None: that does not matter.
+        wanted: asked when its turn comes; if not, another process has it, and it is left alone.
     """
 
     folder: Path
     ablation: str
-    attempts: int | None = None
+    wanted: Callable[[], bool] = lambda: True
 
 
 def lanes_that_fit(trials: int, first: int, free: int) -> int:
@@ -200,8 +199,7 @@ class _Lanes:
         """Run one attempt; whatever goes wrong stays in this lane."""
         folder = RunFolder(trial.folder)
         try:
-            begun = folder.read_status().get("attempt") or 0
-            if trial.attempts is not None and begun > trial.attempts:
+            if not trial.wanted():
                 return "elsewhere"
             print(f"lane: {folder.path.name} begins", flush=True)
             return run_attempt(folder.path, trial.ablation, self._execution, self._sign(folder))

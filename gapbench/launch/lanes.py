@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from gapbench.launch.jobs import Job, own_signals, set_variables
@@ -26,7 +27,7 @@ class LanesAttempt:
     """
 
     def __init__(self, jobs: Sequence[Job], at_once: int | None, gpus: str | None = None) -> None:
-        self.trials = [(str(job.folder), job.ablation, attempts_of(job)) for job in jobs]
+        self.trials = [(str(job.folder), job.ablation, attempts_of(job.folder)) for job in jobs]
         self.portable = jobs[0].portable
         self.name = uuid.uuid4().hex
         self.launcher = leases.this_process()
@@ -40,7 +41,10 @@ class LanesAttempt:
         from gapbench.execution.stopping import StopSign
 
         stop = StopSign()
-        trials = [LaneTrial(Path(folder), name, begun) for folder, name, begun in self.trials]
+        trials = [
+            LaneTrial(Path(folder), name, partial(untouched, Path(folder), begun))
+            for folder, name, begun in self.trials
+        ]
         with own_signals():
             stop.raised_by_signals()
             states = run_lanes(
@@ -52,9 +56,14 @@ class LanesAttempt:
         return leases.runs_here(self.launcher)
 
 
-def attempts_of(job: Job) -> int:
+def attempts_of(folder: Path) -> int:
     """Return how many attempts of a trial have begun."""
-    return RunFolder(job.folder).read_status().get("attempt") or 0
+    return RunFolder(folder).read_status().get("attempt") or 0
+
+
+def untouched(folder: Path, begun: int) -> bool:
+    """Say whether no attempt of a trial has begun since there were `begun`."""
+    return attempts_of(folder) <= begun
 
 
 def sharing(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -70,6 +79,11 @@ def sharing(jobs: Sequence[Job]) -> list[list[Job]]:
             kind = (job.threads, job.portable, job.resources.gpus > 0)
             groups.setdefault(kind, []).append(job)
     return list(groups.values())
+
+
+def as_lanes(jobs: Sequence[Job]) -> bool:
+    """Say whether trials train in one process on a GPU."""
+    return jobs[0].resources.gpus > 0 and len(sharing(jobs)) == 1
 
 
 def sizes(trials: int, parallel: int | None, room: int, lanes: int | None) -> list[int | None]:

@@ -37,10 +37,11 @@ class PackAttempt:
     Args:
         jobs: the trials, each of one process.
         submission: the name of the one that claims them.
-        at_a_time: how many are trained side by side.
+        at_a_time: how many are trained side by side, each in a process of its own; None: all in
+            one process, as many as its GPU has room for.
     """
 
-    def __init__(self, jobs: Sequence[Job], submission: str, at_a_time: int) -> None:
+    def __init__(self, jobs: Sequence[Job], submission: str, at_a_time: int | None) -> None:
         self.trials = [PackedTrial(job, submission) for job in jobs]
         self.at_a_time = at_a_time
         self.stalls = 0
@@ -53,7 +54,11 @@ class PackAttempt:
         stop = StopSign()
         with own_signals():
             stop.raised_by_signals()
-            codes = run_trials(todo, self.at_a_time, stop)
+            codes = (
+                run_as_lanes(todo, stop)
+                if self.at_a_time is None
+                else run_trials(todo, self.at_a_time, stop)
+            )
         left = self._left(todo, len(codes), _progress(todo) != before)
         if left and attempts.not_ended_by_others():
             signal.raise_signal(signal.SIGUSR2)  # submitit requeues the job, and this process ends
@@ -104,9 +109,11 @@ class PackedTrial(Attempt):
 
     def __call__(self) -> str:
         """Run one attempt, unless the trial has left the pack meanwhile."""
-        if not self.open() or not attempts.wait_for_dead_owner(self.run):
-            return "elsewhere"
-        return super().__call__()
+        return super().__call__() if self.wanted() else "elsewhere"
+
+    def wanted(self) -> bool:
+        """Say whether the trial is still this job's, once its turn has come."""
+        return self.open() and attempts.wait_for_dead_owner(self.run)
 
     @property
     def run(self) -> RunFolder:
@@ -130,8 +137,7 @@ def run_trials(
 ) -> list[int]:
     """Train trials in turn or side by side, until all have ended or `stop` says so.
 
-    This alone decides how the trials of a job share its processors: here each in a process of its
-    own, so that one which is killed takes no other with it.
+    Each has a process of its own, so that one which is killed takes no other with it.
 
     Args:
         trials: in the order in which they begin.
@@ -158,6 +164,17 @@ def run_trials(
             process.terminate()
         running = [process for process in running if process.is_alive()]
     return [process.exitcode or 0 for process in begun]
+
+
+def run_as_lanes(trials: Sequence[PackedTrial], stop: Callable[[], bool]) -> list[int]:
+    """Train trials in this process, which has a GPU, side by side; see `run_trials`."""
+    if not trials:
+        return []
+    trials[0].set_variables()  # before torch looks
+    from gapbench.execution.lanes import LaneTrial, run_lanes
+
+    lanes = [LaneTrial(Path(trial.folder), trial.ablation, trial.wanted) for trial in trials]
+    return [int(state == "failed") for state in run_lanes(lanes, stop=stop).values()]
 
 
 def _start(trial: PackedTrial) -> BaseProcess:

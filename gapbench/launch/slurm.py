@@ -24,6 +24,7 @@ from gapbench.launch.arrangement import (
 )
 from gapbench.launch.attempts import SlurmAttempt, attempts_of
 from gapbench.launch.jobs import Job, executor
+from gapbench.launch.lanes import as_lanes
 from gapbench.launch.packs import PackAttempt
 from gapbench.launch.profile import Profile, Shape
 from gapbench.launch.queue import HOPELESS, Listed, Queue, SlurmError
@@ -183,7 +184,7 @@ def _submit_array(
     attempts: list[SlurmAttempt | PackAttempt] = [
         SlurmAttempt(pack[0], shape.ranks)
         if len(pack) == 1
-        else PackAttempt(pack, submission.name, width)
+        else PackAttempt(pack, submission.name, None if as_lanes(pack) else width)
         for pack, width in zip(trials, widths, strict=True)
     ]
     # as many trials side by side as without packs

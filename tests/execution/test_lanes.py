@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import torch
 from gapbench.__main__ import main
 from gapbench.errors import UserError
 from gapbench.execution.lanes import LaneTrial, lanes_that_fit, run_lanes
+from gapbench.launch.lanes import untouched
 from gapbench.runs.store import RunFolder
 from gapbench.spec.selection import expanded
 from tests.lanes import folders, in_lanes, noisy
@@ -164,7 +166,8 @@ def test_a_trial_that_another_process_has_begun_since_the_launch_is_left_to_it(t
     )
     done.begin_attempt()
     done.end_attempt("failed")
-    trials = [LaneTrial(taken.path, "tests", 0), LaneTrial(done.path, "tests", 0)]
+    trials = [LaneTrial(place.path, "tests", partial(untouched, place.path, 0))
+              for place in (taken, done)]  # fmt: skip
     with RunFolder(taken.path).owned():
         states = run_lanes(trials, 1, stop=lambda: False)
     assert states == {taken.path: "elsewhere", done.path: "elsewhere"}

@@ -12,7 +12,7 @@ import pytest
 
 from gapbench.__main__ import main
 from gapbench.launch.jobs import Attempt, launch
-from gapbench.launch.lanes import sharing, sizes
+from gapbench.launch.lanes import as_lanes, sharing, sizes
 from gapbench.launch.local import Work, works
 from gapbench.runs.store import RunFolder
 from gapbench.tasks.task import Resources
@@ -97,6 +97,8 @@ def test_trials_share_a_process_if_they_need_the_same_one(work):
     large = replace(second, resources=Resources(gpus=8))
     several = [replace(first, ranks=2), replace(second, branches=2), replace(third, compiled=True)]
     assert sharing([*several, large, fourth]) == [[fourth]]
+    assert as_lanes([gpu, gpu]) and not as_lanes(work)
+    assert not as_lanes([gpu, replace(gpu, threads=2)]) and not as_lanes([large])
 
 
 def test_lanes_are_spread_over_processes():

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from gapbench.launch.attempts import STALLED, STALLS
-from gapbench.launch.packs import PackAttempt, run_trials
+from gapbench.launch.packs import PackAttempt, run_as_lanes, run_trials
 from gapbench.launch.queue import Queue
 from gapbench.launch.submissions import Submission
 from gapbench.runs.store import RunFolder
@@ -66,6 +66,13 @@ def test_a_stop_ends_the_trials_that_run_and_begins_no_other(pack):
     assert [run.state() for run in (long, second, third)] == ["interrupted", "queued", "queued"]
     assert long.checkpoint.exists()
     assert all(trial.open() for trial in pack)
+
+
+def test_a_job_on_a_gpu_trains_its_trials_in_one_process(pack):
+    _, left, last = (trial.run for trial in pack)
+    left.submitted.unlink()
+    assert run_as_lanes(pack[1:], lambda: False) == [0, 0]
+    assert (left.state(), last.state()) == ("planned", "completed")
 
 
 def test_trials_that_come_no_step_further_fail_and_those_behind_them_have_their_turn(job):

@@ -1,4 +1,4 @@
-"""Print the table of README from the published trials.
+"""Print what README says of results, from the published trials: one sentence, and the table.
 
     python scripts/readme_table.py
 
@@ -9,21 +9,58 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gapbench.analysis.evaluation import published_evaluation
+from gapbench.analysis.cells import Results
+from gapbench.analysis.comparisons import Comparison
+from gapbench.analysis.evaluation import claim_word, published_evaluation
+from gapbench.analysis.published import published
 from gapbench.report.grids import interval
+from gapbench.report.tables import difference_words
 from gapbench.spec.ablation import read
 
-SPARSITY = 0.95
+SPARSITY, PUBLISHED = 0.95, 0.9  # of the table, and of the slides' main table
+RIGL = (5, 12)  # times RigL's own epochs, as in the claim
 HEADS = ("method", "epochs", "accuracy, %", "n", "training FLOPs", "inference FLOPs")
 
 
-def table(root: Path) -> str:
-    """Return the rows of ablations/main.yaml at mini that have at least six seeds, best first."""
+def block(root: Path) -> str:
+    """Return the sentence and the table."""
     spec = read(root / "ablations" / "main.yaml").spec
     found = published_evaluation(root / "results", "mini", spec)
     if found is None:
         return ""
     (results,) = found.results
+    compared = [one for one in found.answers[0].comparisons if one.column == SPARSITY]
+    return f"{sentence(compared)}\n\n{table(results)}"
+
+
+def sentence(compared: list[Comparison]) -> str:
+    """Return how C-GaP compares with RigL, measured and published."""
+    measured = [
+        f"{difference_words(one.difference, 2)} points against {one.reference.name.split(',')[0]} "
+        f"({claim_word(one)})"
+        for one in compared
+        if one.difference is not None
+    ]
+    papers = [_published("c_gap") - _published("rigl", times) for times in RIGL]
+    stated = " and ".join(f"{paper:+.1f}" for paper in papers)
+    return (
+        f"**C-GaP at scale mini: {', '.join(measured)}.** The slides have {stated} on ImageNet at "
+        f"{100 * PUBLISHED:g} %."
+    )
+
+
+def _published(method: str, times: int | None = None) -> float:
+    asked = ("main", method, "uniform", PUBLISHED, times)
+    (line,) = [
+        line
+        for line in published()
+        if (line.table, line.method, line.distribution, line.sparsity, line.multiplier) == asked
+    ]
+    return float(line.value)
+
+
+def table(results: Results) -> str:
+    """Return the rows of ablations/main.yaml at mini that have at least six seeds, best first."""
     at = results.columns.index(SPARSITY)
     rows = [(row, row.cells[at]) for row in results.rows]
     rows = [(row, cell) for row, cell in rows if cell.summary is not None and cell.summary.n >= 6]
@@ -40,4 +77,4 @@ def table(root: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(table(Path(__file__).parent.parent))
+    print(block(Path(__file__).parent.parent))

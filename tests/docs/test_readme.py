@@ -60,7 +60,7 @@ def test_the_table_is_that_of_the_published_trials():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     block = README.split("<!-- results -->")[1].split("<!-- /results -->")[0].strip()
-    assert block == module.table(ROOT), "run: python scripts/readme_table.py"
+    assert block == module.block(ROOT), "run: python scripts/readme_table.py"
     assert len(block.splitlines()) > 8
 
 

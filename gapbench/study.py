@@ -7,14 +7,14 @@ study.table  # a pandas DataFrame, one line a cell of the report's table
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
+from gapbench.launch.following import EpochBar, follow
 from gapbench.launch.jobs import Job, Launch, launch
 from gapbench.launch.queue import Queue, usable
 from gapbench.launch.submissions import look
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from gapbench.spec.ablation import Ablation
 
 RESULTS = Path("results")
-POLL_SECONDS = 0.25
 
 GOING = ("running", "queued")
 
@@ -149,11 +148,13 @@ class Study:
         place = None if profile is None else Path(profile)
         started = self.start(todo, name, jobs=jobs, branches=branches, lanes=lanes, profile=place)
         if started is not None:
-            try:
-                follow(started, lambda: self.going(todo))
-            except KeyboardInterrupt:
-                started.stop()
-                raise
+            asked = (*todo.entries, *todo.elsewhere)
+            with EpochBar({self.folder(e): e.trial.plan.epochs for e in asked}) as bar:
+                try:
+                    follow(started, lambda: self.going(todo), bar.show)
+                except KeyboardInterrupt:
+                    started.stop()
+                    raise
         return self
 
     def todo(
@@ -415,22 +416,3 @@ def _job(
         plan=entry.trial.plan,
         seconds=seconds,
     )
-
-
-def follow(
-    started: Launch, others: Callable[[], bool], show: Callable[[], None] = lambda: None
-) -> None:
-    """Wait until what was started, and what `others` tells of, has ended.
-
-    Args:
-        started: what `Study.start` returned.
-        others: says whether something else is still to be waited for.
-        show: called at each look.
-    """
-    going = True
-    while going:
-        # another launcher may have been quicker with one of ours: it is waited for as well
-        going = started.poll() or others()
-        show()
-        if going:
-            time.sleep(POLL_SECONDS)

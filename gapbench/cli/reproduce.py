@@ -89,7 +89,7 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
 def _follow(started: Launch, folder: RunFolder, trial: Trial) -> None:
     """Show the run to its end; leave with it where the user interrupts."""
     from gapbench.cli.progress import Progress, View
-    from gapbench.study import follow
+    from gapbench.launch.following import follow
 
     with Progress(terminal.console(), {trial.key: trial.plan.epochs}) as progress:
         try:

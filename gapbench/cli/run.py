@@ -240,8 +240,8 @@ def _start(
 def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool:
     """Follow trials to their end, those of others too; return False if the user interrupts."""
     from gapbench.cli.progress import Progress, View
+    from gapbench.launch.following import follow
     from gapbench.launch.queue import Queue
-    from gapbench.study import follow
 
     own, others = (
         {study.folder(entry): entry.label for entry in entries}

@@ -10,6 +10,7 @@ from torch import nn
 from gapbench.execution.lanes import LaneTrial, run_lanes
 from gapbench.execution.stopping import StopSign
 from gapbench.execution.trial_run import Execution
+from gapbench.launch.jobs import own_signals
 from gapbench.runs.store import RunFolder
 from gapbench.spec.grid import Entry
 from gapbench.tasks.digits import Digits
@@ -40,8 +41,9 @@ def folders(results: Path, entries: list[Entry]) -> list[RunFolder]:
 def in_lanes(places: list[RunFolder], at_once: int | None = None) -> list[str]:
     """Run trials as lanes until they end or a signal comes; return their states, in order."""
     stop = StopSign()
-    stop.raised_by_signals()
     trials = [LaneTrial(place.path, "tests") for place in places]
     execution = Execution(checkpoint_seconds=0.05)
-    states = run_lanes(trials, at_once or len(trials), stop=stop, execution=execution)
+    with own_signals():
+        stop.raised_by_signals()
+        states = run_lanes(trials, at_once or len(trials), stop=stop, execution=execution)
     return [states.get(place.path, "not begun") for place in places]

@@ -19,6 +19,8 @@ from gapbench.tasks.task import Resources
 from tests.launch.test_local import FILE, folders, jobs, start, training, wait_for
 from tests.runs import assert_equal
 
+WAIT = 200  # seconds; on a machine with nothing else to do it takes a few
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
@@ -40,7 +42,7 @@ def pids(results):
 @pytest.mark.slow
 def test_one_process_trains_several_trials_and_their_logs_are_found(tmp_path, alone, capsys):
     running = start(tmp_path, "--lanes", "2", "--jobs", "2")
-    output, _ = running.communicate(timeout=120)
+    output, _ = running.communicate(timeout=WAIT)
     assert running.returncode == 0, output
     assert "[2/2 done]" in output
     assert list(pids(tmp_path).values()) == [2]
@@ -53,15 +55,15 @@ def test_one_process_trains_several_trials_and_their_logs_are_found(tmp_path, al
 @pytest.mark.slow
 def test_ctrl_c_leaves_a_checkpoint_of_every_lane_and_the_next_run_goes_on(tmp_path, alone):
     running = start(tmp_path, "--lanes", "2")
-    wait_for(lambda: training(tmp_path) == 2)
+    wait_for(lambda: training(tmp_path) == 2, WAIT)
     os.killpg(running.pid, signal.SIGINT)
-    output, _ = running.communicate(timeout=60)
+    output, _ = running.communicate(timeout=WAIT)
     assert running.returncode == 130, output
     assert "run the same command again to go on" in output
     assert [folder.state() for folder in folders(tmp_path)] == ["interrupted"] * 2
     assert all(folder.checkpoint.exists() for folder in folders(tmp_path))
     again = start(tmp_path, "--lanes", "2")
-    output, _ = again.communicate(timeout=120)
+    output, _ = again.communicate(timeout=WAIT)
     assert again.returncode == 0, output
     assert_equal(alone, RunFolder(tmp_path / "runs" / alone.path.name))
 

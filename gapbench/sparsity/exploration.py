@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gapbench.plan.phases import Layers, Plan
 from gapbench.sparsity.counts import zeros_of
+from gapbench.sparsity.joined import worth_joining
 from gapbench.sparsity.masks import counts, pack, unpack
 
 NEARLY_ALL = 0.99  # of the weights: rules that move masks by chance never end
@@ -28,13 +29,16 @@ class Coverage:
 
     def update(self, masks: Mapping[str, Tensor]) -> None:
         """Add what is active now; a layer without a mask is dense."""
+        together = worth_joining(list(masks.values()))
         for name, seen in self._seen.items():
-            if name in masks:
-                self._seen[name] = seen.to(masks[name].device)
-            else:
+            if name not in masks:
                 seen.fill_(True)
-        own = [name for name in self._seen if name in masks]
-        if own:  # as bytes, of which the larger is the logical or
+                continue
+            self._seen[name] = seen.to(masks[name].device)
+            if not together:
+                self._seen[name].logical_or_(masks[name])
+        if together:  # as bytes, of which the larger is the logical or
+            own = [name for name in self._seen if name in masks]
             torch._foreach_maximum_(
                 [self._seen[name].view(torch.uint8) for name in own],
                 [masks[name].view(torch.uint8) for name in own],

@@ -165,8 +165,7 @@ def clear_outside(masks: Sequence[Tensor], tensors: Sequence[Sequence[Tensor]]) 
         masks: of a portion's layers.
         tensors: those of each layer, of its shape.
     """
-    kinds = {tuple(tensor.dtype for tensor in own) for own in tensors}
-    if len(masks) > 1 and len(kinds) == 1:
+    if len(masks) > 1 and len({tuple(tensor.dtype for tensor in own) for own in tensors}) == 1:
         joined = Joined(masks)
         keep = joined.join(masks).view(torch.int8).neg_()  # -1: all bits
         for family in zip(*tensors, strict=True):

@@ -151,7 +151,7 @@ class Kernels(TorchDispatchMode):
 def as_on_a_gpu(monkeypatch):
     """Go the way of devices on the CPU: layers together, and no selection by numpy."""
     monkeypatch.setattr("gapbench.sparsity.selection._top_of_host", _top_of_device)
-    for module in ("joined", "masks"):
+    for module in ("joined", "masks", "exploration"):
         monkeypatch.setattr(f"gapbench.sparsity.{module}.worth_joining", bool)
 
 

@@ -6,6 +6,7 @@ do without one, so a mask that moves leaves the graph as it is: docs/gpu.md says
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from gapbench.tasks.task import Batch, Recipe, Task
 from gapbench.training.distributed import Ranks
 
+EAGER = "GAPBENCH_EAGER"  # a variable of the environment: no step is captured
 WARM = 3  # passes before a capture: libraries allocate and choose kernels in the first ones
 
 Pass = Callable[[], Tensor]  # fills the gradients and returns the loss, both on the device
@@ -74,6 +76,8 @@ def why_eager(task: Task, device: torch.device, ranks: Ranks) -> str | None:
     """Return why the steps of a trial are not captured; None if they are."""
     if device.type != "cuda":
         return f"a {device.type} has no graphs"
+    if os.environ.get(EAGER):
+        return f"{EAGER} is set"
     if not task.capturable:
         return f"{task.name}: its batches differ in shape, or its loss waits for the device"
     if ranks.world > 1:

@@ -218,3 +218,8 @@ def test_the_stand_in_sees_what_a_graph_could_not():
 def test_what_is_captured_is_decided_in_one_place(task, device, ranks, reason):
     found = why_eager(task, device, ranks)
     assert found is None if reason is None else reason in found
+
+
+def test_a_variable_keeps_all_steps_eager(monkeypatch):
+    monkeypatch.setenv("GAPBENCH_EAGER", "1")
+    assert why_eager(Noise(), GPU, Ranks()) == "GAPBENCH_EAGER is set"

@@ -1,9 +1,9 @@
 """Whether a proxy is in the regime of the published tables: four tests on validation data.
 
-A small task counts only if it shows what is known at scale. Longer training helps, dense training
-does not learn its training set by heart, pruning costs something, and masks that move beat masks
-that do not, where training is long enough for both. Validation data choose recipes, so these tests
-are on them and never on the test split.
+A small task counts only if it shows what is known at scale: longer training helps, dense training
+does not memorise its training set, pruning costs accuracy, and moving masks beat static masks where
+training is long enough for both. Recipes are chosen on validation data, so these tests use
+validation data and never the test split.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gapbench.analysis.sequential import Welch, welch
 from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.tasks.task import tasks
 
-# of the loss on validation data; below it a training set was learned by heart
+# times the loss on validation data; a training loss below it shows a memorised training set
 LEAST_LOSS = 0.5
 LONG = (12.0, 5.0)  # multiples of a task's own epochs: the longest that there is is taken
 
@@ -30,9 +30,9 @@ class Check:
     """One of the four tests on one task.
 
     Attributes:
-        asks: what is asked, as people read it.
-        sparsity: at which, or None where dense training is asked about.
-        difference: what has to be above 0, positive being in favour; None where a row is missing.
+        asks: the question, for readers.
+        sparsity: the sparsity of the test, or None where the test is about dense training.
+        difference: the difference that has to be above 0; None where a row is missing.
         n: seeds of either side.
     """
 
@@ -69,7 +69,7 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
     value = f"val/{metric.name}"
 
     def row(method: str, times: float | None = 1.0, **wanted: Any) -> dict[int, float]:
-        """Return values by seed of the first row that fits; of dense training the longest."""
+        """Return values by seed of the first row that fits; for dense training, the longest row."""
         settings = {"method": method, "pattern": UNSTRUCTURED, **wanted}
         fitting = [
             trial
@@ -87,7 +87,7 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
     dense = row("dense", None)
     yield Check(
         name,
-        f"dense training keeps a loss of {LEAST_LOSS:g} of that on validation data",
+        f"the loss of dense training stays above {LEAST_LOSS:g} of its validation loss",
         None,
         *_memorising(own),
     )
@@ -111,7 +111,7 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
 
 
 def _memorising(trials: Sequence[Record]) -> tuple[Welch | None, tuple[int, int]]:
-    """Return by how much the last epoch's loss of dense trials is above what it has to be.
+    """Return by how much the last training loss of dense trials exceeds its lower limit.
 
     Both losses are of one trial, so the seeds' differences are one sample.
     """

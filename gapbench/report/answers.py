@@ -1,4 +1,4 @@
-"""What results say to the questions of ablations, in words: results/<scale>/README.md."""
+"""The answers to the questions of ablations, in words: results/<scale>/README.md."""
 
 from __future__ import annotations
 
@@ -30,33 +30,34 @@ from gapbench.spec.schema import AblationSpec
 
 ANSWERS = "README.md"
 INTRODUCTION = (
-    "Made by gapbench publish --scale {0} from the trials.jsonl of each ablation: nobody typed a "
-    "number. A trials.jsonl holds every completed trial: what it is, and what was measured. "
-    "table.md and the figures beside it follow from it. gapbench report makes all tables, "
-    "figures and a page; gapbench report --check compares what is here with the trials; "
-    "gapbench reproduce KEY runs one again."
+    "gapbench publish --scale {0} makes this page from the trials.jsonl of each ablation; no "
+    "number is entered by hand. A trials.jsonl describes every completed trial and holds its "
+    "measurements. table.md and the figures are made from the trials.jsonl beside them. gapbench "
+    "report makes all tables, figures and a page; gapbench report --check compares the files here "
+    "with the trials; gapbench reproduce KEY runs one trial again."
 )
 PICTURE = "answers.svg"
 LEGEND = (
-    "Right is in favour of the claim; shaded is where rows count as equivalent, a "
-    "dotted line is the bound of being as good, and a hollow mark is the published difference on "
-    "the paper's task."
+    "Differences to the right favour the claim. The shaded band is where rows count as "
+    "equivalent, a dotted line is the bound of being as good, and a hollow mark is the published "
+    "difference on the paper's task."
 )
 SHARED = (
-    "A trial that two ablations share is trained once and counted in both. Hours are on the clock; "
-    "most trials ran two at a time."
+    "A trial that two ablations share is trained once and counted in both. Hours are wall-clock "
+    "hours; most trials ran two at a time."
 )
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
-    "Differences are of means over all seeds, with the half-widths of their 95 % t-intervals by "
-    f"Welch, which are corrected for nothing. Answers are those of planned looks: {LOOKS_WORDS} "
-    "(docs/analysis.md); a look asks for more than 95 %, so what is not resolved may have an "
-    "interval without 0. Supported and contradicted: the look's test finds a difference; "
-    "equivalent within m: two one-sided tests place it there; where a row has to be as good within "
-    "a margin, contradicted is a row that is worse by more. Confirmatory: in the fixed sequence of "
-    "the slides' claims, with all claims before it supported at this sparsity, each of which has a "
-    "sequence and a level of its own; all others are exploratory. Detectable is the true "
-    "difference that the last look finds with 80 % power."
+    "A difference is the difference of means over all seeds ± the half-width of its 95 % Welch "
+    "t-interval, without correction for multiple comparisons. The answers come from planned looks: "
+    f"{LOOKS_WORDS} (docs/analysis.md). A look asks for more than 95 %, so the interval of a "
+    "comparison that is not resolved may exclude 0. Supported or contradicted: the test of the "
+    "look finds a difference in favour of the claim or against it. Equivalent within m: two "
+    "one-sided tests place the difference within m. A claim that a row is as good within a margin "
+    "is contradicted if the row is worse by more than the margin. Confirmatory: the claim is in "
+    "the fixed sequence of the slides' claims, and all claims before it are supported at this "
+    "sparsity; each sparsity has its own sequence and its own level. All other answers are "
+    "exploratory. Detectable is the true difference that the last look finds with 80 % power."
 )
 
 

@@ -1,4 +1,4 @@
-"""What stands below the grids: how numbers were made, and what they do not say."""
+"""The notes below the grids: how numbers were made, and what they do not say."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from gapbench.analysis.sequential import POWER
 from gapbench.spec.schema import Claim
 
 COST = (
-    "Machine-epochs count every worker; wall-clock epochs count workers side by side. Prunable "
-    "density is over the layers that are pruned, the whole model's over all parameters. Coverage "
-    "is the share of prunable weights that were active at some time. IoU is that of a layer's mask "
-    "before and after a change, mean over all; two random masks of density d have d / (2 - d). "
-    "Seconds are those of a wall clock, on a machine that may have had other work too."
+    "Machine-epochs count every worker; wall-clock epochs count parallel workers once. Prunable "
+    "density is the density of the pruned layers; model density is the density of all parameters. "
+    "Coverage is the share of prunable weights that were active at some time. IoU compares the "
+    "masks of a layer before and after a change, averaged over changes and layers; two random "
+    "masks of density d have an IoU of d / (2 - d). Seconds are wall-clock seconds, on a machine "
+    "that may have run other work too."
 )
 COLUMNS = (
-    "Difference of means ± half-width of its 95 % t-interval by Welch, over all seeds; p: of that "
-    "test, uncorrected"
+    "Difference of means over all seeds ± half-width of its 95 % Welch t-interval; p: p-value of "
+    "the Welch test, uncorrected"
 )
 LOOKS_WORDS = ", ".join(f"{n} seeds at {level:g}" for n, level in LOOKS)
 DETECTABLE = (
-    f"detectable: the true difference that the last look finds with {100 * POWER:g} % power with "
-    "the spread seen; seeds needed: those that would resolve what was measured"
+    f"detectable: the true difference that the last look finds with {100 * POWER:g} % power at "
+    "the observed spread; seeds needed: the number that would resolve the measured difference"
 )
-ANSWERED = f"The words are those of planned looks: {LOOKS_WORDS} (docs/analysis.md)"
+ANSWERED = f"The answers come from planned looks: {LOOKS_WORDS} (docs/analysis.md)"
 EXPLORATORY = "These comparisons are exploratory: one of twenty errs."
-UNTESTED = "No comparison has two seeds or more of both rows: nothing can be tested."
+UNTESTED = "No comparison has two or more seeds of both rows: nothing can be tested."
 
 
 def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
-    """Yield what is to be known of the values, and of those of `papers` beside them."""
+    """Yield the notes on the values, and on the published values of `papers` beside them."""
     cells = [cell for _, _, cell in results.cells()]
     counts = sorted({cell.summary.n for cell in cells if cell.summary})
     if not counts:
@@ -51,20 +52,20 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield "(2/3): two of three seeds have run."
     if any(cell.diverged for cell in cells):
         yield (
-            "Diverged: the value is not finite, or below one and a half times chance; such seeds "
-            "are in no mean."
+            "Diverged: the value is not finite, or below one and a half times chance; means "
+            "leave such seeds out."
         )
     yield "Training FLOPs are multiples of the task's dense recipe."
-    yield "The value is that of the finished model: no epoch is chosen by its test score."
+    yield "The value is measured on the finished model: no epoch is chosen by its test score."
     if results.value.startswith("heldout/"):
         yield (
-            "heldout: labelled images that nothing was trained, validated or tested on; claims are "
-            "answered by it, and the mean on the test split stands beside it."
+            "heldout: labelled images that nothing was trained, validated or tested on. Heldout "
+            "values answer the claims; the mean on the test split stands beside them."
         )
     if results.lacking and not results.value.startswith("heldout/"):
         yield (
-            f"{results.lacking} of these trials have no value on heldout images, by which claims "
-            "are answered where all have one."
+            f"{results.lacking} of these trials have no value on heldout images; such values "
+            "answer the claims only where all trials have one."
         )
     if results.repeated:
         words = (
@@ -75,13 +76,13 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield f"Dense training has no sparsity; its row {words}."
     if any(cell.reached is not None for cell in cells):
         yield (
-            f"A sparsity that was learned stands with the value, and is compared within "
-            f"{100 * NEAR:g} % of its column's."
+            f"A learned sparsity stands beside the value; the row is compared if that sparsity is "
+            f"within {100 * NEAR:g} % of the column's."
         )
     if results.commits > 1:
         yield (
-            f"These trials ran with the code of {results.commits} commits, named in their results; "
-            "`gapbench reproduce` says whether today's gives the same bits."
+            f"These trials ran with the code of {results.commits} commits, which their results "
+            "name; `gapbench reproduce` says whether today's code gives the same bits."
         )
     if papers:
         yield from _published(results, papers)
@@ -129,19 +130,19 @@ def claim_notes(
     if not comparisons:
         if claim.equal == "train_flops":
             like = f"within {100 * LIKE_FLOPS:g} % of each other"
-            return (f"No rows that have run spend alike: {like}.",)
-        return ("No rows of this table answer it.",)
+            return (f"No rows that have run have training FLOPs {like}.",)
+        return ("No rows of this table answer this claim.",)
     if claim.margin is None or not tested(comparisons):
         return comparison_notes(comparisons, explained)
     columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. {ANSWERED}. "
     return (
-        f"{columns}As good: worse by less than {claim.margin:g} {points(unit)}, and p is of a "
-        "difference of just that; contradicted: worse by more.",
+        f"{columns}As good: worse by less than {claim.margin:g} {points(unit)}; p tests a "
+        "difference of exactly that margin. Contradicted: worse by more.",
     )
 
 
 def points(unit: str) -> str:
-    """Return what differences of values of a unit are counted in."""
+    """Return the unit of differences between values of a unit."""
     return "points" if unit == "%" else unit
 
 
@@ -151,12 +152,12 @@ def tested(comparisons: Sequence[Comparison]) -> int:
 
 
 def spread_notes(results: Results) -> Iterator[str]:
-    """Yield what the spread of seeds says of the test that compares rows."""
+    """Yield the notes on the spread over seeds, which the test between rows relies on."""
     found = seed_correlation(results)
     if found is not None:
         mean, pairs = found
         yield (
-            f"Values of rows with the same seed correlate by {mean:+.2f} over {pairs} pairs of "
-            "rows: Welch's test takes them as independent."
+            f"The values of two rows with the same seed have a correlation of {mean:+.2f}, over "
+            f"{pairs} pairs of rows: Welch's test assumes independence."
         )
-    yield f"The loss is on the split of the value, {results.value.rpartition('/')[0]}."
+    yield f"The loss is measured on the split of the value, {results.value.rpartition('/')[0]}."

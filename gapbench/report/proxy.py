@@ -1,4 +1,4 @@
-"""The page of the proxy as a grid: whether it shows what is known at scale."""
+"""The tests of the proxy as a grid: whether the proxy shows what is known at scale."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from gapbench.report.grids import Grid, Text
 from gapbench.report.tables import difference_words
 
 NOTES = (
-    "On validation data; differences of means over seeds with 95 % t-intervals by Welch, in the "
-    "unit of the task's metric, for losses in nats. Holds: the interval lies above 0.",
+    "All values are on validation data. A difference is the difference of means over seeds ± the "
+    "half-width of its 95 % t-interval; its unit is the unit of the task's metric, or nats for "
+    "losses. Holds: the interval lies above 0.",
 )
 
 

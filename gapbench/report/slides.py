@@ -1,4 +1,4 @@
-"""The tables of GaP's slides as they stand there, with what was measured beside each number."""
+"""The tables of GaP's slides in their published form, with our measurement beside each number."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Key = tuple[str, ...]
 def slides_grids(results: Results) -> Iterator[Grid]:
     """Yield the published tables that an ablation repeats, rows in their order, run or not.
 
-    RigL's own rows and those that the slides' authors ran again are told apart by their source.
+    The source tells RigL's own rows from the rows that the slides' authors ran again.
     """
     for table in TABLES.get(results.ablation, (results.ablation,)):
         lines = [
@@ -61,14 +61,15 @@ def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
         keys=len(shown),
         groups=(("", len(shown)), *over, ("", 1)),
         notes=(
-            "Differences are of means, measured minus published, on the table's own task alone.",
+            "A difference is the measured mean minus the published value. It is given only where "
+            "both are on the same task.",
         ),
         on_screen=results.task == lines[0].task,
     )
 
 
 def _row(line: Published) -> tuple[object, ...]:
-    """Return what a line is of: sources print one row with different values."""
+    """Return the row that a line belongs to: sources print one row with different values."""
     return (
         line.method,
         line.distribution,

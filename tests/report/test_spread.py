@@ -44,7 +44,7 @@ def test_the_spread_grid_says_what_a_mean_does_not(tmp_path: Path) -> None:
         ["four", "0.9", "4", "2", "1.71", "85.50", "84.00", "88.00", "0.7500 ± 0.3248"],
         ["one", "0.9", "1", "0", "–", "87.00", "87.00", "87.00", "0.5000"],
     ]
-    assert grid.notes == ("The loss is on the split of the value, test.",)
+    assert grid.notes == ("The loss is measured on the split of the value, test.",)
 
 
 @pytest.mark.parametrize(("seeds", "told"), [(6, True), (5, False)])
@@ -59,11 +59,11 @@ def test_the_correlation_of_seeds_is_told_where_rows_share_six(
     ]
     *first, last = table(tmp_path, entries, spec_of(rows=["label"])).grids[-2].notes
     words = (  # +1, -1 and -1
-        "Values of rows with the same seed correlate by -0.33 over 3 pairs of rows: Welch's test "
-        "takes them as independent."
+        "The values of two rows with the same seed have a correlation of -0.33, over 3 pairs of "
+        "rows: Welch's test assumes independence."
     )
     assert first == ([words] if told else [])
-    assert last == "The loss is on the split of the value, test."
+    assert last == "The loss is measured on the split of the value, test."
 
 
 def test_the_mean_on_the_test_split_stands_beside_heldout_images(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_mean_on_the_test_split_stands_beside_heldout_images(tmp_path: Path)
     assert texts(found, 1)[0][4] == "+10.50"  # claims are answered by it
     spread = found.grids[-2]
     assert [row[-1].text for row in spread.body] == ["0.2500 ± 0.0000", "–"]
-    assert spread.notes == ("The loss is on the split of the value, heldout.",)
+    assert spread.notes == ("The loss is measured on the split of the value, heldout.",)
     first, second, third = lines(cells_frame(evaluation(tmp_path, entries, spec)))
     assert [line["value"] for line in (first, second, third)] == ["heldout/accuracy"] * 3
     assert (first["mean"], first["test_mean"], first["loss"]) == ("80.5", "81.0", "0.25")

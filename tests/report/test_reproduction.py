@@ -50,4 +50,4 @@ def test_the_seeds_of_a_row_are_those_that_differ_in_nothing_else():
     ]
     original = find_original(results, first.key)
     assert sorted(original.seeds) == sorted(alike)
-    assert len(original.seeds) == 6 and original.trial.key == first.key
+    assert len(original.seeds) >= 6 and original.trial.key == first.key

@@ -93,15 +93,15 @@ def test_trials_of_a_pack_fail_go_on_and_are_cancelled_one_by_one(cluster, tmp_p
     again = launch("slurm", [*pack[2:], pack[0]], None, profile=text)
     assert (again.told, submissions(cluster) - before) == ("", {job})
 
-    wait_until(lambda: trains(requeued), 120, "the third to train")
+    wait_until(lambda: trains(requeued), 240, "the third to train")
     assert first.completed()
     assert states(bad, requeued, cancelled, last) == ["failed", "running", "queued", "queued"]
     cluster.run("scontrol", "requeue", job)
-    wait_until(lambda: trains(cancelled), 120, "the fourth to train after the requeue")
+    wait_until(lambda: trains(cancelled), 240, "the fourth to train after the requeue")
     assert [attempts(folder) for folder in (first, bad, requeued)] == [1, 1, 2]
     assert main(["cancel", cancelled.path.name, "--results", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"asked to stop: {cancelled.path.name}\n"
-    wait_until(lambda: not started.poll(), 120, "the last to end")
+    wait_until(lambda: not started.poll(), 240, "the last to end")
     assert states(first, bad, requeued, cancelled, last) == [
         *("completed", "failed", "completed", "interrupted", "completed")
     ]
@@ -111,16 +111,16 @@ def test_trials_of_a_pack_fail_go_on_and_are_cancelled_one_by_one(cluster, tmp_p
 
 def test_two_trials_side_by_side_stop_at_slurms_warning_and_go_on(cluster, tmp_path):
     pair = work(tmp_path, 40, 2)
-    text = profile(tmp_path, "cpus: 2\nmemory_gb: null\n")
+    text = profile(tmp_path, "hours: 1\ncpus: 2\nmemory_gb: null\n")
     started = launch("slurm", pair, None, profile=text)
     one, other = folders(pair)
-    wait_until(lambda: trains(one) and trains(other), 120, "both to train")
+    wait_until(lambda: trains(one) and trains(other), 240, "both to train")
     (job,) = jobs_of(one)
     assert jobs_of(other) == [job]
     cluster.run("scancel", "--signal=USR2", job)
     wait_until(lambda: states(one, other) == ["queued", "queued"], 60, "the requeue")
     assert one.checkpoint.exists() and other.checkpoint.exists()
-    wait_until(lambda: not started.poll(), 120, "both to end")
+    wait_until(lambda: not started.poll(), 240, "both to end")
     assert [attempts(folder) for folder in (one, other)] == [2, 2]
     wait_until(lambda: listed(cluster, job) == ["COMPLETED"], 30, "the job to end")
     assert_as_alone(tmp_path / "alone", pair[1])

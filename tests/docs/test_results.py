@@ -46,7 +46,7 @@ def test_the_proxy_of_images_is_in_the_regime_of_the_published_tables():
     assert [check.asks for check in found if check.passed is not True] == []
     assert len(found) == 1 + 3 * len({check.sparsity for check in found if check.sparsity})
     assert {check.sparsity for check in found} == {None, 0.95}
-    assert all(min(check.n) >= 6 for check in found)
+    assert all(min(check.n) >= 12 for check in found)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def test_without_cuda_there_is_one_line_and_exit_code_two(tmp_path, capsys):
 )
 def test_arguments_that_cannot_be_are_refused(words):
     with pytest.raises(SystemExit, match="2"):
-        gpu_steps.main(words.split())
+        gpu_steps.main(words)
 
 
 def test_a_line_compares_masked_steps_with_dense_ones(monkeypatch):

@@ -32,7 +32,7 @@ def jobs(*minutes, **fields):
 
 def sizes(work, **profile):
     """Return how many trials each job carries, shape by shape."""
-    arranged = arrange(work, Profile(**profile))
+    arranged = arrange(work, Profile(**{"pack_minutes": 5, **profile}))
     return [len(pack) for packs in arranged.arrays.values() for pack in packs]
 
 
@@ -44,7 +44,7 @@ def test_a_job_takes_trials_until_its_minutes_are_full():
 
 def test_trials_longer_than_the_minutes_are_alone_and_others_go_on_filling():
     assert sizes(jobs(1, 30, 1, 1)) == [3, 1]
-    assert str(arrange(jobs(1, 30, 1, 1), Profile())) == "4 trials as 2 jobs"
+    assert str(arrange(jobs(1, 30, 1, 1), Profile(pack_minutes=5))) == "4 trials as 2 jobs"
 
 
 @pytest.mark.parametrize("profile", [{"pack_minutes": 0}, {"pack_minutes": 0.5}])
@@ -106,7 +106,7 @@ def test_jobs_with_room_train_trials_side_by_side():
     (job,) = jobs(1)
 
     def room(**profile):
-        chosen = Profile(**profile)
+        chosen = Profile(**{"pack_minutes": 5, **profile})
         return side_by_side(job, shape(job.resources, job.threads, chosen, 1), chosen)
 
     assert room() == 1

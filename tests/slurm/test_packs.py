@@ -111,7 +111,7 @@ def test_trials_of_a_pack_fail_go_on_and_are_cancelled_one_by_one(cluster, tmp_p
 
 def test_two_trials_side_by_side_stop_at_slurms_warning_and_go_on(cluster, tmp_path):
     pair = work(tmp_path, 40, 2)
-    text = profile(tmp_path, "hours: 1\ncpus: 2\nmemory_gb: null\n")
+    text = profile(tmp_path, "hours: 1\npack_minutes: 5\ncpus: 2\nmemory_gb: null\n")
     started = launch("slurm", pair, None, profile=text)
     one, other = folders(pair)
     wait_until(lambda: trains(one) and trains(other), 240, "both to train")

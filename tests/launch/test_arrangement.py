@@ -77,7 +77,9 @@ def test_trials_that_differ_in_what_they_occupy_share_no_job(other):
     assert sizes(mixed, memory_gb=8, hours=3, cpus=2, parallel=1, chain=False) == [2, 2]
     # whatever their order
     one, two, three, four = mixed
-    wanted = arrange([one, three, two, four], Profile(cpus=2, memory_gb=8, hours=3, parallel=1))
+    wanted = arrange(
+        [one, three, two, four], Profile(cpus=2, memory_gb=8, hours=3, parallel=1, pack_minutes=5)
+    )
     assert list(*wanted.arrays.values()) == [(one, two), (three, four)]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
-from gapbench.launch.following import EpochBar, follow
+from gapbench.launch.following import epoch_bar, follow
 from gapbench.launch.jobs import Job, Launch, launch
 from gapbench.launch.queue import Queue, usable
 from gapbench.launch.submissions import look
@@ -149,9 +149,9 @@ class Study:
         started = self.start(todo, name, jobs=jobs, branches=branches, lanes=lanes, profile=place)
         if started is not None:
             asked = (*todo.entries, *todo.elsewhere)
-            with EpochBar({self.folder(e): e.trial.plan.epochs for e in asked}) as bar:
+            with epoch_bar({self.folder(e): e.trial.plan.epochs for e in asked}) as show:
                 try:
-                    follow(started, lambda: self.going(todo), bar.show)
+                    follow(started, lambda: self.going(todo), show)
                 except KeyboardInterrupt:
                     started.stop()
                     raise

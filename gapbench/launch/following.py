@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,47 +34,38 @@ def follow(
             time.sleep(POLL_SECONDS)
 
 
-class EpochBar:
-    """A bar of the machine-epochs that trials have done; a context manager around calls of `show`.
-
-    It draws on a terminal and in a notebook, and nothing elsewhere.
+@contextmanager
+def epoch_bar(
+    epochs: Mapping[RunFolder, int], console: Console | None = None
+) -> Iterator[Callable[[], None]]:
+    """Show a bar of the machine-epochs that trials have done, on a terminal and in a notebook.
 
     Args:
         epochs: machine-epochs of each trial.
         console: where it draws.
+
+    Yields:
+        what draws how far the trials are; it does nothing where nobody looks.
     """
+    console = console or Console()
+    if not (console.is_terminal or console.is_jupyter):
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+               TextColumn("machine-epochs"), TimeRemainingColumn())  # fmt: skip
 
-    def __init__(self, epochs: Mapping[RunFolder, int], console: Console | None = None) -> None:
-        console = console or Console()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                   TextColumn("machine-epochs"), TimeRemainingColumn())  # fmt: skip
-        drawn = console.is_terminal or console.is_jupyter
-        self._epochs = epochs
-        self._bar = Progress(*columns, console=console, disable=not drawn)
-        self._task = self._bar.add_task(self._words(0), total=sum(epochs.values()))
+    def words(ended: int) -> str:
+        return f"{ended} of {len(epochs)} trials"
 
-    def __enter__(self) -> EpochBar:
-        self._bar.start()
-        return self
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(words(0), total=sum(epochs.values()))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
+        def show() -> None:
+            ended, done = 0, 0.0
+            for folder, own in epochs.items():
+                completed = folder.completed()
+                ended += completed
+                done += own if completed else folder.read_status().get("epoch") or 0.0
+            bar.update(task, completed=int(done), description=words(ended))
 
-    def show(self) -> None:
-        """Draw how far the trials are."""
-        if self._bar.disable:
-            return
-        ended, done = 0, 0.0
-        for folder, epochs in self._epochs.items():
-            completed = folder.completed()
-            ended += completed
-            done += epochs if completed else folder.read_status().get("epoch") or 0.0
-        self._bar.update(self._task, completed=int(done), description=self._words(ended))
-
-    def _words(self, ended: int) -> str:
-        return f"{ended} of {len(self._epochs)} trials"
+        yield show

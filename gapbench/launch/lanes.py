@@ -27,7 +27,9 @@ class LanesAttempt:
     """
 
     def __init__(self, jobs: Sequence[Job], at_once: int | None, gpus: str | None = None) -> None:
-        self.trials = [(str(job.folder), job.ablation, attempts_of(job.folder)) for job in jobs]
+        self.trials = [
+            (str(job.folder), job.ablation, RunFolder(job.folder).attempts) for job in jobs
+        ]
         self.portable = jobs[0].portable
         self.name = uuid.uuid4().hex
         self.launcher = leases.this_process()
@@ -56,14 +58,9 @@ class LanesAttempt:
         return leases.runs_here(self.launcher)
 
 
-def attempts_of(folder: Path) -> int:
-    """Return how many attempts of a trial have begun."""
-    return RunFolder(folder).read_status().get("attempt") or 0
-
-
 def untouched(folder: Path, begun: int) -> bool:
     """Say whether no attempt of a trial has begun since there were `begun`."""
-    return attempts_of(folder) <= begun
+    return RunFolder(folder).attempts <= begun
 
 
 def sharing(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -81,8 +81,7 @@ class Submission:
             mark |= {"at": time.time(), **leases.this_process()}
             mine = []
             for folder in pack:
-                attempts = folder.read_status().get("attempt") or 0
-                if _replace(folder, {**mark, "attempts": attempts}, queue):
+                if _replace(folder, {**mark, "attempts": folder.attempts}, queue):
                     mine.append(folder)
             claimed += [mine] if mine else []
         return claimed
@@ -232,7 +231,7 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
 
 def _begun(folder: RunFolder, claim: Mapping[str, Any]) -> bool:
     """Say whether an attempt has begun since a trial was claimed."""
-    return bool((folder.read_status().get("attempt") or 0) > claim["attempts"])
+    return bool(folder.attempts > claim["attempts"])
 
 
 def _without_job(state: State) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -56,12 +57,17 @@ class Evidence:
     histories: Histories
     first: frozenset[str] = frozenset()
 
-    @property
+    @cached_property
+    def run(self) -> list[Row]:
+        """The rows of which a trial has run."""
+        return [row for row in self.results.rows if any(cell.n_run for cell in row.cells)]
+
+    @cached_property
     def rows(self) -> list[Row]:
         """The rows that a panel of lines shows: at most `MOST_ROWS` of those that have run."""
-        run = [row for row in self.results.rows if any(cell.n_run for cell in row.cells)]
-        kept = sorted(run, key=lambda row: row.name not in self.first)[:MOST_ROWS]
-        return [row for row in run if row in kept]
+        first = sorted(self.run, key=lambda row: row.name not in self.first)
+        kept = {row.name for row in first[:MOST_ROWS]}
+        return [row for row in self.run if row.name in kept]
 
     def columns(self, frame: pd.DataFrame) -> list[object]:
         """Return the columns of `frame`; those that hold dense rows alone only if no other does."""
@@ -248,9 +254,9 @@ def share_y(axes: Sequence[Axes]) -> None:
 
 def tell_left_out(made: Figure, evidence: Evidence) -> None:
     """Say above a figure how many rows it leaves out, if any."""
-    run = sum(any(cell.n_run for cell in row.cells) for row in evidence.results.rows)
-    if run > len(evidence.rows):
-        words = f"{len(evidence.rows)} of {run} rows, those of claims first; the CSV has all"
+    shown, run = len(evidence.rows), len(evidence.run)
+    if run > shown:
+        words = f"{shown} of {run} rows, those of claims first; the CSV has all"
         words = "; ".join(filter(None, (made.get_suptitle(), words)))
         made.suptitle(words, x=0.01, ha="left", fontsize=8)
 

@@ -95,9 +95,9 @@ def _ablation(made: ReportResult, alone: bool) -> dict[str, Any]:
         [_grid(grid, f"{name}: {grid.title}") for grid in table.grids] for table in made.tables
     ]
     shown, folded = [], []
+    paths = [path for path in made.paths if path.suffix == ".svg"]
     for table in made.tables:
         suffix = f"-{table.task}" if len(made.tables) > 1 else ""
-        paths = [path for path in made.paths if path.suffix == ".svg"]
         own = [path for path in paths if path.stem.endswith(suffix)]
         drawn = [_figure(path, table.task, made.spec.name) for path in own]
         shown += drawn[:FIRST_FIGURES]

@@ -102,6 +102,11 @@ class RunFolder:
         """The folder for what processes print that have several trials of a results folder."""
         return self.path.parent.parent / "lanes"
 
+    @property
+    def attempts(self) -> int:
+        """How many attempts have begun."""
+        return self.read_status().get("attempt") or 0
+
     def prepare(self, trial: Mapping[str, Any]) -> None:
         """Create the folder with what a node needs to run the trial; what is there stays.
 

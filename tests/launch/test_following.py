@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from gapbench.launch.following import EpochBar, follow
+from gapbench.launch.following import epoch_bar, follow
 from gapbench.runs.store import RunFolder
 from tests.report.folders import trial_of, write_result
 
@@ -25,8 +25,8 @@ class Started:
 
 def shown(folders: dict[RunFolder, int], terminal: bool) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=100)
-    with EpochBar(folders, console) as bar:
-        follow(Started(), lambda: False, bar.show)
+    with epoch_bar(folders, console) as show:
+        follow(Started(), lambda: False, show)
     return re.sub(r"\x1b\[[0-9;?]*\w", "", console.file.getvalue())
 
 

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -64,7 +63,7 @@ def test_every_command_of_the_page_works_in_its_order(accounting_cluster, tmp_pa
         shell.run(line.replace("KEY", key))
     wait_until(lambda: not {"running", "queued"} & set(shell.states()), 120, "trials to stop")
     again, retry, report = go_on.strip().splitlines()
-    time.sleep(15)  # until SLURM has ended the cancelled jobs
+    wait_until(lambda: not shell.run("squeue --noheader"), 60, "the cancelled jobs to end")
     shell.run(again)
     assert set(shell.states()) == {"completed"}
     assert "0 to run" in shell.run(retry)

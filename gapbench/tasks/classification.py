@@ -9,16 +9,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakValueDictionary
 
 from gapbench.errors import UserError
-from gapbench.tasks.task import Batch, Metric, Recipe, Split, Task
+from gapbench.tasks.task import Batch, Metric, Recipe, Resources, Split, Task
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
     from gapbench.tasks.images.batching import Images
-    from gapbench.tasks.images.memory import Labelled
+    from gapbench.tasks.images.memory import InMemoryDataset, Labelled
 
 
 class Dataset(Protocol):
@@ -55,6 +56,10 @@ def checked_steps(epoch_steps: int | None) -> int | None:
     if epoch_steps is not None and epoch_steps < 1:
         raise UserError(f"epoch_steps: {epoch_steps} is not possible: give 1 or more")
     return epoch_steps
+
+
+PLAIN = (bool, int, float, str, type(None), Recipe, Resources)  # what tasks are told in words
+_loaded: WeakValueDictionary[str, InMemoryDataset] = WeakValueDictionary()
 
 
 class Classification(Task):
@@ -127,7 +132,24 @@ class InMemoryImages(Classification):
         return (torch.zeros(1, self.channels, self.size, self.size),)
 
     def load(self, device: torch.device) -> None:
-        """Read the data and keep it on `device`, normalised by the training images."""
+        """Read the data and keep it on `device`, normalised by the training images.
+
+        Tasks of a process that were made alike share it: of sixteen trials in lanes one reads.
+        """
         from gapbench.tasks.images.memory import InMemoryDataset
 
-        self._dataset = InMemoryDataset(self.read(), device, shift=self.shift, flip=self.flip)
+        key = _data_key(self, device)
+        found = _loaded.get(key)
+        if found is None:
+            found = InMemoryDataset(self.read(), device, shift=self.shift, flip=self.flip)
+            if key:
+                _loaded[key] = found
+        self._dataset = found
+
+
+def _data_key(task: Task, device: torch.device) -> str:
+    """Return what the data of a task are known by in this process; "" if it is not for sharing."""
+    made = sorted(vars(task).items())
+    plain = all(isinstance(value, PLAIN) for _, value in made)
+    kind = f"{type(task).__module__}.{type(task).__qualname__} {id(type(task))}"
+    return f"{kind} {device} {made}" if plain else ""

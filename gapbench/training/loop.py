@@ -171,10 +171,10 @@ def _seed_noise(device: torch.device, seed: int) -> None:
     That seeds every kind of device, and keeps a traceback for each that is not in use: on the CPU
     two percent of a small model's training.
     """
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
-        torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        place = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[place].manual_seed(seed)
 
 
 def _completes_gradual(training: Training) -> bool:

@@ -94,13 +94,23 @@ class InMemoryDataset:
         Raises:
             UserError: if the ranks cannot share a batch equally.
         """
-        labels = self._splits["train"][1]
-        count = len(labels)
-        device = labels.device
-        order = epoch_order(seed, count).to(device)
+        images, labels = self._splits["train"]
+        count, device = len(labels), labels.device
+        order = epoch_order(seed, count)
         moves = _moves(self._shift, self._flip, count, seed).to(device)
+        order = order.to(device)
+        labels, span = labels[order], torch.arange(images.shape[-1], device=device)
+        rows = moves[:, 0, None] + span
+        columns = moves[:, 1, None] + torch.where(moves[:, 2, None] > 0, span.flip(0), span)
+        channels = torch.arange(images.shape[1], device=device)[:, None, None]
+        chosen, rows, columns = (
+            order[:, None, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None],
+        )
         for own in shares(count, batch_size=batch_size, start=start, rank=rank, world=world):
-            yield self._moved(order[own], moves[own]), labels[order[own]]
+            # one kernel a batch: each image is cut out of its padded frame at (row, column)
+            yield self._padded[chosen[own], channels, rows[own], columns[own]], labels[own]
 
     def examples(self, split: Split) -> Iterator[Images]:
         """Yield a split in batches of at most 1000."""
@@ -110,19 +120,6 @@ class InMemoryDataset:
             torch.split(labels, EVALUATION_BATCH),
             strict=True,
         )
-
-    def _moved(self, chosen: Tensor, moves: Tensor) -> Tensor:
-        """Return the chosen images, cut out of their padded frames at (row, column, mirrored)."""
-        span = torch.arange(self._splits["train"][0].shape[-1], device=chosen.device)
-        rows = moves[:, 0, None] + span
-        columns = moves[:, 1, None] + torch.where(moves[:, 2, None] > 0, span.flip(0), span)
-        channels = torch.arange(self._padded.shape[1], device=chosen.device)
-        return self._padded[
-            chosen[:, None, None, None],
-            channels[:, None, None],
-            rows[:, None, :, None],
-            columns[:, None, None, :],
-        ]
 
 
 def _with_channels(images: Tensor) -> Tensor:

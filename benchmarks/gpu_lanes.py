@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_lanes [--scale small] [--lanes 1 4 8 16] [--seconds 8] [--page FILE]
 
 Needs CUDA; without it there is one line and exit code 2. The trials are RigL 12x and C-GaP of
-ablations/partitions.yaml in turn, a seed a pair, run by what runs every trial: stream, masks, history,
-heartbeat and Sacred. A line counts the steps of all lanes from the moment when each has done 100
+ablations/partitions.yaml in turn, run by what runs every trial: stream, masks, history, heartbeat
+and Sacred. A line counts the steps of all lanes from the moment when each has done 100
 until `--seconds` later; an evaluation that falls between them is part of the time. The first line
 is one trial with `GAPBENCH_EAGER=1`, and the last column compares with it.
 """

@@ -31,10 +31,12 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.gpu_changes import changes
-from benchmarks.models import Batch, images, optimizer_of, resnet20, resnet50
+from benchmarks.models import Batch, images, resnet20, resnet50
 from benchmarks.rows import interleaved, paired
 from benchmarks.step_overhead import sparsifier_of
-from gapbench.training.step import CapturedStep, Step
+from gapbench.tasks.task import Recipe
+from gapbench.training.setup import build_optimizer
+from gapbench.training.step import CapturedStep, CudaGraphs, Move
 
 MODES: dict[str, dict[str, Any] | None] = {
     "eager": None,
@@ -58,10 +60,9 @@ def trainer(
     torch.manual_seed(0)
     make, size = MODELS[name]
     model = make().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = optimizer_of("SGD", model)
-    step: Callable[[], object] = optimizer.step
-    if masked:
-        step = sparsifier_of("rigl", model, optimizer).step
+    optimizer = build_optimizer(model, Recipe(epochs=1, batch_size=batch, lr=1e-4), fused=True)
+    sparsifier = sparsifier_of("rigl" if masked else "dense", model, optimizer)
+    step: Callable[[], object] = sparsifier.step if masked else optimizer.step
     options = MODES[mode]
     forward = model if options is None else cast(nn.Module, torch.compile(model, **options))
     inputs, labels = (tensor.to(device) for tensor in images(batch, size)())
@@ -73,14 +74,23 @@ def trainer(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    gradients: Step = CapturedStep(eager, model) if mode == "captured" else eager
-
     def train() -> None:
-        gradients((inputs, labels))
+        eager((inputs, labels))
         step()
         optimizer.zero_grad(set_to_none=True)  # gradients in a CUDA graph's memory end with it
 
-    return train
+    if mode != "captured":
+        return train
+    captured = CapturedStep(eager, model, CudaGraphs(), Move(sparsifier))
+
+    def replay() -> None:
+        if captured.whole((inputs, labels)) is not None:
+            return sparsifier.taken()
+        captured((inputs, labels))
+        sparsifier.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return replay
 
 
 def compared(

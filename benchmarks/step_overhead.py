@@ -166,11 +166,11 @@ def sparsifier_of(method: str, model: nn.Module, optimizer: torch.optim.Optimize
         model,
         optimizer,
         method,
-        sparsity=SPARSITY,
+        sparsity=0.0 if method == "dense" else SPARSITY,
         epochs=100,
         steps_per_epoch=NEVER,
         initial="random",  # without it the weights are kept until the first step
-        **METHODS[method],
+        **METHODS.get(method, {}),
     )
 
 

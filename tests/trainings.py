@@ -58,7 +58,11 @@ class Noise(InMemoryImages):
 
 
 def training_of(
-    method: str, device: torch.device, task: Noise | None = None, **recipe: Any
+    method: str,
+    device: torch.device,
+    task: Noise | None = None,
+    fused: bool | None = None,
+    **recipe: Any,
 ) -> Training:
     """Return a training by a method with its options of tests, at sparsity 0.8."""
     task = task or Noise()
@@ -75,7 +79,7 @@ def training_of(
         sparsity=0.0 if dense or learned else 0.8,
         seed=3,
     )
-    return build(task, settings, device)
+    return build(task, settings, device, fused=fused)
 
 
 class Quiet:

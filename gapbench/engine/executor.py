@@ -137,16 +137,8 @@ class Executor:
             UserError: if the model's parameters were replaced, another one called the optimiser, or
                 the first masks were drawn over weights that were trained before.
         """
-        if self.phase_ended:
-            raise RuntimeError("the phase has ended: call next_phase() before the next step()")
-        self._wiring.require_same()
-        self._caller.require_sole()
         self._begin()
-        step = self.steps - self.segment.start * self.steps_per_epoch
-        length = self.segment.phase.epochs * self.steps_per_epoch
-        update = self.segment.phase.update
-        if update is not None and not update.due(step, length):
-            update = None
+        update, step, length = self._due()
         if update is not None and update.replaces_step:
             loss = None if closure is None else closure()
         else:
@@ -159,13 +151,46 @@ class Executor:
             self._uncounted += 1
         else:
             self._change(update, step, length)
+        self._end()
+        return loss
+
+    @property
+    def moves_alone(self) -> bool:
+        """Whether the next step is `move` and nothing else: no mask changes in it."""
+        return self._transformed is None and self._elementwise and self._due()[0] is None
+
+    def move(self) -> None:
+        """Move weights by their gradients and keep masked ones at zero; the step is not counted.
+
+        A CUDA graph may record it: see `taken`.
+        """
+        self._optimise(None, False)
+        self.weights.hold()
+
+    def taken(self) -> None:
+        """Count a step that was nothing but a `move`, which a graph has replayed."""
+        self._begin()
+        self._uncounted += 1
+        self._end()
+
+    def _due(self) -> tuple[Update | None, int, int]:
+        """Return the update due in the next step, or None; that step in its phase; its length."""
+        step = self.steps - self.segment.start * self.steps_per_epoch
+        length = self.segment.phase.epochs * self.steps_per_epoch
+        update = self.segment.phase.update
+        return update if update is not None and update.due(step, length) else None, step, length
+
+    def _end(self) -> None:
         self.steps += 1
         if self.phase_ended and not self._manual:
             self.next_phase()
-        return loss
 
     def _begin(self) -> None:
-        """Check at the first step what only then is settled."""
+        """Check that a step may be taken, and at the first one what only then is settled."""
+        if self.phase_ended:
+            raise RuntimeError("the phase has ended: call next_phase() before the next step()")
+        self._wiring.require_same()
+        self._caller.require_sole()
         if self._fresh is not None:
             self._fresh.settle()
             self._fresh = None

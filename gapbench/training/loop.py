@@ -15,7 +15,7 @@ from gapbench.base.streams import stream_seed
 from gapbench.engine.changes import Change
 from gapbench.errors import UserError
 from gapbench.training.schedules import learning_rate
-from gapbench.training.setup import Training
+from gapbench.training.setup import Training, set_rate
 from gapbench.training.turn import TURN
 
 Metrics = dict[str, float]
@@ -155,8 +155,13 @@ def train_step(training: Training, batch: Any) -> None:
     # noise of step t is a function of t, so that resuming needs no generator state
     _seed_noise(training.device, stream_seed(settings.seed, "noise", step, training.ranks.rank))
     rate = learning_rate(recipe, sparsifier.plan, sparsifier.segment, step, training.per_epoch)
-    for group in training.optimizer.param_groups:
-        group["lr"] = rate
+    training.rate = rate
+    set_rate(training.optimizer, rate)
+    whole = training.step.whole(batch) if sparsifier.moves_alone else None
+    if whole is not None:
+        sparsifier.taken()
+        training.loss_sum += whole
+        return
     loss = training.step(batch)
     if recipe.clip_norm:
         sparsifier.weights.clip_gradients(training.model.parameters(), recipe.clip_norm)
@@ -273,7 +278,7 @@ def _epoch_line(training: Training, metrics: Metrics) -> Line:
         "step": sparsifier.steps,
         "phase": sparsifier.segment.phase.label,
         "branch": sparsifier.segment.branch,
-        "lr": training.optimizer.param_groups[0]["lr"],
+        "lr": training.rate,
         "train/loss": training.ranks.mean(training.loss_sum).item() / training.per_epoch,
         **metrics,
         "density": active / sum(layer.numel for layer in sparsifier.layers),

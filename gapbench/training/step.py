@@ -1,7 +1,7 @@
-"""The gradients of one step: computed anew, or replayed from a CUDA graph.
+"""One step of training: computed kernel by kernel, or replayed from CUDA graphs.
 
-A graph holds the forward and the backward pass alone. The optimiser and the masks follow it as they
-do without one, so a mask that moves leaves the graph as it is: docs/gpu.md says why.
+One graph ends with the gradients, a second one with weights that are moved and held under their
+masks. Masks, rates and moments have fixed places, so that both serve while masks move: docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -17,26 +17,34 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from gapbench.engine.sparsifier import Sparsifier
 from gapbench.tasks.task import Batch, Recipe, Task
 from gapbench.training.distributed import Ranks
 
 EAGER = "GAPBENCH_EAGER"  # a variable of the environment: no step is captured
 WARM = 3  # passes before a capture: libraries allocate and choose kernels in the first ones
 
-Pass = Callable[[], Tensor]  # fills the gradients and returns the loss, both on the device
+Pass = Callable[[], Tensor]  # returns the loss, on the device
 Record = Callable[[Pass], tuple[Tensor, Callable[[], None]]]
 
 _capturing = threading.Lock()  # torch allows one capture at a time in a process
 
 
 class Step(Protocol):
-    """How the gradients of a batch come about; the choice changes no bit."""
+    """How a batch moves the weights; the choice changes no bit."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Leave the gradients of the batch's loss in the parameters, which have none before.
 
         Returns:
             the loss, a scalar on the device that the next call may overwrite.
+        """
+
+    def whole(self, batch: Batch) -> Tensor | None:
+        """Do all of a step in which no mask changes: gradients and `Sparsifier.move`.
+
+        Returns:
+            the loss; or None if the two are to be done one after the other.
         """
 
 
@@ -56,8 +64,19 @@ class EagerStep:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def whole(self, batch: Batch) -> Tensor | None:
+        """Return None."""
+        return None
 
-def step_of(task: Task, recipe: Recipe, model: nn.Module, replica: nn.Module, ranks: Ranks) -> Step:
+
+def step_of(
+    task: Task,
+    recipe: Recipe,
+    model: nn.Module,
+    replica: nn.Module,
+    ranks: Ranks,
+    sparsifier: Sparsifier,
+) -> Step:
     """Return the step of a trial: captured wherever it can be.
 
     Args:
@@ -66,10 +85,14 @@ def step_of(task: Task, recipe: Recipe, model: nn.Module, replica: nn.Module, ra
         model: on its device.
         replica: what the loss calls: the model, or a wrapper of it.
         ranks: that share a batch.
+        sparsifier: of the model.
     """
     device = next(model.parameters()).device
     eager = EagerStep(task, recipe, replica, device)
-    return CapturedStep(eager, model) if why_eager(task, device, ranks) is None else eager
+    if why_eager(task, device, ranks) is not None:
+        return eager
+    move = None if recipe.clip_norm else Move(sparsifier)  # what is clipped depends on masks
+    return CapturedStep(eager, model, CudaGraphs(), move)
 
 
 def why_eager(task: Task, device: torch.device, ranks: Ranks) -> str | None:
@@ -87,29 +110,82 @@ def why_eager(task: Task, device: torch.device, ranks: Ranks) -> str | None:
     return None
 
 
-def cuda_graph(run: Pass) -> tuple[Tensor, Callable[[], None]]:
-    """Record a pass as a CUDA graph, on the stream that is current, or beside the default one.
+class CudaGraphs:
+    """Records passes of one trial as CUDA graphs, which share their memory.
 
-    Returns:
-        the loss, which each replay overwrites as it does the gradients; and what replays.
-
-    Raises:
-        RuntimeError: if the pass waits for the device.
+    Each replay leaves to the next one only what the passes return and write to memory of before,
+    so that it does not matter which of them is replayed when.
     """
-    current = torch.cuda.current_stream()
-    default = current == torch.cuda.default_stream()  # no graph can be captured on that one
-    stream = torch.cuda.Stream() if default else current  # type: ignore[no-untyped-call]
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with _capturing, torch.cuda.stream(stream):
-            stream.wait_stream(current)
-            for _ in range(WARM):
-                run()
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                loss = run()
-    finally:
-        current.wait_stream(stream)
-    return loss, graph.replay
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, run: Pass) -> tuple[Tensor, Callable[[], None]]:
+        """Record a pass on the stream that is current, or beside the default one.
+
+        Returns:
+            the loss, which each replay overwrites as it does all that the pass writes; and what
+            replays.
+
+        Raises:
+            RuntimeError: if the pass waits for the device.
+        """
+        current = torch.cuda.current_stream()
+        default = current == torch.cuda.default_stream()  # no graph can be captured on that one
+        stream = torch.cuda.Stream() if default else current  # type: ignore[no-untyped-call]
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with _capturing, torch.cuda.stream(stream):
+                stream.wait_stream(current)
+                for _ in range(WARM):
+                    run()
+                with torch.cuda.graph(graph, self._pool, stream, "thread_local"):
+                    loss = run()
+        finally:
+            current.wait_stream(stream)
+        return loss, graph.replay
+
+
+class Move:
+    """What follows the gradients in a step without a change of masks, for a graph.
+
+    Args:
+        sparsifier: its optimiser's rate and the factors that hold masks stay in their places, and
+            so do moments until they are dropped or loaded.
+    """
+
+    def __init__(self, sparsifier: Sparsifier) -> None:
+        self._sparsifier = sparsifier
+        self._factors = sparsifier.weights.place()
+
+    def __call__(self) -> None:
+        """Move the weights by their gradients."""
+        self._sparsifier.move()
+
+    def moments(self) -> list[Tensor]:
+        """Return the optimiser's own tensors, which a move changes."""
+        entries = self._sparsifier.optimizer.state.values()
+        return [value for entry in entries for value in entry.values() if torch.is_tensor(value)]
+
+    def settled(self, parameters: int) -> bool:
+        """Say whether nothing that a step makes once is still to be made.
+
+        Args:
+            parameters: that have gradients.
+        """
+        optimizer = self._sparsifier.optimizer
+        return len(optimizer.state) == parameters and all(
+            isinstance(group["lr"], Tensor) for group in optimizer.param_groups
+        )
+
+    def first(self) -> object:
+        """Return what is another object once moments were dropped or loaded."""
+        return next(iter(self._sparsifier.optimizer.state.values()), None)
+
+    def fixed(self) -> list[Tensor]:
+        """Return the tensors that a move reads and leaves as they are."""
+        rates = [group["lr"] for group in self._sparsifier.optimizer.param_groups]
+        return [*rates, *self._factors]
 
 
 @dataclass(frozen=True)
@@ -118,10 +194,11 @@ class Capture:
 
     Attributes:
         inputs: the batch that it reads.
-        state: parameters and buffers that it reads, and where they lay.
-        gradients: what it writes for each parameter that took part in the loss.
+        state: what else it reads that is there before, and where that lay.
+        gradients: what it leaves for each parameter that took part in the loss.
         loss: what it writes beside them.
         replay: runs it.
+        first: of the optimiser, as of `Move.first`.
     """
 
     inputs: tuple[Tensor, ...]
@@ -129,11 +206,14 @@ class Capture:
     gradients: tuple[tuple[nn.Parameter, Tensor], ...]
     loss: Tensor
     replay: Callable[[], None]
+    first: object = None
 
-    def fits(self, batch: Batch) -> bool:
-        """Say whether the memory is still the model's, and the batch laid out as the one before."""
-        return all(tensor.data_ptr() == place for tensor, place in self.state) and (
-            tuple(map(_layout, self.inputs)) == tuple(map(_layout, batch))
+    def fits(self, batch: Batch, first: object = None) -> bool:
+        """Say whether the memory is still the trial's, and the batch laid out as the one before."""
+        return (
+            self.first is first
+            and all(tensor.data_ptr() == place for tensor, place in self.state)
+            and tuple(map(_layout, self.inputs)) == tuple(map(_layout, batch))
         )
 
     def run(self, batch: Batch) -> Tensor:
@@ -147,46 +227,82 @@ class Capture:
 
 
 class CapturedStep:
-    """Replays a recorded pass, and records it anew where memory was exchanged.
+    """Replays recorded passes, and records them anew where memory was exchanged.
 
-    A pass that draws random numbers, or that cannot be recorded, is computed eagerly from then on,
-    with a warning that says so.
+    One pass ends with the gradients. A second one moves the weights by them too; it serves every
+    step but the first ones, those in which masks change, and those that end a phase with dropped
+    moments. A pass that draws random numbers, or that cannot be recorded, is computed eagerly from
+    then on, with a warning that says so.
 
     Args:
         eager: the pass.
         model: whose parameters and buffers it reads.
         record: makes a replay of a pass that was run on the device.
+        move: moves weights by their gradients; None leaves that to the caller.
 
     Attributes:
-        captures: how often the pass was recorded.
+        captures: how often the gradients' pass was recorded.
+        whole_captures: how often the whole step was.
         refused: why it is computed eagerly, or None.
     """
 
-    def __init__(self, eager: Step, model: nn.Module, record: Record = cuda_graph) -> None:
-        self.captures = 0
+    def __init__(
+        self,
+        eager: Callable[[Batch], Tensor],
+        model: nn.Module,
+        record: Record,
+        move: Move | None = None,
+    ) -> None:
+        self.captures = self.whole_captures = 0
         self.refused: str | None = None
         self._eager = eager
         self._model = model
         self._record = record
+        self._move = move
         self._capture: Capture | None = None
+        self._whole: Capture | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
         """Leave the gradients of the batch's loss in the parameters."""
         if self.refused is None and (self._capture is None or not self._capture.fits(batch)):
             self._capture = None  # its memory serves the next one
             self._capture = self._recorded(batch)
+            self.captures += self._capture is not None
         return self._eager(batch) if self._capture is None else self._capture.run(batch)
 
-    def _recorded(self, batch: Batch) -> Capture | None:
-        """Record the pass; weights, buffers and generators are then as they were."""
+    def whole(self, batch: Batch) -> Tensor | None:
+        """Do all of a step, once a first one has settled what gradients and moments there are."""
+        move, known = self._move, self._capture
+        if move is None or known is None or not move.settled(len(known.gradients)):
+            return None
+        first = move.first()
+        if self._whole is None or not self._whole.fits(batch, first):
+            self._whole = None
+            self._whole = self._recorded(batch, move)
+            if self._whole is None:
+                return None
+            self.whole_captures += 1
+        return self._whole.run(batch)
+
+    def _recorded(self, batch: Batch, move: Move | None = None) -> Capture | None:
+        """Record a pass; weights, buffers, moments and generators are then as they were."""
         parameters = list(self._model.parameters())
         inputs = tuple(tensor.clone() for tensor in batch)
+        read = [*parameters, *self._model.buffers()]
+        written = list(self._model.buffers())
+        if move is not None:
+            moments = move.moments()
+            read += moments + move.fixed()
+            written += parameters + moments
 
         def run() -> Tensor:
             _forget_gradients(parameters)
-            return self._eager(inputs)
+            loss = self._eager(inputs)
+            if move is not None:
+                move()
+            return loss
 
-        with _unchanged(self._model) as drew:
+        with _unchanged(written, parameters[0].device) as drew:
             try:
                 loss, replay = self._record(run)
             except RuntimeError as error:
@@ -197,17 +313,18 @@ class CapturedStep:
         _forget_gradients(parameters)
         if self.refused is not None:
             warnings.warn(f"steps are not captured: {self.refused}", stacklevel=3)
+            self._move = self._capture = None
             return None
-        self.captures += 1
-        state = tuple((t, t.data_ptr()) for t in (*parameters, *self._model.buffers()))
+        state = tuple((tensor, tensor.data_ptr()) for tensor in read)
+        if move is not None:
+            return Capture(inputs, state, (), loss, replay, move.first())
         return Capture(inputs, state, gradients, loss, replay)
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[Callable[[], bool]]:
-    """Undo what passes inside do to buffers and generators; yields whether these have moved."""
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    device = next(model.parameters()).device
+def _unchanged(written: list[Tensor], device: torch.device) -> Iterator[Callable[[], bool]]:
+    """Undo what passes inside do to tensors and generators; yields whether these have moved."""
+    before = [tensor.detach().clone() for tensor in written]
     drawn_from = [torch.default_generator]
     if device.type == "cuda":
         place = torch.cuda.current_device() if device.index is None else device.index
@@ -221,8 +338,8 @@ def _unchanged(model: nn.Module) -> Iterator[Callable[[], bool]]:
         yield moved
     finally:
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for tensor, own in zip(written, before, strict=True):
+                tensor.copy_(own)
         for generator, state in states:
             generator.set_state(state)
 

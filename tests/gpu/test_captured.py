@@ -49,6 +49,7 @@ def test_every_method_trains_to_the_same_bits_from_one_capture(method, gpu):
         train(other, Quiet())
     assert_equal_states(one.state_dict(), other.state_dict())
     assert other.step.captures == 1
+    assert bool(other.step.whole_captures) == (other.sparsifier.plan.transform is None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +102,7 @@ def test_memory_that_is_exchanged_is_captured_anew(gpu):
         for param in training.model.parameters():
             param.data = param.data.clone()
         train(training, Quiet(), until=4)
-    assert other.step.captures == 2
+    assert other.step.whole_captures == 2
     assert_equal_states(one.state_dict(), other.state_dict())
 
 

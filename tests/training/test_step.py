@@ -13,7 +13,7 @@ from gapbench.methods.method import methods
 from gapbench.tasks.docs_en_de import DocsEnDe
 from gapbench.training.distributed import Ranks
 from gapbench.training.loop import Interrupted, train, train_step
-from gapbench.training.step import CapturedStep, EagerStep, why_eager
+from gapbench.training.step import CapturedStep, EagerStep, Move, why_eager
 from tests.recording import HostGraph, place_of
 from tests.trainings import (
     EPOCHS,
@@ -29,8 +29,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def both(method, task=None, **recipe):
-    """Return a training with eager steps, and one with captured ones."""
-    eager, captured = (training_of(method, CPU, task, **recipe) for _ in range(2))
+    """Return a training with eager steps, and one with captured ones, both as on a GPU."""
+    eager, captured = (training_of(method, CPU, task, fused=True, **recipe) for _ in range(2))
     assert isinstance(captured.step, EagerStep)
     captured.step = captured_step(captured)
     return eager, captured
@@ -38,7 +38,8 @@ def both(method, task=None, **recipe):
 
 def captured_step(training):
     graph = HostGraph(training.model.parameters())
-    step = CapturedStep(training.step, training.model, graph)
+    move = None if training.settings.recipe.clip_norm else Move(training.sparsifier)
+    step = CapturedStep(training.step, training.model, graph, move)
     step.graph = graph
     return step
 
@@ -53,7 +54,10 @@ def test_every_method_trains_to_the_same_bits_from_one_capture(method):
     assert captured.step.graph.replays == EPOCHS * STEPS
     held = {place_of(t) for t in (*captured.model.parameters(), *captured.model.buffers())}
     inputs = {place_of(tensor) for tensor in captured.step._capture.inputs}
-    assert captured.step.graph.recorded.places <= held | inputs  # of masks and rates it reads none
+    assert captured.step.graph.tapes[0].places <= held | inputs  # of masks and rates it reads none
+    fresh = sum(segment.phase.restart for segment in captured.sparsifier.plan.segments[1:])
+    wholes = 0 if captured.sparsifier.plan.transform else 1 + fresh
+    assert captured.step.whole_captures == wholes == len(captured.step.graph.tapes) - 1
 
 
 @pytest.mark.parametrize(
@@ -78,7 +82,7 @@ def test_every_kind_of_recipe_trains_to_the_same_bits(method, recipe):
 
 @pytest.mark.parametrize("method", ["rigl", "c_gap", "p_gap"])
 def test_a_run_that_resumes_in_a_capture_or_leaves_one_ends_with_the_same_bits(method):
-    whole = training_of(method, CPU)
+    whole = training_of(method, CPU, fused=True)
     train(whole, Quiet())
     for before, after in ((True, False), (False, True), (True, True)):
         stopping = Stopping(37)
@@ -91,11 +95,11 @@ def test_a_run_that_resumes_in_a_capture_or_leaves_one_ends_with_the_same_bits(m
 
 
 def test_a_state_that_is_loaded_into_a_captured_run_keeps_the_capture():
-    whole = training_of("rigl", CPU)
+    whole = training_of("rigl", CPU, fused=True)
     train(whole, Quiet(), until=4)
     other = both("rigl")[1]
     train(other, Quiet(), until=6)
-    begun = training_of("rigl", CPU)
+    begun = training_of("rigl", CPU, fused=True)
     train(begun, Quiet(), until=2)
     other.load_state_dict(copy.deepcopy(begun.state_dict()))
     train(other, Quiet(), until=4)
@@ -126,7 +130,7 @@ def test_memory_that_is_exchanged_is_captured_anew(exchange):
         train(training, Quiet(), until=2)
         exchange(training)
         train(training, Quiet(), until=4)
-    assert captured.step.captures == 2
+    assert captured.step.whole_captures == 2
     assert_equal_states(eager.state_dict(), captured.state_dict())
 
 
@@ -136,7 +140,7 @@ def test_a_batch_of_another_size_is_captured_anew():
         training.replica.train()
         for size in (16, 8, 16, 16):
             train_step(training, next(training.task.batches(1, batch_size=size)))
-    assert captured.step.captures == 3
+    assert (captured.step.captures, captured.step.whole_captures) == (1, 2)
     assert_equal_states(eager.state_dict(), captured.state_dict())
 
 

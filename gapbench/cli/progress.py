@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 NAME_WIDTH = 24  # characters that a trial's name has before columns give way
 ALWAYS = ("key", "trial", "state")
 FIRST_TO_GO = ("density", "phase", "resumed", "left", "epoch")
+SETTLE_SECONDS = 20.0  # until the pace of trials side by side is theirs
 KEY_DIGITS = 8  # of 16, as many as commands need to find a trial
 
 
@@ -147,6 +149,8 @@ class Progress:
         self._live = Live(console=console, refresh_per_second=2, transient=True)
         self._states: dict[str, State] = {}
         self._errors: set[str | None] = set()
+        self._most = 0  # trials that ran side by side
+        self._settled = math.inf  # when that becomes all that will
 
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
@@ -172,6 +176,21 @@ class Progress:
             if self._states.get(view.key) != view.state and view.state != "planned":
                 self._states[view.key] = view.state
                 self._line(view, views)
+        self._forecast(views)
+
+    def _forecast(self, views: Sequence[View]) -> None:
+        """Print once how long all will take, as soon as no more trials begin side by side."""
+        running = [view for view in views if view.state == "running"]
+        if len(running) > self._most:
+            self._most, self._settled = len(running), time.monotonic() + SETTLE_SECONDS
+        left = self._left(views)
+        if left is None or time.monotonic() < self._settled:
+            return
+        if all(view.status.get("seconds_left") for view in running):
+            self._settled = math.inf
+            clock = time.strftime("%H:%M:%S")
+            told = f"about {duration(left)} left for all, {len(running)} side by side"
+            self.console.print(f"{clock} {'expected':<11} {told}", highlight=False, soft_wrap=True)
 
     def _line(self, view: View, views: Sequence[View]) -> None:
         detail = self._error(view) if view.state == "failed" else view.metric
@@ -200,10 +219,13 @@ class Progress:
         waiting = [view for view in views if view.state in ("planned", "queued")]
         if waiting:
             parts.append(f"{len(waiting)} waiting")
-        left = seconds_left(views, [self._epochs[view.key] for view in waiting])
-        if left is not None:
+        if (left := self._left(views)) is not None:
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
+
+    def _left(self, views: Sequence[View]) -> float | None:
+        waiting = [view for view in views if view.state in ("planned", "queued")]
+        return seconds_left(views, [self._epochs[view.key] for view in waiting])
 
 
 def seconds_left(views: Sequence[View], waiting: Sequence[int]) -> float | None:

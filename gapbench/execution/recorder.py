@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gapbench.training.loop import Ask, Line, Metrics
 from gapbench.training.setup import Training
 
 BEAT_SECONDS = 5.0
+PACE_SECONDS = 20.0  # of steps by which the time left is told: other trials come and go
 LogScalar = Callable[[str, float, int], None]
 
 
@@ -49,7 +51,7 @@ class FolderKeeper:
         self.seconds_before = 0.0
         self._began = self._saved = time.monotonic()
         self._beaten = 0.0
-        self._first_step = 0
+        self._marks: deque[tuple[float, int]] = deque()  # when how many steps were done
         self._cancelled = False
 
     @property
@@ -68,7 +70,7 @@ class FolderKeeper:
                 training.load_state_dict(saved["training"])
                 offset, digest = saved["history"], saved.get("history_sha256")
                 self.seconds_before = saved["seconds"]
-        self._first_step = training.sparsifier.steps
+        self._marks.append((time.monotonic(), training.sparsifier.steps))
         if self.writes:
             self.history = History(self.folder.history, offset, digest)
 
@@ -119,9 +121,8 @@ class FolderKeeper:
         if not self.writes:
             return
         sparsifier = training.sparsifier
-        done = sparsifier.steps - self._first_step
         rest = sparsifier.plan.epochs * training.per_epoch - sparsifier.steps
-        per_step = (time.monotonic() - self._began) / done if done else None
+        per_step = self._pace(sparsifier.steps)
         self.folder.beat(
             epoch=sparsifier.steps / training.per_epoch,
             epochs=sparsifier.plan.epochs,
@@ -131,6 +132,14 @@ class FolderKeeper:
             / sum(layer.numel for layer in sparsifier.layers),
             seconds_left=None if per_step is None else per_step * rest,
         )
+
+    def _pace(self, steps: int) -> float | None:
+        """Return the seconds of a step lately; None before the first one."""
+        while len(self._marks) > 1 and self._marks[1][0] <= self._beaten - PACE_SECONDS:
+            self._marks.popleft()
+        began, before = self._marks[0]
+        self._marks.append((self._beaten, steps))
+        return (self._beaten - began) / (steps - before) if steps > before else None
 
 
 def _scalars(line: Line) -> dict[str, float]:

@@ -3,9 +3,10 @@
 #
 #     bash scripts/gpu_check.sh [--wheels FOLDER] [--python PYTHON]
 #
-# Prints one page: the machine, the tests of tests/gpu, and benchmarks.gpu_steps (images a second of
-# eager and captured steps, and what changes of masks take). Where OUT is set, the page is also
-# written to $OUT/gpu.md. Exit code: 0; 1 if a part failed or took too long; 2 without CUDA.
+# Prints one page: the machine, the tests of tests/gpu, benchmarks.gpu_steps (images a second of eager
+# and captured steps, and what changes of masks take), and benchmarks.gpu_lanes (those of whole trials;
+# it needs the packages of the suite and Fashion-MNIST below GAPBENCH_DATA, or is left out). Where OUT
+# is set, the page is also written to $OUT/gpu.md. Exit code: 0; 1 if a part failed or took too long; 2 without CUDA.
 #
 # PYTHON (python3 by default) needs torch and numpy; pytest for the tests, torchvision for ResNet-50.
 # pydantic is needed too. What it lacks can be carried along: FOLDER holds wheels, fetched before by
@@ -61,11 +62,16 @@ part() {
         "$((SECONDS - began)) s | $(grep . "$work/$name" | tail -n 1 | tr '|' '/') |" >> "$work/parts"
 }
 
-part tests 330 "$python" -m pytest -m gpu tests/gpu -q -p no:cacheprovider
+part tests 240 "$python" -m pytest -m gpu tests/gpu -q -p no:cacheprovider
 part resnet20 110 "$python" -m benchmarks.gpu_steps --models ResNet-20 --modes eager captured \
     --steps 50 --page "$work/resnet20.md"
 part resnet50 130 "$python" -m benchmarks.gpu_steps --models ResNet-50 --modes eager captured \
     --steps 10 --rounds 3 --page "$work/resnet50.md"
+if "$python" -c "import sacred, submitit, ruamel.yaml" 2> /dev/null; then
+    part lanes 90 "$python" -m benchmarks.gpu_lanes --lanes 1 8 16 --seconds 4 --page "$work/lanes.md"
+else
+    echo "| lanes | left out | 0 s | sacred, submitit or ruamel.yaml cannot be imported |" >> "$work/parts"
+fi
 
 {
     "$python" - <<'PYTHON'
@@ -79,7 +85,7 @@ PYTHON
     echo "- tree: $(git rev-parse --short HEAD 2> /dev/null || echo unknown)"
     printf '\n| part | result | time | last line |\n| --- | --- | --- | --- |\n'
     cat "$work/parts"
-    for name in resnet20 resnet50; do
+    for name in resnet20 resnet50 lanes; do
         [ -e "$work/$name.md" ] && { echo; sed -n '/^|/,$p' "$work/$name.md"; } || true
     done
     grep -E '^(FAILED|ERROR)' "$work/tests" | cut -c 1-200 || true
@@ -88,6 +94,8 @@ cat "$page"
 if [ -n "${OUT:-}" ]; then
     mkdir -p "$OUT"
     cp "$page" "$OUT/gpu.md"
-    for name in tests resnet20 resnet50; do cp "$work/$name" "$OUT/$name.txt"; done
+    for name in tests resnet20 resnet50 lanes; do
+        [ ! -e "$work/$name" ] || cp "$work/$name" "$OUT/$name.txt"
+    done
 fi
 exit "$failed"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import io
 
-from gapbench.cli.progress import View, seconds_left, table_of
+import pytest
+from rich.console import Console
+
+from gapbench.cli import progress
+from gapbench.cli.progress import Progress, View, seconds_left, table_of
 
 STATUS = {
     "attempt": 3,
@@ -56,3 +60,33 @@ def test_the_time_left_of_a_run_counts_what_waits_at_the_measured_pace() -> None
     # 10 seconds an epoch, two side by side: 24 epochs run and 16 wait
     assert seconds_left([one, two, done], [12, 4]) == pytest.approx((240 + 160) / 2)
     assert seconds_left([one, two], []) == pytest.approx(200.0)  # no sooner than the longest ends
+
+
+def test_what_a_run_will_take_is_printed_once_when_all_lanes_have_their_pace(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    shown = Progress(Console(file=out, width=80), {"1": 10, "2": 10, "3": 10})
+    waiting = View("c", "3", "planned", {})
+
+    def running(*left: float | None) -> list[View]:
+        return [
+            View(str(n), str(n), "running", {"epoch": 1.0, "epochs": 10, "seconds_left": seconds})
+            for n, seconds in enumerate(left, 1)
+        ]
+
+    def told(*left: float | None) -> int:
+        shown.show([*running(*left), waiting])
+        return out.getvalue().count("expected")
+
+    assert told(90.0) == 0  # the first lane alone
+    now[0] += progress.SETTLE_SECONDS - 1
+    assert told(90.0, None) == 0  # a second one has begun
+    now[0] += progress.SETTLE_SECONDS - 1
+    assert told(90.0, 90.0) == 0
+    now[0] += 1
+    assert told(90.0, None) == 0
+    assert told(90.0, 90.0) == 1
+    now[0] += 1000
+    assert told(45.0, 45.0) == 1
+    assert "about 2m left for all, 2 side by side" in out.getvalue()

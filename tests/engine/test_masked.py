@@ -232,3 +232,19 @@ def test_every_method_trains_to_the_same_bits_where_layers_are_changed_together(
     together = training_of(method, torch.device("cpu"))
     train(together, Quiet())
     assert_equal_states(alone.state_dict(), together.state_dict())
+
+
+@pytest.mark.parametrize("method", ["rigl", "c_gap", "p_gap", "gradual"])
+def test_factors_that_stay_in_their_places_hold_masks_as_masks_do(method):
+    plain, placed = (training_of(method, torch.device("cpu")) for _ in range(2))
+    factors = placed.sparsifier.weights.place()
+    places = [factor.data_ptr() for factor in factors]
+    for training in (plain, placed):
+        train(training, Quiet())
+    assert_equal_states(plain.state_dict(), placed.state_dict())
+    assert [factor.data_ptr() for factor in placed.sparsifier.weights.place()] == places
+    for factor, (name, param) in zip(
+        factors, placed.sparsifier.weights.params.items(), strict=True
+    ):
+        mask = placed.sparsifier.masks.get(name, torch.ones_like(param, dtype=torch.bool))
+        assert torch.equal(factor, mask.to(param.dtype))

@@ -270,3 +270,24 @@ def test_resnet50_is_partitioned_by_stage(resnet50):
     assert {"conv1.weight", "layer1.2.conv3.weight"} < parts[0]
     assert "fc.weight" in parts[3]
     assert ImageNet().partition_patterns(3) is None
+
+
+def test_tasks_that_were_made_alike_share_their_data():
+    class Counting(Digits):
+        reads = 0
+
+        def read(self):
+            type(self).reads += 1
+            return super().read()
+
+    made = [Counting(epoch_steps=20) for _ in range(3)] + [Counting(epoch_steps=10)]
+    for task in made:
+        task.load(CPU)
+    assert Counting.reads == 2
+    assert equal(batches(made[0]), batches(made[2]))
+    made[0].shift = 1  # made alike no longer
+    made[0].load(CPU)
+    other = Counting(epoch_steps=20)
+    other.chosen = torch.ones(3)  # what its data are cannot be said in words
+    other.load(CPU)
+    assert Counting.reads == 4

@@ -227,3 +227,19 @@ def test_what_is_captured_is_decided_in_one_place(task, device, ranks, reason):
 def test_a_variable_keeps_all_steps_eager(monkeypatch):
     monkeypatch.setenv("GAPBENCH_EAGER", "1")
     assert why_eager(Noise(), GPU, Ranks()) == "GAPBENCH_EAGER is set"
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_state_says_nothing_of_how_the_optimiser_computes(optimizer, fused):
+    """A trial may go on where its rate lies elsewhere, as on a machine without a GPU."""
+    first = training_of("static", CPU, fused=not fused, optimizer=optimizer)
+    train(first, Quiet(), until=2)
+    second = training_of("static", CPU, fused=fused, optimizer=optimizer)
+    before = [(group["lr"], group["fused"]) for group in second.optimizer.param_groups]
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for group, (rate, kind) in zip(second.optimizer.param_groups, before, strict=True):
+        assert group["fused"] == kind and type(group["lr"]) is type(rate)
+        assert not fused or group["lr"] is rate
+        assert float(group["lr"]) == pytest.approx(first.rate)
+    train(second, Quiet(), until=4)

@@ -7,14 +7,14 @@ study.table  # a pandas DataFrame, one line a cell of the report's table
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
-from gapbench.launch.following import epoch_bar, follow
+from gapbench.launch.following import epoch_bar, follow, settled
 from gapbench.launch.jobs import Job, Launch, launch
 from gapbench.launch.queue import Queue, usable
 from gapbench.launch.submissions import look
@@ -158,10 +158,16 @@ class Study:
         return self
 
     def todo(
-        self, *, force: bool = False, retry_failed: bool = False, attach: bool = False
+        self,
+        *,
+        force: bool = False,
+        retry_failed: bool = False,
+        attach: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> ToDo:
         """Sort the trials into those to run, those completed, and those that others run.
 
+        What is about to end, such as a cancelled job, is waited for; `tell` is called with that.
         With `retry_failed` only those that have failed are to run or to wait for. With `attach`
         those that SLURM has already are to run too, which then means to follow them.
 
@@ -173,7 +179,8 @@ class Study:
         forget: list[RunFolder] = []
         done = 0
         folders = [self.folder(entry) for entry in self.entries]
-        for entry, folder, seen in zip(self.entries, folders, look(folders, Queue()), strict=True):
+        known = settled(folders, Queue(), tell)
+        for entry, folder, seen in zip(self.entries, folders, known, strict=True):
             if seen.state == "completed" and (retry_failed or not force):
                 done += 1
             elif retry_failed and seen.state != "failed":

@@ -113,7 +113,9 @@ def run(
     if until_resolved:
         asked = _look_by_look(console, whole, (name, reason), launching)
         return 130 if asked is None else _conclude(console, study, asked, as_json)
-    todo = study.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
+    todo = study.todo(
+        force=force, retry_failed=retry_failed, attach=name == "slurm", tell=console.print
+    )
     started = _start(console, study, todo, (name, reason), launching)
     if started is not None and detach:
         console.print("follow with `gapbench status --watch`")
@@ -139,7 +141,7 @@ def _look_by_look(
     part = whole.next_look()
     while part is not None:
         try:
-            todo = part.todo(attach=executor[0] == "slurm")
+            todo = part.todo(attach=executor[0] == "slurm", tell=console.print)
         except UserError as error:  # others run all that is left: what is known is told
             if not asked:
                 raise

@@ -1,18 +1,50 @@
-"""Waiting for what was launched, with a bar for programs and notebooks."""
+"""Waiting for what is about to end, and for what was launched, with a bar for programs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gapbench.launch.jobs import Launch
-from gapbench.runs.store import RunFolder
+from gapbench.launch.queue import Queue
+from gapbench.launch.submissions import TrialState, look
+from gapbench.runs.store import LOST_AFTER, RunFolder
 
 POLL_SECONDS = 0.25
+ENDING_SECONDS = 1.0
+
+
+def settled(
+    folders: Sequence[RunFolder], queue: Queue, tell: Callable[[str], None] = lambda _: None
+) -> list[TrialState]:
+    """Return what is known of each trial, once all that is about to end has ended.
+
+    So trials that were cancelled a moment ago, or have just failed, can be run again. What takes
+    longer than a dead process counts as alive is returned as it is.
+
+    Args:
+        folders: of the trials.
+        queue: for SLURM's word.
+        tell: called with what is waited for, if anything is.
+    """
+    deadline = time.monotonic() + LOST_AFTER
+    seen = look(folders, queue)
+    ending = _ending(seen)  # those that begin to end later have run meanwhile
+    if ending:
+        tell(f"waiting for jobs or processes that are about to end (trials: {len(ending)})")
+    while ending and time.monotonic() < deadline:
+        time.sleep(ENDING_SECONDS)
+        seen = look(folders, queue)
+        ending &= _ending(seen)
+    return seen
+
+
+def _ending(seen: Sequence[TrialState]) -> set[int]:
+    return {index for index, one in enumerate(seen) if one.ending}
 
 
 def follow(

@@ -2,8 +2,9 @@
 
 Before anything is submitted, each run folder gets a claim that names the submission; afterwards the
 submission's own file gets the id of the job. Claims need no renewal: one counts as long as SLURM
-may still run its job, or, before there is a job, as long as the launcher lives. A job may carry a
-pack of trials: one that has failed, or that was cancelled, can then be submitted anew beside it.
+may still run its job, or, before there is a job, as long as the launcher lives. That includes a job
+that is COMPLETING; who wants its trials waits until it has ended. A job may carry a pack of trials:
+one that has failed, or that was cancelled, can then be submitted anew beside it.
 """
 
 from __future__ import annotations
@@ -178,12 +179,15 @@ class TrialState:
         job: the id of its SLURM job, if it has one; of a chain that one whose turn it is.
         hint: what SLURM says about that job.
         jobs: the ids of all its jobs.
+        ending: whether what has it, a process or a job, is about to end: what comes of the trial
+            shows only then, and nobody else gets it before.
     """
 
     state: State
     job: str | None = None
     hint: str = ""
     jobs: tuple[str, ...] = ()
+    ending: bool = False
 
 
 def look(folders: Sequence[RunFolder], queue: Queue) -> list[TrialState]:
@@ -195,7 +199,25 @@ def look(folders: Sequence[RunFolder], queue: Queue) -> list[TrialState]:
 
 def _sight(folder: RunFolder, jobs: list[str], answer: dict[str, Listed] | None) -> TrialState:
     seen = _seen(folder, _whose_turn(jobs, answer), answer)
-    return replace(seen, jobs=tuple(jobs)) if seen.job else seen
+    ending = _ends(folder, seen, jobs, answer)
+    return replace(seen, jobs=tuple(jobs) if seen.job else (), ending=ending)
+
+
+def _ends(
+    folder: RunFolder, seen: TrialState, jobs: Sequence[str], answer: dict[str, Listed] | None
+) -> bool:
+    """Say whether a trial is about to be left by what has it.
+
+    Most jobs that are COMPLETING never run again, but some of them SLURM requeues.
+    """
+    if seen.state == "running" and folder.cancelled.exists():
+        return True
+    if seen.state == "completed" or answer is None:
+        return False
+    if seen.state == "failed":
+        claim = _claim(folder)
+        return bool(jobs) and claim is not None and _lives(folder, claim, answer)
+    return any(job in answer and answer[job].state == "COMPLETING" for job in jobs)
 
 
 def _whose_turn(jobs: Sequence[str], answer: dict[str, Listed] | None) -> str | None:
@@ -216,8 +238,7 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
     listed = None if answer is None else answer.get(job)
     if answer is None:
         return TrialState(state, job, "SLURM does not answer")
-    ending = listed is not None and listed.state == "COMPLETING" and folder.cancelled.exists()
-    if listed is None or not listed.lives or ending:  # not to be requeued any more
+    if listed is None or not listed.lives:
         hint = "" if listed is None else listed.hint
         return TrialState(_without_job(state), job, hint)
     if state == "failed" and _begun(folder, claim):

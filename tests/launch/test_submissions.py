@@ -127,15 +127,57 @@ def test_an_interrupted_trial_that_slurm_requeued_is_queued(folders, submitted):
     assert state_of(folder, silent=True) == "interrupted"
 
 
-def test_a_cancelled_trial_is_interrupted_while_its_job_ends_or_after_it_was_killed(
-    folders, submitted
-):
+def test_a_cancelled_trial_is_interrupted_once_its_job_has_ended(folders, submitted):
     folder = folders[0]
     folder.begin_attempt()
     folder.cancel()
     assert state_of(folder, j12_0="RUNNING") == "queued"  # still to notice
-    assert state_of(folder, j12_0="COMPLETING") == "interrupted"
+    assert state_of(folder, j12_0="COMPLETING") == "queued"
+    assert state_of(folder, j12_0="CANCELLED") == "interrupted"
     assert state_of(folder) == "interrupted"
+
+
+def ending(folder, **answers):
+    (seen,) = look([folder], Answers(**answers))
+    return seen.ending
+
+
+@pytest.mark.parametrize("state", ["planned", "interrupted", "failed", "lost"])
+def test_a_trial_is_claimed_anew_as_soon_as_it_is_neither_going_on_nor_ending(
+    folders, submitted, tmp_path, state
+):
+    folder = folders[0]
+    if state != "planned":
+        folder.begin_attempt()
+    if state in ("interrupted", "failed"):
+        folder.end_attempt(state)
+    for word in ("PENDING", "RUNNING", "COMPLETING", "CANCELLED"):
+        (seen,) = look([folder], Answers(j12_0=word))
+        assert seen.ending or word != "COMPLETING"
+        free = seen.state not in ("running", "queued") and not seen.ending
+        assert free == (word == "CANCELLED")
+        claimed = Submission(tmp_path).claim([folder], Answers(j12_0=word))
+        assert claimed == ([folder] if free else [])
+
+
+def test_a_trial_that_was_asked_to_stop_is_ending_while_its_process_lives(folders):
+    folder = folders[0]
+    with folder.owned():
+        assert not ending(folder)
+        folder.cancel()
+        assert ending(folder)
+    assert not ending(folder)
+
+
+def test_a_completed_trial_and_a_failed_one_of_a_pack_are_not_waited_for(folders, packed):
+    one, other, alone = folders
+    one.begin_attempt()
+    one.end_attempt("failed", "boom")
+    other.complete({"key": other.path.name})
+    assert not ending(one, j12_0="COMPLETING")
+    assert not ending(other, j12_0="COMPLETING")
+    assert ending(alone, j12_1="COMPLETING")
+    assert not ending(alone, silent=True)
 
 
 def test_a_failed_trial_stays_failed_while_its_job_ends_and_is_queued_when_retried(

@@ -298,3 +298,20 @@ def test_detached_trials_are_followed_and_cancelled_from_another_shell(cluster, 
     wait_until(stopped, 60, "both to stop")
     assert main(["cancel", *where]) == 0
     assert "nothing is running" in capsys.readouterr().out
+
+
+def test_a_run_right_after_a_cancel_trains_everything(cluster, tmp_path, capsys):
+    profile = tmp_path / "cluster.yaml"
+    # what ignores SIGTERM keeps the cancelled job COMPLETING until SLURM kills it
+    profile.write_text("setup: (trap '' TERM; exec sleep 600) &\nparallel: 1\n")
+    some = ["--only", "partitions=2", "--seeds", "2", "--set", "epochs=40", "--profile", profile]
+    assert run(tmp_path, *some, "--detach") == 0
+    folders = [RunFolder(path) for path in (tmp_path / "runs").glob("*")]
+    wait_until(lambda: any(folder.living_owner() for folder in folders), 60, "a trial to run")
+    assert main(["cancel", "--results", str(tmp_path)]) == 0
+    words = dict(line.split("|") for line in listing(cluster).split())
+    assert {words[only_job(folder)] for folder in folders} == {"COMPLETING", "CANCELLED"}
+    capsys.readouterr()
+    assert run(tmp_path, *some) == 0
+    assert "waiting for jobs or processes that are about to end" in capsys.readouterr().out
+    assert all(folder.completed() for folder in folders)

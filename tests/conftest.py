@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Generator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -62,6 +62,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = [order.index(mark.name) for mark in item.iter_markers() if mark.name in order]
         rank[module] = min([rank.get(module, len(order)), *marks])
     items.sort(key=lambda item: rank[item.nodeid.partition("::")[0]])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a module in one process, but let pages of the docs go to any."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Modules(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return (
+                nodeid
+                if "docs/test_pages.py::test_a_reader" in nodeid
+                else super()._split_scope(nodeid)
+            )
+
+    return Modules(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.hookimpl(wrapper=True)

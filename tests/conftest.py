@@ -71,11 +71,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Modules(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return (
-                nodeid
-                if "docs/test_pages.py::test_a_reader" in nodeid
-                else super()._split_scope(nodeid)
-            )
+            if "docs/test_pages.py::test_a_reader" in nodeid:
+                return nodeid
+            return super()._split_scope(nodeid)
 
     return Modules(config, log) if config.getvalue("dist") == "loadscope" else None
 

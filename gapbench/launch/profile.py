@@ -66,7 +66,8 @@ class Profile(Strict):
     hours: float | None = Field(default=None, gt=0)
     tasks_per_node: int | None = Field(default=None, ge=1)
     parallel: int = Field(default=256, ge=1)
-    pack_minutes: float = Field(default=0, ge=0)
+    # short enough to delay no trial by much, and so long that starting Python is a small part of it
+    pack_minutes: float = Field(default=5, ge=0)
     chain: bool = True
     warning_seconds: int = Field(default=180, ge=10)
     sbatch: Mapping[Option, Line | int | bool] = Field(default_factory=dict)

@@ -214,11 +214,10 @@ def _ends(
         return True
     if seen.state == "completed" or answer is None:
         return False
-    states = {answer[job].state for job in jobs if job in answer}
-    if seen.state == "failed":  # its job ends with it, unless that has not begun again
+    if seen.state == "failed":
         claim = _claim(folder)
-        return claim is not None and bool(states - {"PENDING"}) and _lives(folder, claim, answer)
-    return "COMPLETING" in states
+        return bool(jobs) and claim is not None and _lives(folder, claim, answer)
+    return any(job in answer and answer[job].state == "COMPLETING" for job in jobs)
 
 
 def _whose_turn(jobs: Sequence[str], answer: dict[str, Listed] | None) -> str | None:

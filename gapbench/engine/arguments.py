@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -165,3 +165,32 @@ def fingerprint(plan: Plan, targets: Targets) -> str:
     whole = [identity_of(plan), targets.sparsity, targets.distribution, layers]
     pattern = targets.pattern.text
     return digest(whole if pattern == UNSTRUCTURED else [*whole, pattern])
+
+
+def require_own_state(
+    state: Any, layers: Iterable[str], of: object, counted_by: tuple[int, int]
+) -> None:
+    """Check that a Sparsifier's state is its own.
+
+    Args:
+        state: that is to be loaded.
+        layers: names of the prunable parameters.
+        of: the fingerprint of plan and targets.
+        counted_by: steps of an epoch, and the seed.
+
+    Raises:
+        UserError: if it is no state, or belongs to other layers, another plan or sparsity.
+    """
+    if not isinstance(state, Mapping) or not {"of", "ledger", "masks"} <= state.keys():
+        raise UserError("sparsifier state: it is empty, or not what state_dict() returned")
+    foreign = sorted(set(state["ledger"]["uses"]) ^ set(layers))
+    if foreign:
+        raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")
+    if state["of"] != of:
+        raise UserError("sparsifier state: it is of another plan, sparsity or distribution")
+    steps, seed = state.get("counted_by", counted_by)
+    if (steps, seed) != counted_by:
+        raise UserError(
+            f"sparsifier state: it has {steps} steps_per_epoch and seed {seed}, this one has "
+            f"{counted_by[0]} and {counted_by[1]}"
+        )

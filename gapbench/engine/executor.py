@@ -16,6 +16,7 @@ from gapbench.engine.arguments import (
     fingerprint,
     plan_of,
     require_changes,
+    require_own_state,
     require_sparse_end,
     spread_of,
 )
@@ -160,10 +161,7 @@ class Executor:
         return self._transformed is None and self._elementwise and self._due()[0] is None
 
     def move(self) -> None:
-        """Move weights by their gradients and keep masked ones at zero; the step is not counted.
-
-        A CUDA graph may record it: see `taken`.
-        """
+        """Move weights and keep masked ones at zero, uncounted: what a graph records."""
         self._optimise(None, False)
         self.weights.hold()
 
@@ -212,15 +210,12 @@ class Executor:
                 dense.update(self.weights.hide_gradients(keep_gradients))
             return loss
 
-        self._caller.calling = True
-        try:
+        with self._caller.calls():
             if closure is None:
                 computed()
                 loss = self.optimizer.step()
             else:
                 loss = self.optimizer.step(computed)
-        finally:
-            self._caller.calling = False
         for name, gradient in dense.items():
             self.weights.params[name].grad = gradient
         return loss
@@ -336,20 +331,8 @@ class Executor:
         Raises:
             UserError: if it is no state, or belongs to other layers, another plan or sparsity.
         """
-        if not isinstance(state, Mapping) or not {"of", "ledger", "masks"} <= state.keys():
-            raise UserError("sparsifier state: it is empty, or not what state_dict() returned")
-        foreign = sorted(set(state["ledger"]["uses"]) ^ set(self._shapes))
-        if foreign:
-            raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")
-        if state["of"] != fingerprint(self.plan, self.targets):
-            raise UserError("sparsifier state: it is of another plan, sparsity or distribution")
-        own = [self.steps_per_epoch, self.seed]
-        if state.get("counted_by", own) != own:
-            steps, seed = state["counted_by"]
-            raise UserError(
-                f"sparsifier state: it has {steps} steps_per_epoch and seed {seed}, this one has "
-                f"{self.steps_per_epoch} and {self.seed}"
-            )
+        own = fingerprint(self.plan, self.targets), (self.steps_per_epoch, self.seed)
+        require_own_state(state, self._shapes, *own)
         self._index = state["index"]
         self.steps = state["steps"]
         self._uncounted = 0
@@ -385,10 +368,8 @@ class Executor:
             }
             self.weights.mask_by(masks)
             self.record("initial", tuple(masks))
-        else:
-            sparse = tuple(n for n in self.weights.params if n not in self.segment.phase.grow)
-            if sparse:
-                self.prune(sparse)
+        elif sparse := tuple(n for n in params if n not in self.segment.phase.grow):
+            self.prune(sparse)
         self._enter(0)
         if self.plan.transform is not None:
             self._transformed = Transformed(self.plan.transform, self.weights, self.targets.counts)
@@ -412,9 +393,9 @@ class Executor:
             self.record("grow", tuple(self._before_growth))
 
     def _leave(self) -> None:
-        grown = self.segment.phase.grow
-        if grown and self.segment.phase.update is None:
-            self.prune(tuple(name for name in self.weights.params if name in grown))
+        phase = self.segment.phase
+        if phase.grow and phase.update is None:
+            self.prune(tuple(name for name in self.weights.params if name in phase.grow))
 
     def prune(self, names: tuple[str, ...], progress: float = 1.0) -> None:
         """Prune layers together to `progress` times their final sparsity."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -167,6 +168,15 @@ class SoleCaller:
 
         # removes the hook once, when it is called or when this is deleted
         self.stop = weakref.finalize(self, optimizer.register_step_post_hook(seen).remove)
+
+    @contextmanager
+    def calls(self) -> Iterator[None]:
+        """Take steps of the optimiser inside as its owner's."""
+        self.calling = True
+        try:
+            yield
+        finally:
+            self.calling = False
 
     def require_sole(self) -> None:
         """Check that nobody else has called.

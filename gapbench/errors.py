@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
+
+LISTED = (  # by `gapbench list`, in the plural
+    "method", "task", "distribution", "pattern", "update", "score", "transform", "executor",
+    "figure",
+)  # fmt: skip
+MOST_LISTED = 60  # characters of names beside the likely one
 
 
 class UserError(Exception):
@@ -23,4 +30,8 @@ def choose(kind: str, given: str, valid: Iterable[str]) -> str:
     names = sorted(valid)
     near = difflib.get_close_matches(given, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {kind} {given!r}: {hint}valid: {', '.join(names) or 'none'}"
+    listed = ", ".join(names) or "none"
+    if near and kind in LISTED and len(listed) > MOST_LISTED:
+        listed = textwrap.shorten(listed, MOST_LISTED, placeholder=" ...")
+        listed += f": `gapbench list {kind}s` lists them"
+    return f"unknown {kind} {given!r}: {hint}valid: {listed}"

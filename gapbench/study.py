@@ -319,7 +319,8 @@ class Study:
         from gapbench.analysis.evidence import all_runs
 
         if not self.ablation.spec.claims:
-            raise UserError(f"{self.ablation.document.name}: it makes no claims to resolve")
+            words = "it makes no claims to resolve: leave --until-resolved out"
+            raise UserError(f"{self.ablation.document.name}: {words}")
         found = all_runs(self.results)
         evaluation = evaluate(runs_frame(self.entries, found), self.ablation.spec)
         return evaluation, found, 1 + max(entry.trial.seed for entry in self.entries)

@@ -230,7 +230,7 @@ def test_a_running_trial_is_exported_from_its_checkpoint_with_every_layer_at_its
     assert "planned, without a checkpoint yet" in told
     steps = iter(range(30))  # the second step of C-GaP, in which a partition is dense
     assert attempt(folder, lambda: next(steps, None) is None) == "interrupted"
-    assert "only what is can be exported, or with --checkpoint" in refused(capsys, folder)
+    assert "completes it, or --checkpoint exports what it has so far" in refused(capsys, folder)
     file = tmp_path / "model.safetensors"
     before = folder.checkpoint.read_bytes()
     assert export(folder, "--checkpoint", "--out", str(file)) == 0

@@ -89,7 +89,9 @@ def read_trials(path: Path, results: Path) -> Kept:
         try:
             entry, run = _line(text, path)
         except (ValueError, KeyError, TypeError, UserError) as error:
-            raise UserError(f"{path}:{number}: this is no published trial: {error}") from None
+            raise UserError(
+                f"{path}:{number}: this is no published trial: {error}: restore the file"
+            ) from None
         entries.append(entry)
         runs.append(run)
     return Kept(tuple(entries), tuple(runs))

@@ -183,7 +183,10 @@ def find_original(results: Path, key: str) -> Original:
     run, reason = _run_in(folders[name]) if name in folders else (None, "")
     run = run or published.get(name)
     if run is None:
-        raise UserError(f"trial {name}: there is no result to compare with: {reason}")
+        raise UserError(
+            f"trial {name}: there is no result to compare with: {reason}: "
+            "`gapbench run FILE` makes it"
+        )
     values = dict(measured(run.result))
     return Original(run.trial, run.place, values, run.folder, _seeds(run.trial, published.values()))
 

@@ -46,7 +46,7 @@ class Registry(Generic[T]):
             if known is not None and _origin(known) != _origin(entry):
                 raise UserError(
                     f"{self.kind} {name!r} is registered twice: by {_origin(known)} "
-                    f"and by {_origin(entry)}"
+                    f"and by {_origin(entry)}: rename one"
                 )
             self._entries[name] = entry
             return entry

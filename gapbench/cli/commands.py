@@ -134,7 +134,10 @@ def shipped() -> list[Path]:
         UserError: if there is none.
     """
     if not (files := _here()):
-        raise UserError("ablations/*.yaml: there is no ablation here: name the file of one")
+        raise UserError(
+            "ablations/*.yaml: there is no ablation here: change to the folder that has them, or "
+            "name one: `gapbench list ablations` lists them"
+        )
     return files
 
 

@@ -57,9 +57,9 @@ def _import(name: str, required: bool) -> Check:
             warnings.simplefilter("ignore")
             module = importlib.import_module(name)
     except Exception as error:  # an import can fail in any way, and this is the place to say how
-        return Check(
-            name, "missing" if required else "optional", f"{type(error).__name__}: {error}"
-        )
+        how = ": pip install 'gapbench[suite]'" if required else ""
+        state: Literal["missing", "optional"] = "missing" if required else "optional"
+        return Check(name, state, f"{type(error).__name__}: {error}{how}")
     return Check(name, "fine", str(getattr(module, "__version__", "imports")))
 
 

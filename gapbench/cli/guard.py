@@ -53,6 +53,9 @@ def _code_of(command: typer.Typer, arguments: Sequence[str]) -> int:
         return _refused(f"{shown}: {error.strerror}", 2)
     except TyperException as error:
         message = error.format_message()
+        context = getattr(error, "ctx", None)
+        if context and message.strip() and not message.endswith("?"):  # Did you mean 'run'?
+            message = f"{message.rstrip('.')}: `{context.command_path} --help` shows what there is"
         return _refused(message, 2) if message.strip() else 2  # help was printed instead
     return code if isinstance(code, int) else 0
 

@@ -36,4 +36,6 @@ LanesOption = Annotated[
 ]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs and reports are kept.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-KeyArgument = Annotated[str, typer.Argument(help="A trial's key, or how it begins.")]
+KeyArgument = Annotated[
+    str, typer.Argument(help="A trial's key, or how it begins: `gapbench status` lists them.")
+]

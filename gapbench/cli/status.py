@@ -290,7 +290,8 @@ def _all(results: Path) -> list[RunFolder]:
 def require_folder(results: Path) -> None:
     """Refuse a results folder that is not there."""
     if not results.is_dir():
-        raise UserError(f"{results}: there is no such folder; name it with --results")
+        words = "there is no such folder: name another with --results, or `gapbench run FILE`"
+        raise UserError(f"{results}: {words} makes it")
 
 
 def _label(folder: RunFolder) -> str:

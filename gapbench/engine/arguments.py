@@ -76,11 +76,16 @@ def plan_of(
             raise UserError(f"epochs: method {method} needs the budget in epochs")
         return make_plan(method, layers, epochs, seed=seed, **options)
     if not isinstance(method, Plan):
-        raise UserError(f"method: {method!r} is neither a registered name nor a Plan")
+        raise UserError(
+            f"method: {method!r} is neither a registered name nor a Plan: "
+            "`gapbench list methods` lists the names"
+        )
     if options:
-        raise UserError(f"{next(iter(options))}: a plan has no options")
+        raise UserError(f"{next(iter(options))}: a plan has no options: leave it out")
     if epochs is not None and epochs != method.epochs:
-        raise UserError(f"epochs: the plan has {method.epochs} epochs, not {epochs}")
+        raise UserError(
+            f"epochs: the plan has {method.epochs} epochs, not {epochs}: leave epochs out"
+        )
     _require_known(method, layers)
     return method
 
@@ -136,7 +141,9 @@ def spread_of(
             plan learns them.
     """
     if distribution == EMERGENT and plan.budget != EMERGENT:
-        raise UserError(f"distribution: this method does not learn one: {EMERGENT} is not possible")
+        raise UserError(
+            f"distribution: this method does not learn one: give uniform or erk, not {EMERGENT}"
+        )
     if plan.budget == EMERGENT:
         if isinstance(chosen, Mapping) or distribution not in ("uniform", EMERGENT):
             raise UserError(

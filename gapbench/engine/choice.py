@@ -140,4 +140,4 @@ def require_usable(name: str, param: nn.Parameter) -> None:
     if param.dim() < 2:
         raise UserError(f"layers: {name} is a vector: give weights of 2 or more axes")
     if param.numel() == 0:
-        raise UserError(f"layers: {name} is empty")
+        raise UserError(f"layers: {name} is empty: leave it out")

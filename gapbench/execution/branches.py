@@ -177,7 +177,8 @@ def run_branch(
     training.load_state_dict(start["training"])
     segment = training.sparsifier.segment
     if (segment.part, segment.branch, training.epoch) != (part, 0, segment.start) or training.batch:
-        raise UserError(f"{folder.checkpoint}: this is not the start of part {part}")
+        words = f"this is not the start of part {part}: start over with --force"
+        raise UserError(f"{folder.checkpoint}: {words}")
     training.sparsifier.jump_to_branch(branch)
     training.epoch = training.sparsifier.segment.start
     if branch == 0:

@@ -34,6 +34,7 @@ Format = Literal["sparse", "dense", "csr"]
 SUFFIXES: dict[Format, str] = {"sparse": ".safetensors", "dense": ".pt", "csr": ".csr.pt"}
 METADATA = "gapbench"
 VERSION = 1
+AGAIN = "`gapbench export KEY` writes it anew"
 # what a sparse file may denote; float32 weights pruned to 99.99 % are 2,500 entries a byte
 ENTRIES_A_BYTE = 16_384
 
@@ -99,8 +100,8 @@ def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """
     if not folder.completed():
         raise UserError(
-            f"trial {folder.path.name}: {folder.state()}, not completed: only what is can be "
-            "exported, or with --checkpoint what it has so far"
+            f"trial {folder.path.name}: {folder.state()}, not completed: `gapbench run FILE` "
+            "completes it, or --checkpoint exports what it has so far"
         )
     if not os.path.lexists(folder.model):
         raise UserError(f"{folder.model}: is missing: run the trial again with --force")
@@ -108,7 +109,9 @@ def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     for part in ("model", "masks"):
         tensors = found.get(part)
         if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
-            raise UserError(f"{folder.model}: holds no {part} of ours")
+            raise UserError(
+                f"{folder.model}: holds no {part} of ours: run the trial again with --force"
+            )
     return found["model"], found["masks"]
 
 
@@ -121,7 +124,10 @@ def unfinished(folder: RunFolder, trial: Trial) -> tuple[dict[str, Tensor], dict
     if folder.completed():
         raise UserError(f"trial {trial.key}: has completed: leave --checkpoint out")
     if not os.path.lexists(folder.checkpoint):
-        raise UserError(f"trial {trial.key}: {folder.state()}, without a checkpoint yet")
+        raise UserError(
+            f"trial {trial.key}: {folder.state()}, without a checkpoint yet: "
+            "`gapbench run FILE` makes one"
+        )
     trial.require_versions()
     cpu = torch.device("cpu")
     whole = state.load(folder.checkpoint, cpu)
@@ -189,9 +195,9 @@ def load(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or no safetensors file: {error}") from None
+        raise UserError(f"{path}: damaged, or no safetensors file: {error}: {AGAIN}") from None
     if not isinstance(told, dict) or told.get("version") != VERSION:
-        raise UserError(f"{path}: not written by this version of `gapbench export --format sparse`")
+        raise UserError(f"{path}: not written by this version: {AGAIN}")
     try:
         entries = sum(math.prod(layer["shape"]) for layer in told["layers"].values())
         if entries > ENTRIES_A_BYTE * size:
@@ -203,9 +209,9 @@ def load(path: str | Path) -> dict[str, Tensor]:
             tensors[name][mask] = values
         return {name: tensors[told["tied"].get(name, name)] for name in told["names"]}
     except KeyError as error:
-        raise UserError(f"{path}: damaged: {error.args[0]} is missing") from None
+        raise UserError(f"{path}: damaged: {error.args[0]} is missing: {AGAIN}") from None
     except (UserError, IndexError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged: {error}") from None
+        raise UserError(f"{path}: damaged: {error}: {AGAIN}") from None
 
 
 def _tied(model: Mapping[str, Tensor], first: Mapping[str, Any] | tuple[()]) -> dict[str, str]:

@@ -184,4 +184,7 @@ def require_usable() -> None:
         UserError: if they are not.
     """
     if shutil.which("sbatch") is None:
-        raise UserError("--executor slurm: no sbatch here; run this on a login node of the cluster")
+        raise UserError(
+            "--executor slurm: no sbatch here: use a login node of the cluster, or --executor "
+            "local: `gapbench doctor` says what is here"
+        )

@@ -91,7 +91,8 @@ class SlurmLaunch:
         if hopeless:
             with contextlib.suppress(SlurmError):
                 queue.cancel(self._arrays)
-            raise UserError(f"SLURM will never start job {hopeless[0].job}: {hopeless[0].reason}")
+            told = f"job {hopeless[0].job}: {hopeless[0].reason}: change the profile"
+            raise UserError(f"SLURM will never start {told}")
 
 
 def _hopeless(answer: dict[str, Listed] | None) -> list[Listed]:
@@ -165,7 +166,8 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
         with contextlib.suppress(SlurmError):
             queue.cancel(submitted.arrays)
         who = "SLURM refuses" if isinstance(error, SlurmError) else "cannot submit"
-        raise UserError(f"{who}: {error}") from None
+        words = "change the profile, or use --executor local"
+        raise UserError(f"{who}: {error}: {words}") from None
     return submitted
 
 

@@ -44,7 +44,7 @@ def ac_dc(
     if pairs < 1:
         raise UserError(
             f"ac_dc: {epochs} epochs do not hold {warmup} of warm-up, a sparse and a dense phase "
-            f"of {length} and {fine_tune} of fine-tuning"
+            f"of {length} and {fine_tune} of fine-tuning: give more epochs"
         )
     every = names_of(layers)
     parts = [Phase(warmup, grow=every, restart=False, label="dense")]

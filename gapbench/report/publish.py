@@ -43,7 +43,10 @@ def publish(
     """
     runs = [found.runs[entry.trial.key] for entry in entries if entry.trial.key in found.runs]
     if not runs:
-        raise UserError(f"{ablation.document.name}: no trial has completed at scale {scale}")
+        raise UserError(
+            f"{ablation.document.name}: no trial has completed at scale {scale}: "
+            f"`gapbench run FILE --scale {scale}` trains them"
+        )
     path = path_of(results, scale, ablation.name)
     try:
         require_real(path, results)

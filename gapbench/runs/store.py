@@ -405,7 +405,9 @@ def one_key(results: Path, begin: str, keys: Sequence[str]) -> str:
     """
     found = [key for key in keys if key.startswith(begin)]
     if not found:
-        raise UserError(f"{results}: {choose('trial', begin, keys[:20])}")
+        told = f"{choose('trial', begin, keys[:5])}: `gapbench status` lists what has run"
+        none = "nothing has run here: `gapbench run FILE` trains"
+        raise UserError(f"{results}: {told if keys else none}")
     if len(found) > 1:
         raise UserError(f"trial {begin!r}: more than one key begins so: {', '.join(found[:5])}")
     return found[0]

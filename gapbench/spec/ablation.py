@@ -83,7 +83,7 @@ def read(file: Path) -> Ablation:
     Raises:
         UserError: naming file, line, key and the valid choices.
     """
-    document = load(ablation_file(file))
+    document = load(ablation_file(file), ": `gapbench list ablations` lists those there are")
     spec = validated(AblationSpec, document)
     for number, name in enumerate(spec.plugins):
         load_plugin(_beside(document, ("plugins", number), name))

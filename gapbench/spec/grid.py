@@ -96,7 +96,9 @@ def expand(
     chosen = _chosen("--only", list(entries.values()), only)
     if not chosen:
         if not only:
-            raise UserError(f"{ablation.document.name}: there is no trial at scale {scale}")
+            there = ", ".join(name for name in ablation.scales if name != scale) or "none"
+            words = f"there is no trial at scale {scale}: other scales: {there}"
+            raise UserError(f"{ablation.document.name}: {words}")
         others = expand(ablation, scale, overrides=overrides, seeds=seeds)
         raise _no_match(ablation, here, only, others)
     known = entries.values()
@@ -113,7 +115,8 @@ def _no_match(
     rows = ", ".join(dict.fromkeys(entry.name for entry in entries))
     tasks = ", ".join(dict.fromkeys(entry.trial.task for entry in entries))
     reason = f"no trial matches --only {' '.join(asked)} at scale {scale}"
-    return NothingFound(f"{ablation.document.name}: {reason}: rows: {rows}; tasks: {tasks}")
+    there = f"rows: {rows}; tasks: {tasks}: `gapbench run FILE --scale {scale} -n` shows them"
+    return NothingFound(f"{ablation.document.name}: {reason}: {there}")
 
 
 def scale_of(ablation: Ablation, name: str) -> str:

@@ -68,8 +68,8 @@ def dotted(keys: Sequence[str | int]) -> str:
     return words
 
 
-def load(file: Path) -> Document:
-    """Read one YAML file.
+def load(file: Path, others: str = "") -> Document:
+    """Read one YAML file; where there is none, the error ends with `others`.
 
     Raises:
         UserError: if it cannot be read, is no valid YAML (a key twice is not) or no mapping.
@@ -82,7 +82,8 @@ def load(file: Path) -> Document:
         text = content.decode()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UserError(f"{file}: cannot be read: {reason}") from None
+        more = others if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"{file}: cannot be read: {reason}{more}") from None
     try:
         # a name that is given twice means the last, as YAML says
         warnings.simplefilter("ignore", ReusedAnchorWarning)
@@ -98,7 +99,9 @@ def load(file: Path) -> Document:
     except (YAMLError, *UNFIT) as error:
         raise UserError(f"{file}: broken YAML: {_words(error)}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{file}: an ablation is a mapping of keys (name, scales, trials, ...)")
+        raise UserError(
+            f"{file}: an ablation is a mapping of keys: `gapbench new ablation NAME` writes one"
+        )
     document = Document(str(file), data, lines)
     _require_text(document, data, ())
     return document

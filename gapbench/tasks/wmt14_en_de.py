@@ -117,7 +117,7 @@ class Wmt14EnDe(Translation):
         folder = _folder(None)
         if not (folder / MANIFEST).exists():
             raise UserError(
-                f"task {self.name}: no prepared data in {folder}; get it by `gapbench prepare`, "
+                f"task {self.name}: no prepared data in {folder}: `gapbench prepare FILE` gets it, "
                 "or set GAPBENCH_DATA to the folder that holds wmt14_en_de"
             )
         return folder
@@ -133,7 +133,7 @@ def _text(folder: Path, split: str, dictionary: Any) -> Text:
     if len(pairs) != len(references):
         raise UserError(
             f"{folder}: {split} has {len(pairs)} pairs and {len(references)} references; "
-            "prepare the data again"
+            "delete it and run `gapbench prepare FILE`"
         )
     return Text(pairs, references)
 

@@ -230,7 +230,8 @@ def test_a_cluster_that_is_down_is_one_line(cluster, tmp_path, capsys):
     err = capsys.readouterr().err
     assert err == (
         "gapbench: SLURM refuses: Batch job submission failed: "
-        "Unable to contact slurm controller (connect failure)\n"
+        "Unable to contact slurm controller (connect failure): "
+        "change the profile, or use --executor local\n"
     )
     (folder,) = (RunFolder(path) for path in (tmp_path / "runs").glob("*"))
     assert not folder.submitted.exists()

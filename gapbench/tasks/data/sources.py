@@ -116,8 +116,8 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
     except _Unavailable as error:
         tried = "; ".join([*failures, str(error)])
     raise UserError(
-        f"{dataset.name} cannot be had; tried: {tried}. Put its {len(dataset.files)} files "
-        f"into a folder and set {DATA} to it"
+        f"{dataset.name} cannot be had; tried: {tried}: where there is a network run "
+        f"`gapbench prepare FILE --data FOLDER`, and set {DATA} to a copy of FOLDER"
     )
 
 

@@ -35,7 +35,8 @@ def shares(count: int, *, batch_size: int, start: int, rank: int, world: int) ->
         UserError: if the ranks cannot share a batch equally.
     """
     if batch_size % world:
-        raise UserError(f"batch_size: {batch_size} images cannot be shared by {world} ranks")
+        words = f"cannot be shared by {world} ranks: give a multiple of {world}"
+        raise UserError(f"batch_size: {batch_size} images {words}")
     share = batch_size // world
     for index in range(start, count // batch_size):
         first = index * batch_size + rank * share

@@ -97,7 +97,7 @@ def require_decodable(tree: Tree) -> None:
         return
     bad = undecodable(tree)
     if bad:
-        more = f" (and {len(bad) - 1} more; `gapbench prepare` lists them)" if bad[1:] else ""
+        more = f" (and {len(bad) - 1} more; `gapbench prepare FILE` checks all)" if bad[1:] else ""
         raise UserError(f"{bad[0]}{more}")
     with suppress(OSError):  # a cache that cannot be written costs time alone
         mark.parent.mkdir(parents=True, exist_ok=True)

@@ -334,8 +334,7 @@ class Executor:
         """Load a state that `state_dict` returned; load the model and the optimiser separately.
 
         Raises:
-            UserError: if `state` is no such state, or belongs to other layers, another plan or
-                another sparsity.
+            UserError: if `state` is no such state, or has other layers, another plan or sparsity.
         """
         if not isinstance(state, Mapping) or not {"of", "ledger", "masks"} <= state.keys():
             raise UserError("sparsifier state: it is empty, or not what state_dict() returned")

@@ -22,8 +22,8 @@ def rigl(
 ) -> Plan:
     """Drop the smallest weights and grow where the dense gradient is largest (RigL, section 3).
 
-    A run of M times the epochs is the paper's M-fold run: T_end and the learning-rate milestones are
-    fractions of the run; the peak rate, the warm-up and the update interval do not change.
+    A run of M times the epochs is the paper's M-fold run. T_end and the learning-rate milestones
+    are fractions of the run; the peak rate, the warm-up and the update interval do not change.
 
     Args:
         layers: the prunable layers, in model order.

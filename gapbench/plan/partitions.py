@@ -57,7 +57,7 @@ def _contiguous(layers: Layers, partitions: int) -> Groups:
     """Cut so that the largest group is as small as possible, then the second largest, and so on.
 
     Lists of group sizes in falling order compare in this way. A group that is added to two lists
-    does not change the order of the lists. So the best cut extends the best cut into one group less.
+    does not change the lists' order. So the best cut extends the best cut into one group less.
     """
     before = list(itertools.accumulate((layer.numel for layer in layers), initial=0))
     best: dict[int, _Cut] = {stop: ((size,), (stop,)) for stop, size in enumerate(before) if stop}

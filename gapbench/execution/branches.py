@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> int:
         run_dir, part, branch, seconds = arguments
         folder = RunFolder(Path(run_dir))
         place = branch_folder(folder, int(part), int(branch))
-    # without this, a branch of a killed trial would run beside the branch of the next attempt
+        # otherwise a branch of a killed trial would run beside the branch of the next attempt
         run_branch(folder, place, float(seconds), lambda: stop() or os.getppid() != parent)
     except loop.Interrupted:
         return 3

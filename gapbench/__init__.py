@@ -1,4 +1,4 @@
-"""Scheduled grow-and-prune sparse training, and the methods it is compared with.
+"""Scheduled grow-and-prune sparse training, and the baseline methods.
 
 The public names are loaded on first use, so that `import gapbench` does not import torch.
 """

@@ -26,7 +26,10 @@ for module in (run, status, reproduce, new, commands):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 all done, 1 a trial failed, 2 bad input, 130 interrupted."""
+    """Run one command and return its exit code.
+
+    0: all is done; 1: a trial failed; 2: bad input; 130: the user interrupted the command.
+    """
     return guarded(app, sys.argv[1:] if arguments is None else arguments)
 
 

@@ -1,4 +1,4 @@
-"""The one exception for mistakes a user can correct."""
+"""Exceptions for mistakes that a user can correct."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ MOST_LISTED = 60  # characters of names beside the likely one
 
 
 class UserError(Exception):
-    """Bad input: shown as one line, without a traceback, with exit code 2."""
+    """Bad input: the command prints one line without a traceback and exits with code 2."""
 
 
 class NotInstalled(UserError):
-    """A package that some tasks need is not installed; the message says how to install it."""
+    """A task needs a package that is not installed; the message says how to install the package."""
 
 
 class NothingFound(UserError):
-    """There is nothing of what was asked for here, but there may be in other files."""
+    """No trial of this ablation matches the request; other ablation files may have matches."""
 
 
 def choose(kind: str, given: str, valid: Iterable[str]) -> str:
-    """Return one line that says `given` is no valid `kind`, and which choices there are."""
+    """Return a one-line message that `given` is no valid `kind`, with the valid choices."""
     names = sorted(valid)
     near = difflib.get_close_matches(given, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

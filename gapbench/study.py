@@ -1,7 +1,7 @@
-"""The Python face of the suite: what `gapbench run` and `gapbench report` do, for programs.
+"""The Python interface to `gapbench run` and `gapbench report`.
 
 study = gapbench.run("ablations/partitions.yaml", scale="smoke")
-study.table  # a pandas DataFrame, one line a cell of the report's table
+study.table  # a pandas DataFrame, one row per cell of the report's table
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ GOING = ("running", "queued")
 
 @dataclass(frozen=True)
 class ToDo:
-    """What is left of a study: trials to run, those done, and those others run now.
+    """The trials of a study, sorted by what is left to do.
 
     Attributes:
-        forget: folders of those to run whose earlier attempts are to be forgotten.
+        entries: trials to run.
+        done: number of completed trials.
+        elsewhere: trials that another process runs or has queued.
+        forget: folders of the trials to run whose earlier attempts are set aside.
     """
 
     entries: list[Entry]
@@ -51,15 +54,15 @@ class ToDo:
 
 @dataclass(frozen=True)
 class Study:
-    """Trials of an ablation at one scale, and the results folder that they are kept in.
+    """The trials of an ablation at one scale, and their results folder.
 
     Attributes:
-        ablation: the file with its includes.
-        scale: one that the ablation has.
+        ablation: the ablation file with its includes.
+        scale: name of a scale of the ablation.
         entries: the trials, in the order of the file.
-        results: the results folder; it need not exist.
-        settings: what the trials were expanded with, as for `--set`.
-        only: the patterns that they match, as for `--only`.
+        results: the results folder; the folder need not exist.
+        settings: `KEY=VALUE` settings that override the file, as for `--set`.
+        only: patterns that the trials match, as for `--only`.
     """
 
     ablation: Ablation
@@ -80,15 +83,15 @@ class Study:
         settings: Sequence[str] = (),
         results: str | Path = RESULTS,
     ) -> Study:
-        """Read an ablation, and check all of it that can be checked before it is run.
+        """Read an ablation, and check everything that can be checked before a run.
 
         Args:
-            file: of the ablation.
-            scale: its name.
+            file: the ablation file.
+            scale: name of the scale.
             only: patterns that trials must match, as for `--only`.
-            seeds: that many, or these, in place of the file's.
-            settings: `KEY=VALUE` that go before everything in the file, as for `--set`.
-            results: where run folders and reports are kept.
+            seeds: a number of seeds, or the seeds themselves; they replace the file's seeds.
+            settings: `KEY=VALUE` settings that override the file, as for `--set`.
+            results: folder of run folders and reports.
 
         Raises:
             UserError: naming file, key and the valid choices.
@@ -104,11 +107,11 @@ class Study:
         return cls(ablation, found, tuple(entries), place, tuple(settings), tuple(only))
 
     def folder(self, entry: Entry) -> RunFolder:
-        """Return a trial's run folder; it need not exist."""
+        """Return a trial's run folder; the folder need not exist."""
         return RunFolder(self.results / "runs" / entry.trial.key)
 
     def dry_run(self) -> pd.DataFrame:
-        """Return what the trials will do and cost, a row a trial; nothing is trained."""
+        """Return what the trials will do and cost, one row per trial; nothing is trained."""
         import pandas as pd
 
         from gapbench.spec.dry_run import dry_run
@@ -128,20 +131,20 @@ class Study:
         force: bool = False,
         retry_failed: bool = False,
     ) -> Study:
-        """Run what is missing, wait for it, and return this study; interrupted trials go on.
+        """Run the missing trials to their end and return this study; interrupted trials resume.
 
         Args:
-            executor: auto, local, slurm or debug; auto is slurm on a cluster.
-            jobs: trials side by side; as many as fit by default.
-            branches: processes for the branches of one P-GaP round.
-            lanes: trials side by side in one process of the executor local; by default one on the
-                CPU, and on a GPU as many as its memory has room for.
-            profile: of the cluster, for SLURM.
-            force: forget what the trials have done, and start over.
-            retry_failed: run only those that have failed before.
+            executor: auto, local, slurm or debug; auto is slurm on a cluster, else local.
+            jobs: number of trials that run in parallel; by default as many as fit.
+            branches: number of processes for the branches of one P-GaP round.
+            lanes: number of trials that the executor local trains in parallel in one process; by
+                default one on the CPU, and as many on a GPU as fit its memory.
+            profile: file of the cluster profile, for SLURM.
+            force: discard what the trials have done, and start over.
+            retry_failed: run only trials that have failed before.
 
         Raises:
-            UserError: if nothing can be launched; trials that fail are told by `states`.
+            UserError: if nothing can be launched; `states` lists trials that fail.
         """
         name, _ = executor_for(executor)
         todo = self.todo(force=force, retry_failed=retry_failed, attach=name == "slurm")
@@ -165,14 +168,14 @@ class Study:
         attach: bool = False,
         tell: Callable[[str], None] = lambda _: None,
     ) -> ToDo:
-        """Sort the trials into those to run, those completed, and those that others run.
+        """Sort the trials into trials to run, completed trials, and trials of other processes.
 
-        What is about to end, such as a cancelled job, is waited for; `tell` is called with that.
-        With `retry_failed` only those that have failed are to run or to wait for. With `attach`
-        those that SLURM has already are to run too, which then means to follow them.
+        This call waits for trials that are about to end, such as a cancelled job, and passes a
+        message about them to `tell`. With `retry_failed`, only failed trials are to run. With
+        `attach`, trials that SLURM already has count as trials to run; the launcher follows them.
 
         Raises:
-            UserError: if all that is left is being run by others.
+            UserError: if other processes run all trials that are left.
         """
         todo: list[Entry] = []
         elsewhere: list[Entry] = []
@@ -210,10 +213,10 @@ class Study:
         lanes: int | None = None,
         profile: Path | None = None,
     ) -> Launch | None:
-        """Launch what is to do; what is forgotten comes back where the launcher refuses.
+        """Launch the trials to run; if the launcher refuses, restore the attempts set aside.
 
         Raises:
-            UserError: if it does, or if lanes are asked of another executor than local.
+            UserError: if the launcher refuses, or if lanes are given for an executor but local.
         """
         if lanes is not None and executor != "local":
             raise UserError(f"lanes: the executor {executor} has none; use local")
@@ -233,14 +236,14 @@ class Study:
     def slurm_jobs(
         self, *, jobs: int | None = None, branches: int = 1, profile: Path | None = None
     ) -> str:
-        """Say how many SLURM jobs would carry those trials that have not completed."""
+        """Say how many SLURM jobs the trials that have not completed would take."""
         from gapbench.launch.slurm import arranged
 
         left = [entry for entry in self.entries if not self.folder(entry).completed()]
         return str(arranged(self._jobs(left, branches, known=True), jobs, profile))
 
     def _jobs(self, entries: Sequence[Entry], branches: int, known: bool) -> list[Job]:
-        """Return what launches trials, `known`: with the time that each is expected to take."""
+        """Return the trials as jobs; with `known`, each job has its expected training time."""
         seconds: dict[str, float] = {}
         if known:  # pandas takes half a second
             from gapbench.analysis.durations import expected_seconds
@@ -252,7 +255,7 @@ class Study:
         return [_job(self.folder(entry), name, entry, branches, time) for entry, time in told]
 
     def going(self, todo: ToDo, queue: Queue | None = None) -> bool:
-        """Say whether any of these trials runs or waits, for this launcher or for another."""
+        """Say whether any of these trials runs or is queued, by this launcher or another one."""
         folders = [self.folder(entry) for entry in (*todo.entries, *todo.elsewhere)]
         return any(seen.state in GOING for seen in look(folders, queue or Queue()))
 
@@ -271,7 +274,7 @@ class Study:
         return pd.DataFrame(rows)
 
     def report(self) -> ReportResult:
-        """Write the report of what has run, its page included, and return it with its paths."""
+        """Write the report and its HTML page; return the report with the paths of its files."""
         from gapbench.analysis.evidence import all_runs
         from gapbench.report.build import report
         from gapbench.report.page import write_page
@@ -282,13 +285,13 @@ class Study:
         return made
 
     def next_look(self, asked: Collection[str] = ()) -> Study | None:
-        """Return the trials that the next look at open claims asks for, as a study of their own.
+        """Return a study of the trials that the next look at open claims needs, or None.
 
         No look takes more seeds than this study has.
 
         Args:
-            asked: keys of trials that were asked for before: a look that needs one which has not
-                completed since is not made.
+            asked: keys of trials that earlier looks asked for. A look is left out if it needs one
+                of these trials and the trial has not completed.
 
         Raises:
             UserError: if the ablation makes no claims.
@@ -301,7 +304,7 @@ class Study:
         return part if part.entries else None
 
     def all_looks(self) -> tuple[Study, Study]:
-        """Return the trials that open claims are likely to take, and those that they take at most.
+        """Return two studies: the trials that open claims are likely to need, and the most trials.
 
         Raises:
             UserError: if the ablation makes no claims.
@@ -313,7 +316,7 @@ class Study:
         return self._lacking(likely, found), self._lacking(largest, found)
 
     def _claims(self) -> tuple[Evaluation, Scan, int]:
-        """Return what the claims are answered, what has run, and the seeds of this study."""
+        """Return the answers to the claims, the completed trials, and the number of seeds."""
         from gapbench.analysis.collect import runs_frame
         from gapbench.analysis.evaluation import evaluate
         from gapbench.analysis.evidence import all_runs
@@ -331,7 +334,7 @@ class Study:
         return replace(self, entries=tuple(left))
 
     def _known(self, found: Scan) -> list[Entry]:
-        """Return the trials, and those of other seeds that have completed."""
+        """Return the trials, and completed trials of other seeds."""
         from gapbench.analysis.seeds import with_others
 
         picked = {"settings": self.settings, "only": self.only}
@@ -339,7 +342,7 @@ class Study:
 
     @property
     def runs(self) -> pd.DataFrame:
-        """One row a trial: its settings, and what was measured if it has completed."""
+        """One row per trial: settings, and measurements if the trial has completed."""
         from gapbench.analysis.collect import runs_frame
         from gapbench.analysis.evidence import all_runs
 
@@ -348,7 +351,7 @@ class Study:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row a cell of the report's table: mean, interval, n, costs, published value."""
+        """One row per cell of the report's table: mean, interval, n, costs, published value."""
         import io
 
         import pandas as pd
@@ -370,19 +373,19 @@ def run(
     results: str | Path = RESULTS,
     **how: Any,
 ) -> Study:
-    """Read an ablation, run what is missing of it, and return the study.
+    """Read an ablation, run its missing trials, and return the study.
 
     Args:
-        file: of the ablation.
-        scale: its name.
+        file: the ablation file.
+        scale: name of the scale.
         only: patterns that trials must match.
-        seeds: that many, or these, in place of the file's.
-        settings: `KEY=VALUE` that go before everything in the file.
-        results: where run folders and reports are kept.
-        how: as for `Study.run`.
+        seeds: a number of seeds, or the seeds themselves; they replace the file's seeds.
+        settings: `KEY=VALUE` settings that override the file.
+        results: folder of run folders and reports.
+        how: arguments of `Study.run`.
 
     Raises:
-        UserError: about whatever does not fit.
+        UserError: if the file or an argument is invalid.
     """
     study = Study.read(
         file, scale=scale, only=only, seeds=seeds, settings=settings, results=results
@@ -391,7 +394,7 @@ def run(
 
 
 def executor_for(name: str) -> tuple[str, str]:
-    """Return the executor to use for what was asked, and why."""
+    """Return the executor for the requested name, and the reason for the choice."""
     if name != "auto":
         return name, "as asked"
     if "SLURM_JOB_ID" in os.environ:
@@ -401,7 +404,7 @@ def executor_for(name: str) -> tuple[str, str]:
 
 
 def job_of(results: Path, ablation: str, entry: Entry, branches: int) -> Job:
-    """Write a trial's folder and return what launches it."""
+    """Write a trial's run folder and return the trial as a job."""
     folder = RunFolder(results / "runs" / entry.trial.key)
     folder.prepare(entry.trial.document())
     return _job(folder, ablation, entry, branches)

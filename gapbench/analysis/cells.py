@@ -1,4 +1,4 @@
-"""From a frame of runs and a report section to results: rows and columns with their statistics."""
+"""Results of an ablation: rows, columns and statistics of cells, from a frame of runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from gapbench.spec.schema import AblationSpec
 from gapbench.tasks.task import Metric, tasks
 
 WORDS = {"global_magnitude": "global magnitude", "erk": "ERK"}
-# how a field's value stands in the name of a row, where it is not clear by itself
+# the form of a field's value in the name of a row, for values that need explanation
 FORMS = {
     "partitions": "κ = {}",
     "epochs": "{} epochs",
@@ -37,7 +37,7 @@ FORMS = {
     "step_lr": "step lr {}",
 }
 NEAR = 0.01  # of a column's sparsity: learned ones are compared within it
-# what a trial costs and is, averaged over the seeds of a cell: column of the frame, words
+# costs and properties of a trial, averaged over the seeds of a cell: column of the frame, words
 COSTS = {
     "run/epochs": "machine-epochs",
     "run/wall_epochs": "wall-clock epochs",
@@ -55,18 +55,19 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Cell:
-    """What is known of one row in one column.
+    """The results of one row in one column.
 
     Attributes:
-        values: value of each seed that has run and has learned something.
-        diverged: seeds whose value is not finite, or that of a seed that has collapsed.
-        planned: number of seeds asked for; 0 where the ablation has no such trial.
-        summary: None where no seed has a finite value.
+        values: value by seed, for seeds that have run and have neither diverged nor collapsed.
+        diverged: seeds whose value is not finite, or whose training has collapsed.
+        planned: number of planned seeds; 0 if the ablation has no such trial.
+        summary: summary of the values; None if no seed has a finite value.
         costs: mean of each of `COSTS` over the seeds that have run.
-        states: how many trials that have not completed are in which state.
-        beside: summary of the same metric on the test split, where the value is that of heldout.
-        loss: summary of the loss on the split of the value, or None.
-        reached: mean sparsity of prunable weights where a method learns it, else None.
+        states: number of trials that have not completed, by state.
+        published: the published value, or None.
+        beside: summary of the metric on the test split, if the value is of the split heldout.
+        loss: summary of the loss on the value's split, or None.
+        reached: mean sparsity of the prunable weights if the method learns it, else None.
         trials: keys of the trials that have run.
     """
 
@@ -89,11 +90,11 @@ class Cell:
 
     @property
     def by_seed(self) -> dict[int, float]:
-        """The value of each seed that has run, NaN for one that has diverged."""
+        """The value of each seed that has run; NaN for a diverged seed."""
         return {**self.values, **dict.fromkeys(self.diverged, math.nan)}
 
     def stands_for(self, field: str, column: object) -> bool:
-        """Say whether it may be compared in a column: a sparsity that was learned is near to it."""
+        """Say whether the cell counts in a column: a learned sparsity must be near the column's."""
         if self.reached is None or field != "sparsity" or not isinstance(column, float):
             return True
         return abs(self.reached - column) <= NEAR
@@ -101,10 +102,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its fields in words, its settings (of one trial), and a cell for each column.
+    """One row: fields in words, settings of one trial, and a cell for each column.
 
     Attributes:
-        name: the fields in which rows of the table differ, as one line.
+        name: one line with the fields in which rows of the table differ.
     """
 
     fields: tuple[str, ...]
@@ -114,7 +115,7 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The method's registry name."""
+        """The registered name of the method."""
         return str(self.settings["method"])
 
 
@@ -124,12 +125,12 @@ class Results:
 
     Attributes:
         fields: names of the row fields.
-        column: name of the field that is spread over the columns.
-        columns: its values.
+        column: name of the field of the columns.
+        columns: values of the column field.
         value: name of the value, as split/metric.
         repeated: whether dense rows are repeated in every column.
-        commits: number of commits whose code the completed trials ran with.
-        lacking: completed trials without a value on heldout, which others have.
+        commits: number of different commits of the completed trials.
+        lacking: number of completed trials without a value on heldout, if other trials have one.
     """
 
     ablation: str
@@ -146,7 +147,7 @@ class Results:
     lacking: int = 0
 
     def cells(self) -> Iterator[tuple[Row, object, Cell]]:
-        """Yield every cell of planned trials, with its row and column."""
+        """Yield row, column and cell for every cell with planned trials."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 if cell.planned:
@@ -157,8 +158,8 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
     """Return the results of every task in `frame`; tasks are never compared with each other.
 
     Args:
-        frame: what `runs_frame` returns: one row a trial, run or not.
-        spec: the ablation; its report section says what the rows and columns are.
+        frame: the frame from `runs_frame`, with one row per trial, run or not.
+        spec: the ablation; its report section defines rows and columns.
 
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.
@@ -202,9 +203,9 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
 
 
 def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tuple[str, ...], str]:
-    """Return a short name for every row: its first field, and those in which rows differ.
+    """Return a short name for every row: the first field, and the fields in which rows differ.
 
-    Epochs are left out where no two rows differ in them alone.
+    Epochs are left out if no two rows differ in epochs alone.
     """
     differing = [i for i, values in enumerate(zip(*rows, strict=True)) if len(set(values)) > 1]
     # "RigL 5x" says it shorter
@@ -229,18 +230,18 @@ def _check_measured(done: Sequence[Record], value: str, spec: AblationSpec) -> N
 
 
 def metric_of(task: str, value: str) -> Metric:
-    """Return the metric that a value is of; one that a task does not know is better when high."""
+    """Return the metric of a value; for a metric unknown to the task, higher is better."""
     own = tasks[task].metric if task in tasks else Metric(value.rpartition("/")[2])
     name = value_name(task, value).rpartition("/")[2]
     return own if name == own.name else Metric(name, higher_is_better=name != "loss", unit="")
 
 
 def seed_correlation(results: Results, least: int = 6) -> tuple[float, int] | None:
-    """Return the mean correlation of two rows' values by seed, and over how many pairs it is.
+    """Return the mean correlation of two rows' values over seeds, and the number of pairs of rows.
 
     Args:
-        results: of one task.
-        least: seeds that two rows must share to count.
+        results: results of one task.
+        least: minimum number of seeds that two rows must share.
     """
     found = []
     for index in range(len(results.columns)):
@@ -254,10 +255,10 @@ def seed_correlation(results: Results, least: int = 6) -> tuple[float, int] | No
 
 
 def primary(asked: str, done: Sequence[Record]) -> str:
-    """Return the column of the value that claims are answered by: heldout where all trials have it.
+    """Return the frame's column for the answers to claims: heldout if all trials have this split.
 
-    Heldout are the labelled images that nothing was trained, validated or tested on; what is asked
-    for on the test split stands beside it then.
+    The split heldout has labelled images outside training, validation and test. The requested value
+    on the test split is then shown beside it.
     """
     split, _, name = asked.rpartition("/")
     heldout = f"heldout/{name}"
@@ -316,7 +317,7 @@ def _cell(
 
 
 def _summary(trials: Sequence[Record], name: str) -> Summary | None:
-    """Return the summary of a column where every trial has a finite number in it."""
+    """Return the summary of a column if all trials have a finite number in it, else None."""
     given = [trial.get(name) for trial in trials]
     values = [float(value) for value in given if value is not None and is_number(value)]
     if not values or len(values) < len(given) or not all(map(math.isfinite, values)):

@@ -1,7 +1,7 @@
-"""Run folders to one tidy frame. Nothing else in the report reads a result.
+"""Collection of run folders into one tidy frame. No other module of the report reads results.
 
-A run folder is believed only if its trial.json fits its name and its result.json is whole; whatever
-is left out is listed with the reason, and never stops the report.
+A run folder is accepted only if its trial.json matches its name and its result.json is whole. Every
+rejected folder is listed with the reason, and never stops the report.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PARTS = (
     "sparsity", "density", "parameters", "cost", "exploration", "digest", "environment",
     "signatures",
 )  # fmt: skip
-# what a result says of how it came about
+# entries of a result about its origin
 PROVENANCE = (
     "epochs", "wall_epochs", "seconds", "attempts", "ranks", "command", "data_sha256", "finished",
 )  # fmt: skip
@@ -38,7 +38,11 @@ _KERNEL = re.compile(r"^(Linux-[\d.]+).*?(?=-(?:x86_64|aarch64|ppc64le|riscv64))
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder or file that the report does not use, and why; a trial may just be unfinished."""
+    """A folder or file that the report does not use, and the reason.
+
+    Attributes:
+        unfinished: whether the reason is only that the trial has not completed.
+    """
 
     place: str
     reason: str
@@ -51,8 +55,8 @@ class Run:
 
     Attributes:
         result: the content of result.json.
-        place: the run folder, or the trials.jsonl that it is known from.
-        folder: its run folder, or None.
+        place: the run folder or the trials.jsonl from which the trial was read.
+        folder: the trial's run folder, or None.
     """
 
     trial: Trial
@@ -63,26 +67,26 @@ class Run:
 
 @dataclass(frozen=True)
 class Scan:
-    """What the run folders of one results folder hold."""
+    """The content of the run folders of one results folder."""
 
     runs: Mapping[str, Run]
     states: Mapping[str, str]
     left_out: tuple[LeftOut, ...]
 
     def beside(self, published: Iterable[Run]) -> Scan:
-        """Return this with published runs of trials that have no folder here."""
+        """Return this scan with published runs added for trials without a folder."""
         here = {*self.runs, *self.states}
         others = {run.trial.key: run for run in published if run.trial.key not in here}
         return replace(self, runs={**self.runs, **others})
 
     @property
     def damaged(self) -> list[LeftOut]:
-        """Those left out that are not just unfinished."""
+        """The folders and files left out for another reason than an unfinished trial."""
         return [left for left in self.left_out if not left.unfinished]
 
 
 def scan(results: Path) -> Scan:
-    """Read every folder under `results`/runs; none may be there yet.
+    """Read every folder under `results`/runs; there may be none.
 
     Raises:
         UserError: if the folder cannot be listed.
@@ -115,10 +119,10 @@ def scan(results: Path) -> Scan:
 
 
 def read_run(folder: RunFolder) -> Run | None:
-    """Return a completed run, or None where there is no result yet.
+    """Return a completed run, or None if there is no result yet.
 
     Raises:
-        UserError: with the reason why the folder is not believed.
+        UserError: with the reason for rejecting the folder.
     """
     trial, result = _trial(folder), _result(folder)
     if result is None:
@@ -155,7 +159,7 @@ def _trial(folder: RunFolder) -> Trial:
 
 
 def _result(folder: RunFolder) -> dict[str, Any] | None:
-    """Return result.json, None where there is none, or raise UserError with the reason."""
+    """Return result.json or None if it is absent; raise UserError with the reason if damaged."""
     try:
         result = read_document(folder.result)
     except FileNotFoundError:
@@ -168,10 +172,10 @@ def _result(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
-    """Return a trial's result, without what does not leave the machine.
+    """Return a trial's result, without the entries that do not leave the machine.
 
     Raises:
-        UserError: with the reason why it is not believed.
+        UserError: with the reason for rejecting the result.
     """
     if result.get("key") != trial.key:
         raise UserError("result.json belongs to another trial")
@@ -184,10 +188,10 @@ def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
 
 
 def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a report tells of where a run took place; its run folder has all of it.
+    """Return the entries of a run's environment that a report shows; the run folder has all.
 
-    Reports are passed on: a host's name and the name that a site gave its kernel stay at home, and
-    decide nothing about a result.
+    Reports are shared. The host's name and a site's own name of its kernel stay on the machine;
+    they have no influence on a result.
     """
     told = {name: value for name, value in environment.items() if name != "host"}
     if isinstance(told.get("system"), str):
@@ -199,10 +203,10 @@ def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
-    """Return one row for every trial of `entries`, in their order, run or not.
+    """Return a frame with one row per trial of `entries`, in their order, run or not.
 
-    Columns: key, state, the settings of `Entry.fields()`, metrics as split/name, and every number
-    of result.json as part/name ("cost/train_flops_ratio", "exploration/coverage").
+    The columns are key, state, the settings of `Entry.fields()`, metrics as split/name, and every
+    number of result.json as part/name ("cost/train_flops_ratio", "exploration/coverage").
     """
     rows = records_of(entries)
     for row in rows:
@@ -215,7 +219,7 @@ def runs_frame(entries: Sequence[Entry], found: Scan) -> pd.DataFrame:
 
 
 def measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """Yield every number and word of a result under the name of its column in runs.csv."""
+    """Yield the column name in runs.csv and the value of every number and word of a result."""
     yield from result["metrics"].items()
     for part in PARTS:
         for name, value in result.get(part, {}).items():
@@ -227,7 +231,7 @@ def measured(result: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def write_runs(frame: pd.DataFrame, path: Path) -> None:
-    """Write the frame as CSV, every number in full; NaN, the mark of a diverged run, is "nan"."""
+    """Write the frame as CSV with all digits; NaN, the mark of a diverged run, becomes "nan"."""
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(frame.columns)

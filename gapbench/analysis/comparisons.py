@@ -1,4 +1,4 @@
-"""Rows against rows: differences of independent seeds, and what the planned looks answer."""
+"""Comparisons of rows: differences over independent seeds, and the answers of planned looks."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ LIKE_FLOPS = 0.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row against another one in the same column.
+    """A comparison of a row with a reference row in the same column.
 
     Attributes:
-        difference: row minus reference, over all seeds of either that there are; None where a row
-            has none.
-        n: finite seeds of the row and of the reference.
-        diverged: seeds of either that are in no difference.
-        answer: what the planned looks say to "the row is better", or with `margin` "as good".
-        margin: by how much a row may be worse and is still as good, or None.
-        equivalent: differences of less count as none.
-        higher_is_better: of the metric.
+        difference: row minus reference over all their seeds; None if one of them has no seed.
+        n: numbers of finite seeds of the row and of the reference.
+        diverged: number of diverged seeds of both rows, which no difference includes.
+        answer: answer of the planned looks to the claim "the row is better" or, with `margin`, "the
+            row is as good".
+        margin: amount by which an equally good row may be worse, or None.
+        equivalent: margin of equivalence of the metric.
+        higher_is_better: whether higher values of the metric are better.
     """
 
     row: Row
@@ -44,30 +44,30 @@ class Comparison:
 
     @property
     def run(self) -> bool:
-        """Whether it says something: a difference, or that its seeds have diverged."""
+        """Whether the comparison has a result: a difference, or diverged seeds."""
         return self.difference is not None or self.diverged > 0
 
     @property
     def tested(self) -> bool:
-        """Whether both rows have seeds enough for an interval."""
+        """Whether both rows have enough seeds for an interval."""
         return self.difference is not None and min(self.n) > 1
 
     @property
     def p(self) -> float | None:
-        """Of Welch's two-sided test over all seeds, uncorrected; with a margin against that."""
+        """The uncorrected p-value of Welch's two-sided test over all seeds, against the margin."""
         if not self.tested or self.difference is None:
             return None
         return self.difference.p(self._bound)
 
     @property
     def detectable(self) -> float | None:
-        """The true difference that the last look finds with 80 % power, for its own spread."""
+        """The true difference that the last look finds with 80 % power at its measured spread."""
         found = self.answer.difference
         return None if found is None or self.margin else found.detectable(self.answer.level)
 
     @property
     def needed(self) -> int | None:
-        """How many seeds would resolve it, of what is not resolved and could be."""
+        """The number of seeds that would resolve an unresolved comparison, or None."""
         if not self.tested or self.difference is None or self.answer.word != "not resolved":
             return None
         if self.diverged or self.difference.error == 0:  # no number of seeds would
@@ -85,9 +85,9 @@ class Comparison:
 def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Comparison]:
     """Return every row compared with the baseline's row.
 
-    Where several rows fit `baseline`, a row is compared with the one that shares its other fields:
-    with {strategy: cyclic}, the random ERK row goes with the cyclic ERK row. A row to which none
-    or several remain is not compared.
+    If several rows match `baseline`, a row is compared with the matching row that shares its other
+    fields: with {strategy: cyclic}, the random ERK row is compared with the cyclic ERK row. A row
+    without exactly one such match is not compared.
     """
     if not baseline:
         return []
@@ -100,11 +100,11 @@ def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Compariso
 
 
 def of_claim(results: Results, claim: Claim) -> list[Comparison]:
-    """Return the comparisons that speak about a claim: each row of `better` with its `than`.
+    """Return the comparisons of a claim: each row of `better` with its row of `than`.
 
-    Two rows are compared where they share the fields that the claim does not name. Rows of
-    different methods need not share their epochs, which `equal` is for, nor an option that only
-    one of them has; dense training shares nothing with sparse rows.
+    Two rows are compared if they share the fields that the claim does not name. Rows of different
+    methods may differ in epochs (see the claim's `equal`), and in an option that only one method
+    has. Dense rows need not share any field with sparse rows.
     """
     better, than = {**claim.at, **claim.better}, {**claim.at, **claim.than}
     pairs = [
@@ -121,12 +121,12 @@ def of_claim(results: Results, claim: Claim) -> list[Comparison]:
 
 
 def unfinished(results: Results, claim: Claim) -> bool:
-    """Say whether rows that a claim is about have still to run."""
+    """Say whether rows of a claim have not run yet."""
     return any(not cell.n_run for _, _, cell in cells_of(results, claim))
 
 
 def cells_of(results: Results, claim: Claim) -> Iterator[tuple[Row, object, Cell]]:
-    """Yield row, column and cell of what a claim is about, compared or not."""
+    """Yield row, column and cell of all rows of a claim, compared or not."""
     sides = {**claim.at, **claim.better}, {**claim.at, **claim.than}
     at = claim.at.get(results.column)
     for row, column, cell in results.cells():
@@ -157,10 +157,10 @@ def _partners(
     row: Row,
     wanted: Mapping[str, Any],
 ) -> list[Row]:
-    """Return the rows that fit `wanted` and share with `row` the fields that it does not name.
+    """Return the rows that match `wanted` and share with `row` the fields that `wanted` lacks.
 
-    A single fitting row is taken whatever its other fields are. A label only names the method, so
-    it need not agree where the method is named, or where no label does.
+    A single matching row is taken whatever its other fields. A label only names the method: labels
+    may differ if `wanted` names the method. If no row has the same label, the method must agree.
     """
     fitting = [other for other in results.rows if _fits(results, other, wanted)]
     if len(fitting) == 1:
@@ -177,14 +177,14 @@ def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
 
 
 def _setting(row: Row, field: str) -> str:
-    """Return what two rows must have alike."""
+    """Return the value of a field in the form in which two rows must be equal."""
     return text_of(row.settings[field])
 
 
 def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
-    """Say whether a row has the wanted settings; the field of the columns is no row's setting.
+    """Say whether a row has the wanted settings; the column field is not a setting of a row.
 
-    Where no pattern is named, that of masks without a rule is meant.
+    If no pattern is named, the unstructured pattern is meant.
     """
     if row.settings.get("pattern", UNSTRUCTURED) not in alternatives(
         wanted.get("pattern", UNSTRUCTURED)
@@ -204,15 +204,15 @@ def _compared(
     like: bool = False,
     margin: float | None = None,
 ) -> list[Comparison]:
-    """Compare pairs of rows in every column, or in that of the value `at`.
+    """Compare pairs of rows in every column, or in the column of the value `at`.
 
     Args:
-        results: of one task.
-        pairs: a row and the one it is compared with.
-        at: a value of the columns' field.
-        like: whether only cells of like training FLOPs are compared, which are known once they
-            have run.
-        margin: by how much a row may be worse and is still as good; None: it must be better.
+        results: results of one task.
+        pairs: pairs of a row and its reference row.
+        at: a value of the column field, or None.
+        like: whether only cells of like training FLOPs are compared; the FLOPs are known once the
+            cells have run.
+        margin: amount by which an equally good row may be worse; None: the row must be better.
     """
     found = [
         (row, other, column, mine, theirs)
@@ -253,6 +253,6 @@ def _difference(mine: Cell, theirs: Cell) -> Welch | None:
 
 
 def _alike(mine: Cell, theirs: Cell) -> bool:
-    """Say whether two cells have cost like training FLOPs; what has not run has cost nothing."""
+    """Say whether two cells have like training FLOPs; a cell that has not run has none."""
     costs = [cell.costs.get("cost/train_flops_ratio", 0.0) for cell in (mine, theirs)]
     return 0 < max(costs) <= min(costs) * (1 + LIKE_FLOPS)

@@ -1,4 +1,4 @@
-"""How long trials are expected to train, from those of the same task that have."""
+"""Expected training times of trials, from completed trials of the same task."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gapbench.spec.trials import Trial
 
 
 def expected_seconds(entries: Iterable[Entry], found: Scan) -> dict[str, float]:
-    """Return the expected seconds of trials by key; of a task that has never run there are none.
+    """Return the expected seconds of trials by key, without trials of tasks that have never run.
 
-    Methods differ little in the time of a machine-epoch, so that the mean over all serves each.
+    Methods differ little in the time of a machine-epoch, so the mean over all methods is used.
     """
     rates: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for run in found.runs.values():
@@ -32,7 +32,7 @@ def expected_seconds(entries: Iterable[Entry], found: Scan) -> dict[str, float]:
 
 
 def _work(trial: Trial) -> str:
-    """Return what the time of an epoch depends on most."""
+    """Return the settings that decide most about the time of an epoch."""
     recipe = trial.recipe
     shares = [recipe.batch_size, recipe.cpu_threads, trial.ranks]
     return json.dumps([trial.task, trial.task_version, trial.task_options, *shares], sort_keys=True)

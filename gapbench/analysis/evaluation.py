@@ -1,6 +1,6 @@
-"""What the runs of an ablation say, evaluated once: cells, comparisons, and answers to its claims.
+"""The evaluation of an ablation's runs: cells, comparisons, and answers to its claims.
 
-Tables, CSV files, pages and docs/claims.md are written from an `Evaluation` and from nothing else.
+Tables, CSV files, pages and docs/claims.md are written from an `Evaluation` alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_ROWS = "no such rows"
 
 
 def claim_word(comparison: Comparison) -> str:
-    """Return what a comparison says to the question of a claim."""
+    """Return the answer of a comparison to the question of a claim."""
     if comparison.difference is None:
         return DIVERGED if comparison.run else NOT_RUN
     word = comparison.answer.word
@@ -34,7 +34,7 @@ def claim_word(comparison: Comparison) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one ablation says to one question on one task."""
+    """The answer of one ablation to one question on one task."""
 
     claim: Claim
     results: Results
@@ -42,17 +42,17 @@ class Answer:
 
     @property
     def run(self) -> list[Comparison]:
-        """The comparisons for which at least one seed of both rows has run, or has diverged."""
+        """The comparisons in which at least one seed of both rows has run or has diverged."""
         return [comparison for comparison in self.comparisons if comparison.run]
 
     @property
     def differences(self) -> list[tuple[Comparison, Welch]]:
-        """The comparisons with a difference, and that."""
+        """The comparisons with a difference, each with its difference."""
         return [(c, c.difference) for c in self.comparisons if c.difference is not None]
 
     @property
     def verdict(self) -> str:
-        """The answer in a few words: "supported", or in how many comparisons it is."""
+        """The answer in a few words: "supported", or the number of comparisons that support it."""
         if not self.comparisons and self.claim.equal != "train_flops":
             return NO_ROWS
         run = self.run
@@ -71,9 +71,9 @@ class Answer:
         return f"{words}; {missing} {NOT_RUN}" if missing else words
 
     def supported_at(self, column: object) -> bool:
-        """Say whether all that the claim names is there in a column, and each comparison supported.
+        """Say whether a column has all rows of the claim and supports every comparison.
 
-        A claim about several epochs or distributions needs them all.
+        A claim about several epochs or distributions needs all of them.
         """
         own = self.at(column)
         sides = ((self.claim.better, [c.row for c in own]),
@@ -100,12 +100,12 @@ def _words(comparisons: Sequence[Comparison]) -> str:
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """What an ablation says on one task.
+    """The evaluation of an ablation on one task.
 
     Attributes:
         results: rows and columns with their statistics.
-        to_baseline: rows compared with the baseline of the report section.
-        answers: one for every claim, in their order.
+        to_baseline: comparisons of rows with the baseline of the report section.
+        answers: one answer per claim, in the order of the claims.
     """
 
     results: Results
@@ -115,10 +115,10 @@ class TaskEvaluation:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an ablation says, task by task.
+    """The evaluation of an ablation, task by task.
 
     Attributes:
-        frame: what it was evaluated from, one row a trial.
+        frame: the evaluated frame, one row per trial.
     """
 
     spec: AblationSpec
@@ -132,7 +132,7 @@ class Evaluation:
 
     @property
     def answers(self) -> list[Answer]:
-        """The answers, question by question, each on every task that has rows for it."""
+        """The answers, question by question, for every task that has rows of the question."""
         by_claim = zip(*(task.answers for task in self.tasks), strict=True)
         return [
             answer
@@ -146,8 +146,8 @@ def evaluate(frame: pd.DataFrame, spec: AblationSpec) -> Evaluation:
     """Evaluate an ablation.
 
     Args:
-        frame: what `runs_frame` returns: one row a trial, run or not.
-        spec: the ablation; its report section says what the rows and columns are.
+        frame: the frame from `runs_frame`, with one row per trial, run or not.
+        spec: the ablation; its report section defines rows and columns.
 
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.
@@ -164,10 +164,10 @@ def evaluate(frame: pd.DataFrame, spec: AblationSpec) -> Evaluation:
 
 
 def published_evaluation(results: Path, scale: str, spec: AblationSpec) -> Evaluation | None:
-    """Evaluate an ablation from its evidence alone; None where there is no evidence.
+    """Evaluate an ablation from its evidence alone; return None without evidence.
 
     Raises:
-        UserError: if the evidence is damaged, or does not fit the ablation.
+        UserError: if the evidence is damaged, or does not match the ablation.
     """
     path = path_of(results, scale, spec.name)
     return evaluate(read_trials(path, results).frame, spec) if path.is_file() else None
@@ -176,9 +176,8 @@ def published_evaluation(results: Path, scale: str, spec: AblationSpec) -> Evalu
 def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
     """Return for each answer the columns in which it confirms; elsewhere it is exploratory.
 
-    Claims with a place in the fixed sequence are taken in its order, on each task and in each
-    column apart, up to the first that is not supported there, or of which a row is missing. Behind
-    one that is not among the answers at all nothing confirms.
+    On each task and in each column, claims of the fixed sequence confirm in order, up to the first
+    claim that is not supported or lacks a row. After a claim without an answer, no claim confirms.
     """
     found: list[list[object]] = [[] for _ in answers]
     ordered = sorted(
@@ -203,6 +202,6 @@ def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
 def published_evaluations(
     results: Path, scale: str, specs: Iterable[AblationSpec]
 ) -> list[Evaluation]:
-    """Return what ablations say at a scale, from what is published of them alone."""
+    """Return the evaluations of ablations at a scale, from published trials alone."""
     found = (published_evaluation(results, scale, spec) for spec in specs)
     return [one for one in found if one is not None]

@@ -1,7 +1,7 @@
-"""The evidence that git keeps: results/<scale>/<ablation>/trials.jsonl, a completed trial a line.
+"""The evidence in git: results/<scale>/<ablation>/trials.jsonl, one line per completed trial.
 
-A line holds the row's label, trial.json and what result.json tells of the trial, with a checksum.
-Tables, answers and claims follow from it, and so does the trial, to be run again.
+A line has the row's label, trial.json, the shareable part of result.json, and a checksum. Tables,
+answers and claims follow from these lines, and a trial can be run again from its line.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ TRIALS = "trials.jsonl"
 
 @dataclass(frozen=True)
 class Kept:
-    """What one trials.jsonl holds, line by line: trials as their ablation has them, and results."""
+    """The content of one trials.jsonl: trials as their ablation has them, and their results."""
 
     entries: tuple[Entry, ...]
     runs: tuple[Run, ...]
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row a trial, as `runs_frame` makes them."""
+        """A frame with one row per trial, as from `runs_frame`."""
         found = {run.trial.key: run for run in self.runs}
         return runs_frame(self.entries, Scan(found, {}, ()))
 
 
 def path_of(results: Path, scale: str, ablation: str) -> Path:
-    """Return where the evidence of an ablation at a scale lies."""
+    """Return the path of the evidence of an ablation at a scale."""
     return results / scale / ablation / TRIALS
 
 
@@ -70,14 +70,14 @@ def write_trials(path: Path, entries: Iterable[Entry], runs: Sequence[Run]) -> N
 
 
 def read_trials(path: Path, results: Path) -> Kept:
-    """Read what `write_trials` wrote.
+    """Read a file that `write_trials` wrote.
 
     Args:
         path: the file.
-        results: the results folder that it is in; no link leads out of it.
+        results: the results folder of the file; links out of this folder are refused.
 
     Raises:
-        UserError: naming the line that is damaged.
+        UserError: naming the damaged line.
     """
     require_real(path, results)
     try:
@@ -108,7 +108,7 @@ def published_runs(results: Path) -> Iterator[Run]:
     """Yield the runs of every trials.jsonl under `results`, each trial once.
 
     Raises:
-        UserError: about one that is damaged.
+        UserError: naming a damaged file.
     """
     known: set[str] = set()
     for path in sorted(results.glob(f"*/*/{TRIALS}")):
@@ -119,7 +119,7 @@ def published_runs(results: Path) -> Iterator[Run]:
 
 
 def all_runs(results: Path) -> Scan:
-    """Return what has run under `results`, and what is published there of trials that have not.
+    """Return the runs under `results`, and published runs of trials that have not run there.
 
     Raises:
         UserError: if a folder cannot be listed, or a trials.jsonl is damaged.

@@ -1,4 +1,4 @@
-"""What happened during runs: curves over epochs, mask changes, and final layers, as frames."""
+"""Histories of runs as frames: curves over epochs, mask changes, and final layers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Histories:
-    """The histories of some runs; `key` is the trial in each frame.
+    """The histories of some runs; the column `key` of each frame names the trial.
 
     Attributes:
-        curves: one row an epoch, with metrics as split/name, and as role what the plan does in it.
-        changes: one row a mask change; iou, before and after are mappings or None.
-        layers: one row a layer of the finished model: density, numel.
-        left_out: lines that could not be read, of the kinds that were.
+        curves: one row per epoch, with metrics as split/name and the plan's role in the epoch.
+        changes: one row per mask change; iou, before and after are mappings or None.
+        layers: one row per layer of the finished model, with density and numel.
+        left_out: lines of the wanted kinds that could not be read.
     """
 
     curves: pd.DataFrame
@@ -45,8 +45,8 @@ def read_histories(
 
     Args:
         runs: completed runs.
-        metrics: names such as "val/accuracy" to take from epoch lines.
-        kinds: of lines that are wanted; the frames of others stay empty.
+        metrics: names of the metrics to take from epoch lines, such as "val/accuracy".
+        kinds: wanted kinds of lines; the frames of other kinds stay empty.
     """
     curves: Columns = {name: [] for name in ("key", *CURVE, *metrics)}
     changes: Columns = {name: [] for name in ("key", *CHANGE)}
@@ -75,7 +75,7 @@ def read_histories(
 
 
 def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
-    """Return a frame in which what should be a number is one, or NaN."""
+    """Return a frame in which numeric columns have numbers, or NaN for other values."""
     frame = pd.DataFrame(columns)
     for name in numeric:
         told = [value if is_number(value) else None for value in columns[name]]
@@ -84,9 +84,9 @@ def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
 
 
 def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the lines of some kinds of a run's history, and what is wrong with those it read.
+    """Return a run's history lines of the wanted kinds, and a message about unreadable lines.
 
-    Lines that begin as ours of other kinds do are not parsed, which is most of the work.
+    Lines that start like lines of other kinds are not parsed, since parsing is most of the work.
     """
     if run.folder is None:
         return [], None  # evidence has none

@@ -1,6 +1,6 @@
-"""The report section of an ablation against its trials: which rows, columns and cells they make.
+"""The layout of a report: the rows, columns and cells that an ablation's trials make.
 
-All of it is known before any trial has run, and needs no package that draws or computes.
+The layout is known before any trial has run, and needs no package for drawing or statistics.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ SPLITS: tuple[Split, ...] = ("test", "val")
 
 
 class SectionError(UserError):
-    """The claims or the report section of an ablation does not fit its trials.
+    """A claim or the report section of an ablation does not match the ablation's trials.
 
     Attributes:
-        keys: place in the ablation's file.
-        reason: what is wrong there.
+        keys: position in the ablation's file.
+        reason: description of the error.
     """
 
     def __init__(self, spec: AblationSpec, keys: Keys, reason: str) -> None:
@@ -37,7 +37,7 @@ class SectionError(UserError):
 
 
 def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
-    """Check that a report of these trials can be made, before any of them has run.
+    """Check that a report of these trials can be made, before any trial has run.
 
     Raises:
         UserError: naming file, line and key of the report section or of a claim.
@@ -52,11 +52,11 @@ def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
 
 
 def check_names(trials: Sequence[Record], names: Collection[str], spec: AblationSpec) -> None:
-    """Check that the fields a section names are there, and that tasks can have its value.
+    """Check that the fields of the report section exist, and that the tasks can have its value.
 
     Args:
-        trials: of any tasks.
-        names: of all that is known of them.
+        trials: trials of any tasks.
+        names: names of all known fields of the trials.
         spec: the ablation.
 
     Raises:
@@ -83,7 +83,7 @@ def check_names(trials: Sequence[Record], names: Collection[str], spec: Ablation
 
 
 def _check_registered(spec: AblationSpec, keys: Keys, fields: Mapping[str, Any]) -> None:
-    """Check the names of methods and distributions: rows that fit may be missing at a scale."""
+    """Check that named methods and distributions exist; matching rows may be missing at a scale."""
     for field, known in (("method", methods), ("distribution", distributions)):
         given = fields.get(field, [])
         for name in given if isinstance(given, list) else [given]:
@@ -92,7 +92,7 @@ def _check_registered(spec: AblationSpec, keys: Keys, fields: Mapping[str, Any])
 
 
 def _check_value(task: str, spec: AblationSpec) -> None:
-    """Check that a task can have the value; what its finished trials have is seen later."""
+    """Check that a task can have the value; values of finished trials are checked later."""
     value = value_name(task, spec.report.value)
     split, _, name = value.rpartition("/")
     metrics = ("loss",) if task not in tasks else (tasks[task].metric.name, "loss")
@@ -103,10 +103,10 @@ def _check_value(task: str, spec: AblationSpec) -> None:
 
 
 def value_name(task: str, value: str) -> str:
-    """Return the value's column for a task: the split as asked, and its own main metric.
+    """Return the value's column for a task: the requested split, and the task's own main metric.
 
-    One ablation may hold tasks that are judged by different metrics: "test/accuracy" is "test/bleu"
-    for translation.
+    One ablation may have tasks with different metrics: "test/accuracy" becomes "test/bleu" for
+    translation.
     """
     split, _, name = value.rpartition("/")
     main = {cls.metric.name for cls in (tasks[known] for known in tasks)}
@@ -117,13 +117,13 @@ def value_name(task: str, value: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the trials of one task stand in the table.
+    """The positions of one task's trials in the table.
 
     Attributes:
-        columns: values of the field that is spread over the columns.
+        columns: values of the column field.
         repeated: whether dense rows are repeated in every column.
-        rows: by the fields of a row in words, its trials in every column.
-        first: by the same fields, the first trial of a row.
+        rows: a row's trials in every column, by the row's fields in words.
+        first: a row's first trial, by the row's fields in words.
     """
 
     columns: tuple[object, ...]
@@ -133,7 +133,7 @@ class Layout:
 
     @classmethod
     def of(cls, trials: Sequence[Record], spec: AblationSpec) -> Layout:
-        """Lay trials of one task out.
+        """Return the layout of the trials of one task.
 
         Raises:
             SectionError: if a cell would mix configurations.
@@ -163,7 +163,7 @@ def _columns(trials: Sequence[Record], field: str, repeated: bool) -> tuple[obje
 
 
 def _check_equal(trials: Sequence[Record], spec: AblationSpec, fields: Sequence[str]) -> None:
-    """A cell holds seeds of one configuration, or its mean is of nothing."""
+    """Check that the trials of a cell differ in their seeds only."""
     first = settings_of(trials[0]) if trials else {}
     for trial in trials[1:]:
         for name, value in first.items():

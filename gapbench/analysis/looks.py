@@ -1,5 +1,5 @@
-"""The planned looks at growing numbers of seeds (docs/analysis.md); light, for the command line."""
+"""The planned looks at growing numbers of seeds (docs/analysis.md). Imports nothing heavy."""
 
 ALPHA = 0.05
-# seeds at which a claim is looked at, and the part of ALPHA that each look spends
+# numbers of seeds of the planned looks at a claim, and the part of ALPHA that each look spends
 LOOKS = ((6, 0.005), (12, 0.015), (20, 0.03))

@@ -1,8 +1,8 @@
-"""Whether a proxy is in the regime of the published tables: four tests on validation data.
+"""Four tests on validation data of whether a small task is a valid proxy of the published tables.
 
-A small task counts only if it shows what is known at scale: longer training helps, dense training
-does not memorise its training set, pruning costs accuracy, and moving masks beat static masks where
-training is long enough for both. Recipes are chosen on validation data, so these tests use
+A small task is valid only if it shows the known effects at scale: longer training helps, dense
+training does not memorise its training set, pruning costs accuracy, and moving masks beat static
+masks if both train long enough. Recipes are chosen on validation data, so these tests use
 validation data and never the test split.
 """
 
@@ -31,9 +31,9 @@ class Check:
 
     Attributes:
         asks: the question, for readers.
-        sparsity: the sparsity of the test, or None where the test is about dense training.
-        difference: the difference that has to be above 0; None where a row is missing.
-        n: seeds of either side.
+        sparsity: sparsity of the test, or None if the test is about dense training.
+        difference: the difference that must be above 0; None if a row is missing.
+        n: numbers of seeds of both sides.
     """
 
     task: str
@@ -44,7 +44,7 @@ class Check:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the 95 % interval lies above 0; None where there are too few seeds for one."""
+        """Whether the 95 % interval lies above 0; None if there are too few seeds."""
         if self.difference is None or self.difference.error in (0, math.inf):
             return None
         return self.difference.mean - self.difference.half_width(ALPHA) > 0
@@ -54,7 +54,7 @@ def checks(trials: Iterable[Record]) -> list[Check]:
     """Return the tests of every task, in the order of the trials, each at every sparsity.
 
     Args:
-        trials: records as `runs_frame` makes them, of any ablations of one scale; a trial of two
+        trials: records as from `runs_frame`, of any ablations of one scale; a trial of two
             ablations counts once.
     """
     done = {trial["key"]: trial for trial in trials if trial["state"] == COMPLETED}
@@ -69,7 +69,7 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
     value = f"val/{metric.name}"
 
     def row(method: str, times: float | None = 1.0, **wanted: Any) -> dict[int, float]:
-        """Return values by seed of the first row that fits; for dense training, the longest row."""
+        """Return the values by seed of the first matching row, or of the longest dense row."""
         settings = {"method": method, "pattern": UNSTRUCTURED, **wanted}
         fitting = [
             trial
@@ -111,9 +111,9 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
 
 
 def _memorising(trials: Sequence[Record]) -> tuple[Welch | None, tuple[int, int]]:
-    """Return by how much the last training loss of dense trials exceeds its lower limit.
+    """Return the last training loss of dense trials minus its lower limit.
 
-    Both losses are of one trial, so the seeds' differences are one sample.
+    Both losses come from the same trial, so the differences of the seeds are one sample.
     """
     known = [t for t in trials if t["method"] == "dense" and is_number(t.get("train/loss"))]
     longest = max((t["epochs"] for t in known), default=0)

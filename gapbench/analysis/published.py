@@ -1,4 +1,4 @@
-"""Numbers from papers. They stand beside ours, in a column of their own, and enter no mean."""
+"""Numbers from papers, which have their own column beside measured values and enter no mean."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Published:
     """One published value.
 
     Attributes:
-        table: the ablation it belongs to, or the paper it is from.
-        epochs: machine-epochs in total, as stated; "" where the source does not say.
-        value: as printed.
-        source: the paper or page that it was read in.
+        table: ablation of the value, or paper of the value.
+        epochs: total machine-epochs as stated; "" if the source does not state them.
+        value: the value as printed.
+        source: paper or page of the value.
     """
 
     table: str
@@ -75,14 +75,16 @@ def _line(row: dict[str, str]) -> Published:
 
 
 def published_times(task: str, method: str, times: float) -> str:
-    """Return how long the published tables train a method, in multiples of RigL's 100 epochs.
+    """Return a method's training lengths in published tables, in multiples of RigL's 100 epochs.
 
-    Those of ImageNet are told of tasks with its metric; "" of others, and of methods in no table.
+    For tasks with ImageNet's metric, these are the tables of ImageNet. The result is "" for other
+    tasks, and for methods in no table.
 
     Args:
-        task: its name.
-        method: its name.
-        times: how long it is trained here: where a table does the same, that alone is told.
+        task: name of the task.
+        method: name of the method.
+        times: training length here, as such a multiple; if a table has the same length, only this
+            length is returned.
     """
     if task not in tasks or tasks[task].metric.name != tasks[PAPER].metric.name:
         return ""
@@ -95,15 +97,16 @@ def published_times(task: str, method: str, times: float) -> str:
 def published_for(
     trial: Mapping[str, Any], metric: str, ablation: str, varying: Sequence[str]
 ) -> Published | None:
-    """Return the published value that a trial repeats, on its task or at a smaller scale.
+    """Return the published value that a trial repeats, on the paper's task or a smaller task.
 
-    On the paper's own task the epochs must be equal where they are stated. A smaller task is a
-    proxy: there, epochs count only if the table compares them, and multiples of the task's own do.
+    On the paper's own task the epochs must equal the stated epochs, if any. A smaller task is a
+    proxy: there the epochs must match only if the table compares epochs, as multiples of the task's
+    own epochs.
 
     Args:
         trial: settings, as a row of runs.csv.
-        metric: without the split, such as "accuracy".
-        ablation: lines of its own table go before others.
+        metric: name of the metric without the split, such as "accuracy".
+        ablation: name of the ablation, whose own table is searched before other tables.
         varying: settings in which trials of one method differ within the table.
     """
     found = [line for line in published() if line.metric == metric and _fits(line, trial, varying)]
@@ -138,7 +141,7 @@ def _same_epochs(stated: str, trial: Mapping[str, Any]) -> bool:
 
 
 def _at_default(trial: Mapping[str, Any], name: str) -> bool:
-    """Say whether an option has its default; other settings have none that papers share."""
+    """Say whether an option has its default; other settings have no default shared by papers."""
     if not is_given(trial.get(name)):
         return True
     method = trial["method"]
@@ -150,10 +153,10 @@ def _at_default(trial: Mapping[str, Any], name: str) -> bool:
 
 
 def published_pairs(claim: Claim) -> list[tuple[Published, Published]]:
-    """Return the published values of the rows that a claim compares, as far as one table has both.
+    """Return pairs of published values of the rows of a claim, if one table has both values.
 
-    Two lines belong together where they share all that they state and the claim does not name;
-    dense training shares only the task.
+    Two lines form a pair if they agree in all stated settings that the claim does not name. A dense
+    line must agree in the task only.
     """
     better, than = {**claim.at, **claim.better}, {**claim.at, **claim.than}
     named = {"multiplier" if name == "epochs" else name for name in {*better, *than}}

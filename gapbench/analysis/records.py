@@ -1,6 +1,6 @@
-"""Records: one mapping a trial, its settings by name, and how their values are written for people.
+"""Records: a mapping of settings per trial, and the written form of values for people.
 
-Light on purpose: commands that report nothing check report sections with it.
+This module imports nothing heavy: commands without a report use it to check report sections.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Record = Mapping[str, Any]
 
 
 def records_of(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return what is known of trials before they run; all records have the same names."""
+    """Return a record of each trial before its run; all records have the same names."""
     # a selection of trials has the columns of the whole ablation, so that its report still fits
     options = {name: None for known in methods for name in options_model(known).model_fields}
     rows = [
@@ -37,18 +37,18 @@ def _settings(entry: Entry) -> dict[str, Any]:
 
 
 def settings_of(trial: Record) -> dict[str, Any]:
-    """Return the settings of a trial, without what was measured and without the seed."""
+    """Return the settings of a trial, without measurements and without the seed."""
     skipped = ("key", "state", "seed")
     return {name: v for name, v in trial.items() if "/" not in name and name not in skipped}
 
 
 def plain(value: object) -> object:
-    """Return a value that a CSV cell can hold: lists become JSON."""
+    """Return a value in a form for a CSV cell: lists become JSON."""
     return json.dumps(value) if isinstance(value, (list, tuple, dict)) else value
 
 
 def is_given(value: object) -> bool:
-    """Say whether a record holds something here."""
+    """Say whether a value of a record is given."""
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
@@ -63,7 +63,7 @@ def alternatives(value: object) -> list[object]:
 
 
 def fits(settings: Record, name: str, wanted: object) -> bool:
-    """Say whether a setting is, or is one of, what a claim or a baseline wants."""
+    """Say whether a setting equals the wanted value of a claim or a baseline, or one of several."""
     if name not in settings:
         return False
     values = (in_epochs(name, value, settings) for value in alternatives(wanted))
@@ -80,7 +80,7 @@ def text_of(value: object) -> str:
 
 
 def differ(one: object, other: object) -> bool:
-    """Say whether people would write two settings differently."""
+    """Say whether two settings have different written forms."""
     if type(one) is type(other) and one == other:
         return False
     return text_of(one) != text_of(other)

@@ -1,4 +1,4 @@
-"""A trial that has run before, and whether a second run of it gives the same bits."""
+"""Comparison of a second run of a completed trial with the original, bit by bit."""
 
 from __future__ import annotations
 
@@ -45,13 +45,14 @@ KIND_OF_MACHINE = ("environment/cpu", "environment/gpu", "environment/torch")
 
 @dataclass(frozen=True)
 class Original:
-    """A completed trial as it is known.
+    """A completed trial.
 
     Attributes:
-        place: the run folder or the trials.jsonl that it is known from.
-        values: what was measured, by names such as "cost/train_flops".
-        folder: its run folder, or None where it is only published.
-        seeds: what trials that differ in their seeds alone have measured, this one among them.
+        place: the run folder or the trials.jsonl from which the trial was read.
+        values: measurements by names such as "cost/train_flops".
+        folder: the trial's run folder, or None if the trial is only published.
+        seeds: metric values of all published trials that differ from this trial in the seed only,
+            this trial included.
     """
 
     trial: Trial
@@ -63,12 +64,12 @@ class Original:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was compared.
+    """The result of one kind of comparison.
 
     Attributes:
         what: "values", "lines of history" or "tensors".
-        equal: how many are equal.
-        different: one line for each that is not.
+        equal: number of equal items.
+        different: one line for each different item.
     """
 
     what: str
@@ -78,15 +79,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Spread:
-    """Where a result lies among those of a row's seeds.
+    """The position of a result among the results of a row's seeds.
 
-    Equal bits are promised on one kind of machine; on another one the result is judged by the 95 %
-    prediction interval for one more seed: mean ± t(n - 1) · s · sqrt(1 + 1 / n).
+    Equal bits are promised on one kind of machine. On another kind of machine, the result is judged
+    by the 95 % prediction interval for one more seed: mean ± t(n - 1) · s · sqrt(1 + 1 / n).
 
     Attributes:
-        metric: its name.
-        value: the second run's.
-        seeds: the row's, the original's among them.
+        metric: name of the metric.
+        value: the second run's value.
+        seeds: values of the row's seeds, including the original's value.
     """
 
     metric: str
@@ -95,7 +96,7 @@ class Spread:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The lower and the upper end, or None of fewer than three seeds."""
+        """The lower and the upper end of the interval, or None for fewer than three seeds."""
         count = len(self.seeds)
         if count < LEAST_SEEDS:
             return None
@@ -105,13 +106,13 @@ class Spread:
 
     @property
     def within(self) -> bool | None:
-        """Whether the value lies in the interval; None if there is none."""
+        """Whether the value lies in the interval; None without an interval."""
         ends = self.interval
         return None if ends is None else ends[0] <= self.value <= ends[1]
 
     @property
     def line(self) -> str:
-        """What people read."""
+        """One line for people."""
         count = len(self.seeds)
         begin = f"another kind of machine: {self.metric} {self.value:.2f}"
         if (ends := self.interval) is None:
@@ -126,9 +127,9 @@ class Reproduction:
     """A second run beside the original.
 
     Attributes:
-        missing: what could not be compared, and why.
-        causes: what differs between the places where both ran.
-        spread: on another kind of machine, where the second result lies among those of other seeds.
+        missing: items that could not be compared, with the reason.
+        causes: differences between the environments of both runs.
+        spread: on another kind of machine, the position of the second result among other seeds.
     """
 
     findings: tuple[Finding, ...]
@@ -143,11 +144,11 @@ class Reproduction:
 
     @property
     def agrees(self) -> bool:
-        """Whether all is equal, or as near as can be expected of another kind of machine."""
+        """Whether all is equal, or the result is within the interval on another kind of machine."""
         return self.equal or (self.spread is not None and self.spread.within is True)
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read."""
+        """Yield the lines for people."""
         for finding in self.findings:
             yield f"equal: {finding.equal} {finding.what}"
             for line in finding.different[:MOST_SHOWN]:
@@ -175,7 +176,7 @@ def find_original(results: Path, key: str) -> Original:
     """Return the completed trial whose key begins with `key`, from its folder or as published.
 
     Raises:
-        UserError: if there is none or more than one, or the published trials are damaged.
+        UserError: if no trial or several trials match, or the published trials are damaged.
     """
     folders = {folder.path.name: folder for folder in folders_of(results)}
     published = {run.trial.key: run for run in published_runs(results)}
@@ -192,7 +193,7 @@ def find_original(results: Path, key: str) -> Original:
 
 
 def _seeds(trial: Trial, published: Iterable[Run]) -> tuple[float, ...]:
-    """Return what published trials that differ from a trial in the seed alone have measured."""
+    """Return the metric values of published trials that differ from a trial in the seed only."""
     metric = f"test/{tasks[trial.task].metric.name}"
     alike = [run for run in published if _but_seed(run.trial) == _but_seed(trial)]
     if not any(run.trial.key == trial.key for run in alike):
@@ -201,12 +202,12 @@ def _seeds(trial: Trial, published: Iterable[Run]) -> tuple[float, ...]:
 
 
 def _but_seed(trial: Trial) -> dict[str, Any]:
-    """Return what the trials of a row share; a plan may follow from the seed."""
+    """Return the settings that all seeds of a row share, without the plan, which may differ."""
     return trial.model_dump(exclude={"seed", "plan", "budget"}) | {"epochs": trial.plan.epochs}
 
 
 def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
-    """Return a folder's completed run, or None and why there is none."""
+    """Return a folder's completed run, or None and the reason."""
     try:
         return read_run(folder), f"it is {folder.state()}"
     except UserError as error:
@@ -217,7 +218,7 @@ def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
 
 
 def compared(original: Original, again: Run) -> Reproduction:
-    """Compare a second run, which has a folder, with the original, bit by bit."""
+    """Compare a second run, read from its run folder, with the original, bit by bit."""
     folder = RunFolder(again.place)
     here = dict(measured(again.result))
     findings, missing = [_values(original.values, here)], []

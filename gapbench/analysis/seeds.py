@@ -1,4 +1,4 @@
-"""Which seeds an answer takes: all that there are, and those that the next look asks for."""
+"""The seeds of answers: all completed seeds, and the seeds that the next look needs."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def with_others(
     settings: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> list[Entry]:
-    """Return the trials, and those of further seeds that have completed.
+    """Return the trials, and completed trials of further seeds.
 
-    Seeds that no look takes, such as those that a recipe was chosen with, are not among them.
+    Seeds that no look takes, such as the seeds for choosing a recipe, are left out.
 
     Args:
-        ablation: the file.
-        scale: a scale that it has.
-        entries: its trials with the seeds that are asked for.
-        found: what has run, or is published.
-        settings: those that the trials were expanded with.
-        only: the patterns that they match.
+        ablation: the ablation.
+        scale: name of a scale of the ablation.
+        entries: the ablation's trials with the requested seeds.
+        found: runs and published runs.
+        settings: `KEY=VALUE` settings of the trials, as for `--set`.
+        only: patterns that the trials match, as for `--only`.
     """
     tasks = {entry.trial.task for entry in entries}
     there = {entry.trial.key for entry in entries}
@@ -58,12 +58,13 @@ def with_others(
 
 @dataclass(frozen=True)
 class Open:
-    """A comparison that is not resolved, or a claim whose rows must run before any is made.
+    """A comparison that is not resolved, or a claim whose rows have not run yet.
 
     Attributes:
         sides: the rows.
-        look: seeds of its next look.
-        likely: seeds of the look that resolves it, if what was measured is true.
+        look: number of seeds of the next look.
+        likely: number of seeds of the look that resolves the comparison if the measured difference
+            is the true difference.
     """
 
     sides: tuple[Place, ...]
@@ -74,16 +75,16 @@ class Open:
 def next_look(
     evaluation: Evaluation, entries: Sequence[Entry], most: int, failed: Container[str] = ()
 ) -> list[Entry]:
-    """Return the trials that the next look at the claims that are still open asks for.
+    """Return the trials that the next look at the open claims needs.
 
-    Empty where every claim is answered, or has had its last look. Claims that have had fewer looks
-    than others come first: what they ask for may answer them.
+    The list is empty if every claim is answered or has had its last look. Claims with fewer looks
+    than others come first, since their next look may answer them.
 
     Args:
-        evaluation: of what has run.
+        evaluation: evaluation of the runs.
         entries: the trials of all seeds up to the last look.
-        most: seeds that a look may take.
-        failed: keys of trials that cannot be had: looks that need one are not made.
+        most: maximum number of seeds of a look.
+        failed: keys of trials that have failed; looks that need such a trial are left out.
     """
     lost: dict[Place, int] = {}
     for entry, places in _places(evaluation, entries):
@@ -101,9 +102,9 @@ def next_look(
 def all_looks(
     evaluation: Evaluation, entries: Sequence[Entry], most: int
 ) -> tuple[list[Entry], list[Entry]]:
-    """Return the trials that open claims take if what was measured is true, and at most.
+    """Return the trials that open claims need if the measured differences are true, and at most.
 
-    Where nothing was measured yet, they are taken to need all looks.
+    Claims without a measurement are assumed to need all looks.
     """
     last = max((n for n, _ in LOOKS if n <= most), default=0)
     opened = list(_opened(evaluation))
@@ -137,7 +138,7 @@ def _trials(
     entries: Sequence[Entry],
     wanted: Iterable[tuple[tuple[Place, ...], int]],
 ) -> list[Entry]:
-    """Return the trials of rows, each up to so many seeds."""
+    """Return the trials of rows, each row up to its number of seeds."""
     seeds: dict[Place, int] = {}
     for sides, count in wanted:
         seeds |= {side: max(count, seeds.get(side, 0)) for side in sides}
@@ -151,7 +152,7 @@ def _trials(
 def _places(
     evaluation: Evaluation, entries: Sequence[Entry]
 ) -> Iterator[tuple[Entry, tuple[Place, Place]]]:
-    """Yield every trial with the places that it may have in a table."""
+    """Yield every trial with its possible positions in a table."""
     rows, column = evaluation.spec.report.rows, evaluation.spec.report.columns
     for entry, record in zip(entries, records_of(entries), strict=True):
         fields = tuple(text_of(record[name]) for name in rows)
@@ -164,6 +165,6 @@ def _rows(comparison: Comparison) -> tuple[Row, Row]:
 
 
 def _place(answer: Answer, row: Row, column: object) -> Place:
-    """Return task, fields and column of a row; a dense one stands in every column."""
+    """Return task, fields and column of a row; a dense row stands in every column."""
     everywhere = answer.results.repeated and row.method == "dense"
     return answer.results.task, row.fields, EVERYWHERE if everywhere else column

@@ -2,7 +2,7 @@
 
     python -m gapbench.analysis.sequential [studies]
 
-prints how often simulated studies answer wrongly, and how often rightly.
+prints the rates of wrong and right answers in simulated studies.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Welch:
     """The difference of two means of independent samples.
 
     Attributes:
-        mean: first minus second.
-        error: its standard error; infinite where a sample has one value, which shows no spread.
+        mean: mean of the first sample minus mean of the second sample.
+        error: standard error of the difference; infinite if a sample has only one value.
         freedom: degrees of freedom by Welch and Satterthwaite.
 
     Source: B. L. Welch, The generalization of Student's problem when several different population
@@ -49,7 +49,7 @@ class Welch:
         return float(special.stdtr(self.freedom, (bound - self.mean) / self.error))
 
     def half_width(self, level: float) -> float:
-        """Return the half-width of the interval whose two-sided test has this level."""
+        """Return the half-width of the confidence interval of a two-sided test of this level."""
         return float(special.stdtrit(self.freedom, 1 - level / 2)) * self.error
 
     def p(self, bound: float = 0.0) -> float:
@@ -58,10 +58,10 @@ class Welch:
         return 2 * min(above, 1 - above)
 
     def detectable(self, level: float) -> float:
-        """Return the true difference that the test of this level finds with 80 % power.
+        """Return the true difference that a two-sided test of this level finds with 80 % power.
 
-        Source: N. L. Johnson and B. L. Welch, Applications of the non-central t-distribution, 1940:
-        the normal approximation, here within half a percent of the power at every look.
+        This is the normal approximation, within half a percent of the power at every look. Source:
+        N. L. Johnson and B. L. Welch, Applications of the non-central t-distribution, 1940.
         """
         critical = float(special.stdtrit(self.freedom, 1 - level / 2))
         spread = math.sqrt(1 + critical**2 / (2 * self.freedom))
@@ -85,12 +85,12 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Welch:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the seeds there are say to a claim.
+    """The answer of the available seeds to a claim.
 
     Attributes:
-        difference: of the last look; positive is in favour.
-        n: seeds of each row that the look takes; 0 before the first look.
-        level: what the look may spend.
+        difference: difference of the last look; a positive difference is in favour.
+        n: number of seeds of each row in the look; 0 before the first look.
+        level: significance level of the look.
     """
 
     word: Word
@@ -107,22 +107,22 @@ def answer(
     as_good: bool = False,
     higher_is_better: bool = True,
 ) -> Answer:
-    """Answer a claim by the looks that the seeds of both rows allow; the first resolved one counts.
+    """Answer a claim by the looks that both rows' seeds allow; the first resolved look counts.
 
-    A look takes the seeds 0, 1, ... of both rows, as many as it plans, and is not made before all
-    of them are there. Those that are NaN have diverged and are left out: no row of which one has is
-    better for the rest, or equivalent. Supported: the
-    two-sided test at its level finds a difference in favour; contradicted: one against; equivalent:
-    two one-sided tests at its level place the difference within the margin. A difference that is
-    both found and within the margin is told as found.
+    A look takes its planned number of seeds 0, 1, ... of both rows, and needs all of them. Seeds
+    with NaN have diverged and are left out. A row with a diverged seed counts neither as better nor
+    as equivalent. Supported: the two-sided test at the look's level finds a difference in favour.
+    Contradicted: the test finds a difference against. Equivalent: two one-sided tests at the look's
+    level place the difference within the margin. A difference that is both found and within the
+    margin counts as found.
 
     Args:
         better: values by seed of the row that is claimed to be better.
-        than: of the other.
-        margin: of equivalence, fixed beforehand for each task.
-        as_good: whether the claim is that it is not worse by more than the margin; no such claim is
-            answered by equivalence.
-        higher_is_better: of the metric.
+        than: values by seed of the other row.
+        margin: margin of equivalence, fixed beforehand for each task.
+        as_good: whether the claim is that the row is not worse by more than the margin; equivalence
+            is no answer to such a claim.
+        higher_is_better: whether higher values of the metric are better.
     """
     sign = 1 if higher_is_better else -1
     last = Answer("not resolved", None, 0, LOOKS[0][1])
@@ -156,20 +156,20 @@ def _word(found: Welch, level: float, margin: float, as_good: bool) -> Word:
 
 
 def needed(found: Welch, n: int, margin: float, as_good: bool = False) -> int:
-    """Return the seeds that would resolve what was measured, with 80 % power.
+    """Return the number of seeds that would resolve a measured difference with 80 % power.
 
-    Those of the first planned look to come that does; beyond the last look, a number at its level.
-    By a difference or by equivalence, whichever needs fewer. Both rows are taken to have one
-    standard deviation.
+    The number is the seeds of the first later look with this power; beyond the last look, any
+    number at the last look's level. A resolution is a difference or equivalence, whichever needs
+    fewer seeds. Both rows are assumed to have the same standard deviation.
 
     Args:
-        found: measured with `n` seeds of each row; positive is in favour.
-        n: at least 2.
-        margin: of equivalence.
+        found: difference measured with `n` seeds of each row; positive is in favour.
+        n: number of seeds of each row, at least 2.
+        margin: margin of equivalence.
         as_good: as in `answer`.
 
     Returns:
-        `MOST_SEEDS` where no fewer would do.
+        the number of seeds, at most `MOST_SEEDS`.
     """
     sd = found.error * math.sqrt(n / 2)
     last, level = LOOKS[-1]
@@ -187,10 +187,11 @@ def needed(found: Welch, n: int, margin: float, as_good: bool = False) -> int:
 
 
 def confirmatory(supported: Iterable[bool]) -> list[bool]:
-    """Say which claims of a fixed order confirm: those up to the first that is not supported.
+    """Say which claims of a fixed order confirm: all claims before the first unsupported one.
 
-    Each claim has the whole ALPHA, and is tested when all before it are supported: so all together
-    err in at most that share of studies (the fixed-sequence procedure). Later ones are exploratory.
+    Each claim has the whole ALPHA, and is tested only if all claims before are supported. So the
+    familywise error rate is at most ALPHA (the fixed-sequence procedure). Later claims are
+    exploratory.
     """
     open_ = True
     found = []
@@ -202,7 +203,7 @@ def confirmatory(supported: Iterable[bool]) -> list[bool]:
 
 @dataclass(frozen=True)
 class Rates:
-    """How often simulated studies gave each answer to their claim, and how many seeds it took."""
+    """The shares of simulated studies with each answer, and their mean number of seeds."""
 
     shares: Mapping[Word, float]
     seeds: float
@@ -211,15 +212,15 @@ class Rates:
 def simulated(
     difference: float, sd: float, margin: float, studies: int, *, ratio: float = 1.0, seed: int = 0
 ) -> Rates:
-    """Simulate claims whose true difference is known, with normal seeds.
+    """Simulate claims with a known true difference and normally distributed seeds.
 
     Args:
-        difference: true, in points.
-        sd: of the seeds of the first row.
-        margin: of equivalence.
-        studies: how many.
-        ratio: sd of the second row over that of the first.
-        seed: of the simulation.
+        difference: true difference in points.
+        sd: standard deviation of the first row's seeds, in points.
+        margin: margin of equivalence in points.
+        studies: number of simulated studies.
+        ratio: standard deviation of the second row over the first row's.
+        seed: seed of the simulation.
     """
     drawn = np.random.default_rng(seed)
     most = LOOKS[-1][0]
@@ -237,9 +238,9 @@ def simulated(
 
 
 def wrong_in_sequence(claims: int, sd: float, margin: float, studies: int, seed: int = 0) -> float:
-    """Return the share of studies in which a fixed sequence of true nulls errs at all.
+    """Return the share of studies in which a fixed sequence of true null claims has any error.
 
-    Rows of one study share seeds with the row that all claims compare with, as ours do.
+    As in this benchmark, all claims of a study compare rows with the same reference row.
     """
     drawn = np.random.default_rng(seed)
     most, wrong = LOOKS[-1][0], 0

@@ -1,7 +1,7 @@
 """The mean of a few seeds and its t-interval.
 
-Bootstrap intervals over seeds cover too little at these sizes (0.71-0.76 at n = 3 and 0.84-0.88 at
-n = 5 for a nominal 0.95): hence t.
+Bootstrap intervals over so few seeds have too little coverage (0.71-0.76 at n = 3 and 0.84-0.88 at
+n = 5 for a nominal 0.95). So the t-interval is used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVEL = 1 - ALPHA
 class Summary:
     """Mean, standard deviation (n - 1) and half-width of the 95 % t-interval of n values.
 
-    `sd` and `half_width` are None for a single value, which says nothing about spread.
+    `sd` and `half_width` are None for a single value, which shows no spread.
     """
 
     n: int
@@ -35,7 +35,7 @@ def summary(values: Sequence[float]) -> Summary:
     """Return the summary of values.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is no value.
     """
     if not values:
         raise ValueError("a summary needs at least one value")

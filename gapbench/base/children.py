@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# the least that torch's, oneDNN's and MKL's kernels know of a processor: all x86-64 ones have it
+# the oldest instruction sets of torch's, oneDNN's and MKL's kernels: all x86-64 CPUs have them
 PORTABLE_KERNELS = {
     "ATEN_CPU_CAPABILITY": "default",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
@@ -17,13 +17,13 @@ PORTABLE_KERNELS = {
 
 
 def environment(hidden: Sequence[str] = (), kept: Sequence[str] = ()) -> dict[str, str]:
-    """Return variables for processes that import nothing from the current folder.
+    """Return environment variables for processes that import nothing from the current folder.
 
-    Whoever can write there could replace a library.
+    Otherwise a file in the current folder could replace a library.
 
     Args:
-        hidden: what the names of variables begin with that the processes do not get.
-        kept: names of those among them that they get.
+        hidden: prefixes of variables that are withheld from the processes.
+        kept: names of variables with such a prefix that the processes get.
     """
     told = {
         name: value
@@ -41,7 +41,7 @@ def environment(hidden: Sequence[str] = (), kept: Sequence[str] = ()) -> dict[st
 
 @contextmanager
 def started_safely(hidden: Sequence[str] = (), kept: Sequence[str] = ()) -> Iterator[None]:
-    """Give processes that a library starts in the block the variables of `environment`."""
+    """Give the variables of `environment` to all processes that a library starts in the block."""
     before, told = dict(os.environ), environment(hidden, kept)
     os.environ.clear()
     os.environ.update(told)

@@ -1,8 +1,9 @@
-"""Files of run folders, read and written as if somebody else had made what is there.
+"""Reading and writing the files of run folders, whose content is not trusted.
 
-A results folder may be shared or downloaded. The run folder itself may be a link, which its user
-made; below it only plain files in real folders count, so that nothing leads out of it, waits for
-ever or fills the memory. A JSON document carries a checksum, which its reader requires to fit.
+A results folder may be shared or downloaded. The run folder itself may be a link that its user
+made. Below the run folder, only plain files in real folders are accepted: no path leads out of the
+run folder, no read waits for ever, and no file fills the memory. Each JSON document has a checksum,
+which the reader verifies.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def open_plain(path: Path, limit: int | None = None) -> IO[bytes]:
-    """Open a plain file to read its bytes; neither a link nor a pipe is one.
+    """Open a plain file (not a link, not a pipe) to read its bytes.
 
     Args:
-        path: the file, in a folder that is trusted: see `require_real`.
-        limit: the most bytes that it may have.
+        path: the file, in a trusted folder: see `require_real`.
+        limit: the maximum size of the file in bytes.
 
     Raises:
-        OSError: if it is absent, cannot be read, is no plain file or has more bytes.
+        OSError: if the file is absent, unreadable, not a plain file, or larger than `limit`.
     """
     # without O_NONBLOCK a pipe that nobody writes to would be waited for
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -50,10 +51,10 @@ def open_plain(path: Path, limit: int | None = None) -> IO[bytes]:
 
 
 def append_plain(path: Path) -> IO[bytes]:
-    """Open a plain file to write behind its end; it need not exist.
+    """Open a plain file to append bytes; the file need not exist.
 
     Raises:
-        OSError: if it cannot be written or is no plain file.
+        OSError: if the file cannot be written or is not a plain file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.fdopen(_open(path, flags), "ab")
@@ -77,7 +78,7 @@ def _not_plain(path: Path) -> OSError:
 
 
 def is_plain(path: Path) -> bool:
-    """Say whether `path` is a file of its folder; links could lead anywhere."""
+    """Say whether `path` is a plain file; a link is not, since a link could lead anywhere."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -85,7 +86,7 @@ def is_plain(path: Path) -> bool:
 
 
 def require_real(path: Path, root: Path) -> None:
-    """Check that no part of `path` below `root` is a link; parts need not exist.
+    """Check that no part of `path` below `root` is a link; the parts need not exist.
 
     Raises:
         UserError: naming the link.
@@ -101,20 +102,20 @@ def require_real(path: Path, root: Path) -> None:
 
 
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
-    """Return the text of a plain file; bytes that are no UTF-8 are replaced.
+    """Return the text of a plain file; bytes that are not UTF-8 are replaced.
 
     Raises:
-        OSError: as `open_plain`.
+        OSError: as for `open_plain`.
     """
     with open_plain(path, limit) as file:
         return file.read().decode(errors="replace")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` always holds a whole file, and what it led to stays.
+    """Write `text` atomically; if `path` is a link, the link is replaced and its target stays.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     with replacing(path) as file:
         file.write(text.encode())
@@ -122,11 +123,11 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path, durable: bool = False) -> Iterator[IO[bytes]]:
-    """Open a new file that takes the place of `path` when the block has ended well.
+    """Open a new file that replaces `path` when the block ends without an exception.
 
     Args:
         path: the file.
-        durable: whether to wait until it would survive a loss of power.
+        durable: whether to wait until the file would survive a loss of power.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
@@ -145,12 +146,12 @@ def replacing(path: Path, durable: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, value: Mapping[str, Any], durable: bool = True) -> None:
-    """Write `value` with its checksum so that `path` always holds one whole document.
+    """Write `value` with its checksum; at any time `path` holds one whole document.
 
     Args:
         path: the file.
-        value: its content.
-        durable: whether to wait until it would survive a loss of power.
+        value: content of the document.
+        durable: whether to wait until the file would survive a loss of power.
     """
     with replacing(path, durable) as file:
         file.write(json.dumps(sealed(value), indent=1).encode() + b"\n")
@@ -163,10 +164,10 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def opened(value: object) -> dict[str, Any]:
-    """Return a document without its checksum; those of earlier versions have none.
+    """Return a document without its checksum; documents of earlier versions have no checksum.
 
     Raises:
-        ValueError: if it is no object, or its checksum does not fit.
+        ValueError: if the document is not a JSON object, or its checksum does not match.
     """
     if not isinstance(value, dict):
         raise ValueError("it is no object")
@@ -177,7 +178,7 @@ def opened(value: object) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the document in `path`, or None if it is absent, damaged or no object."""
+    """Return the document in `path`, or None if the file is absent, damaged or no JSON object."""
     try:
         return read_document(path)
     except (OSError, ValueError):
@@ -188,8 +189,9 @@ def read_document(path: Path) -> dict[str, Any]:
     """Return the document in `path`, without its checksum.
 
     Raises:
-        OSError: as `open_plain`.
-        ValueError: if it is damaged, no object, or holds what JSON files of ours never do.
+        OSError: as for `open_plain`.
+        ValueError: if the document is damaged, is no JSON object, or has a value that `parse`
+            refuses.
     """
     with open_plain(path, DOCUMENT_BYTES) as file:
         return opened(parse(file.read()))
@@ -199,8 +201,8 @@ def parse(text: bytes | str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        ValueError: if it is none, is nested too deeply, or has an integer beyond 64 bits or a text
-            that cannot be written.
+        ValueError: if the text is not JSON, is nested too deeply, or has an integer beyond 64 bits
+            or a string that cannot be written.
     """
     try:
         value = json.loads(text, parse_int=_integer)
@@ -218,6 +220,6 @@ def _integer(digits: str) -> int:
 
 
 def _checksum(value: Mapping[str, Any]) -> str:
-    """Return 16 hex digits of the sha256 of the content, however it is laid out."""
+    """Return 16 hex digits of the sha256 of the content, whatever its layout in the file."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

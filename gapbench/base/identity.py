@@ -1,9 +1,9 @@
-"""Identity that outlives growth: hashes of values, from which what came later can stay out.
+"""Stable hashes of values: a field that is added later does not change earlier hashes.
 
-A field that is added to what a hash covers says in its annotation which value means "as before the
-field was there": `ranks: Annotated[int | None, Neutral(None)] = None`. The hash leaves the field
-out where it has this value, and a document without the field is read as if it had it. So a new
-field changes no earlier hash, whatever its default is, or becomes.
+The annotation of an added field names its neutral value, which means "as before the field existed":
+`ranks: Annotated[int | None, Neutral(None)] = None`. The hash leaves out a field that has its
+neutral value. A document without the field is read as if the field had its neutral value. So a new
+field changes no earlier hash, whatever the default of the field is or becomes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ DIGITS = 16  # hex digits of a hash
 
 @dataclasses.dataclass(frozen=True)
 class Neutral:
-    """Marks a field that came later. Its value is never changed: hashes of earlier values do."""
+    """Mark of a field that was added later.
+
+    The neutral value of a field must never be changed: a change would change all earlier hashes.
+    """
 
     value: Any
 
 
 @cache
 def neutral_values(model: type) -> Mapping[str, Any]:
-    """Return the neutral value of each field, of a pydantic model or a dataclass, that has one."""
+    """Return the neutral values of a pydantic model's or a dataclass's fields, by field name."""
     if issubclass(model, BaseModel):
         metadata = {name: tuple(field.metadata) for name, field in model.model_fields.items()}
     else:
@@ -44,7 +47,7 @@ def neutral_values(model: type) -> Mapping[str, Any]:
 
 
 def without_neutral(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a model's fields but for those that are neutral."""
+    """Return the values of a model's fields, except the fields that have their neutral value."""
     neutral = {name: _plain(value) for name, value in neutral_values(model).items()}
     return {
         name: value
@@ -54,15 +57,15 @@ def without_neutral(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_neutral(model: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a document, in which a field that came later has its neutral value."""
+    """Return the values of a document; fields that the document lacks get their neutral value."""
     return {**neutral_values(model), **values}
 
 
 def digest(value: Any) -> str:
-    """Return 16 hex digits of the sha256 of a JSON value; equal numbers are one, 1 and 1.0.
+    """Return 16 hex digits of the sha256 of a JSON value; 1 and 1.0 give the same digest.
 
     Raises:
-        ValueError: if it holds NaN or infinity.
+        ValueError: if the value contains NaN or infinity.
     """
     text = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]

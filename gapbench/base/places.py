@@ -1,4 +1,4 @@
-"""Folders: what `~` means, and where it means nothing; where the ablations are that come along."""
+"""Folders: the user's home, the data folders, and the ablations that come with this package."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DATA = "GAPBENCH_DATA"
 
 
 def expanded(path: Path) -> Path:
-    """Return a path with the user's home folder in the place of `~`.
+    """Return a path in which the user's home folder replaces `~`.
 
     Raises:
-        UserError: if the user has none, as in containers that know no name for their user.
+        UserError: if the user has no home folder, as in a container without a name for its user.
     """
     try:
         return path.expanduser()
@@ -24,21 +24,21 @@ def expanded(path: Path) -> Path:
 
 
 def below_home(variable: str, usual: str) -> Path:
-    """Return this package's folder below the one that `variable` names, or below `usual`.
+    """Return this package's folder below the folder in the variable `variable`, else in `usual`.
 
     Raises:
-        UserError: as `expanded`.
+        UserError: as for `expanded`.
     """
     return expanded(Path(os.environ.get(variable) or usual)) / "gapbench"
 
 
 def data_folders(given: Path | None = None) -> list[Path]:
-    """Return where data sets may lie: what is given, $GAPBENCH_DATA, and the cache, in this order.
+    """Return the data folders in search order: the given one, $GAPBENCH_DATA, and the cache.
 
-    What is fetched is kept in the first.
+    Downloads are stored in the first of these folders.
 
     Raises:
-        UserError: as `expanded`.
+        UserError: as for `expanded`.
     """
     named = os.environ.get(DATA)
     folders = [folder for folder in (given, Path(named) if named else None) if folder is not None]
@@ -46,9 +46,10 @@ def data_folders(given: Path | None = None) -> list[Path]:
 
 
 def shipped() -> Path:
-    """Return the folder that has the ablations/ and baselines/ which come with this package.
+    """Return the folder of the ablations/ and baselines/ that come with this package.
 
-    Installed, they are data of the distribution; in a checkout they lie beside the package.
+    An installed distribution has these folders among its data files; a checkout has them beside the
+    package.
     """
     beside = Path(__file__).parents[2]
     installed = Path(sysconfig.get_path("data")) / "share" / "gapbench"
@@ -56,10 +57,10 @@ def shipped() -> Path:
 
 
 def ablation_file(given: Path) -> Path:
-    """Return the file of an ablation: a path as it is, a bare name from here or from the package.
+    """Return the file of an ablation that is given as a path or as a bare name.
 
-    A name such as `partitions` is that of ablations/partitions.yaml in this folder, else in
-    `shipped`. What is nowhere is returned as it is.
+    The name `partitions` stands for ablations/partitions.yaml in the current folder, else in
+    `shipped`. A path, and a name without such a file, is returned as it is.
     """
     if given.suffix or len(given.parts) != 1 or given.exists():
         return given

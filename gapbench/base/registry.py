@@ -1,9 +1,9 @@
 """Registries: how methods, tasks, distributions, executors and figures are found by name.
 
-A registry imports the modules of its package, the entry points of its group (`gapbench.methods`,
-`gapbench.tasks`, `gapbench.distributions`, ...), and the files that $GAPBENCH_PLUGINS names, the
-first time a name is asked for, so that a plug-in needs no change in this package and
-`gapbench --help` imports nothing heavy.
+A registry is filled the first time a name is looked up. It imports the modules of its package, the
+entry points of its group (`gapbench.methods`, `gapbench.tasks`, `gapbench.distributions`, ...), and
+the files in $GAPBENCH_PLUGINS. So a plug-in needs no change in this package, and `gapbench --help`
+imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Registry(Generic[T]):
     """Names of one kind, filled by a decorator.
 
     Args:
-        kind: singular noun for messages ("method"); its plural is the entry points' group.
-        package: the module, or the package with modules, that registers names when imported.
+        kind: singular noun for messages ("method"); its plural names the group of entry points.
+        package: the module or package whose modules register names when they are imported.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -39,7 +39,7 @@ class Registry(Generic[T]):
         self._scanned = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files its object under `name`; a second owner is an error."""
+        """Return a decorator that registers its object as `name`; a second object is an error."""
 
         def add(entry: T) -> T:
             known = self._entries.get(name)
@@ -84,7 +84,7 @@ def load_plugin(file: Path) -> None:
     """Import a Python file that registers methods, tasks or others, here and in child processes.
 
     Raises:
-        UserError: if it cannot be imported, or another file of its name is loaded.
+        UserError: if the file cannot be imported, or another file of the same name is loaded.
     """
     path = file.resolve()
     name = f"gapbench_plugin_{path.stem}"
@@ -123,6 +123,6 @@ def _imported(what: str, load: Callable[[], object]) -> None:
 
 
 def _origin(entry: object) -> str:
-    """Return where an entry was written: an entry may know better than its own class does."""
+    """Return where an entry is defined: its attribute `origin`, else its module and name."""
     known = getattr(entry, "origin", None)
     return known or f"{getattr(entry, '__module__', '?')}.{getattr(entry, '__qualname__', entry)}"

@@ -1,8 +1,8 @@
-"""Named random streams: every random decision of a trial follows from its one seed.
+"""Named random streams: every random decision of a trial follows from the trial's seed.
 
-A stream is addressed by what it is for (`"data", epoch`), not by what was drawn before it. So the
-order of the data does not depend on the method, rows with the same seed see the same, and a resumed
-run needs no generator state to continue where it stopped.
+The address of a stream is its purpose (`"data", epoch`), not the number of earlier draws. So the
+order of the data does not depend on the method, rows with the same seed see the same order, and a
+resumed run needs no generator state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tables of many lines for people: one pass over the cells, so that ten thousand take no time."""
+"""Text tables of many lines: one pass over the cells, so that ten thousand rows are fast."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LEAST = 10  # characters that a wrapped column has even where nothing is left fo
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its heading, whether it is right-aligned, and whether it gives way.
+    """One column: heading, alignment, and behaviour on a narrow terminal.
 
     Attributes:
-        wraps: cells go on in further lines where the terminal is too narrow.
+        wraps: whether cells continue on further lines if the terminal is too narrow.
     """
 
     heading: str
@@ -30,13 +30,13 @@ class Column:
 def table_text(
     columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int, title: str = ""
 ) -> Text:
-    """Return a table as text, whatever its cells hold; nothing in them is markup.
+    """Return a table as text; cells are shown literally, without markup.
 
     Args:
-        columns: at most one of them wraps.
-        rows: a cell for each column.
-        width: of the terminal.
-        title: over it.
+        columns: the columns, of which at most one wraps.
+        rows: the rows, with one cell per column.
+        width: width of the terminal in characters.
+        title: title above the table.
     """
     head, *body = laid_out(columns, rows, width)
     over = (f"{title}\n" if title else "", "italic")

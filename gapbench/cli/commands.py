@@ -61,7 +61,7 @@ def report(
         typer.Option("--check", help="Write nothing; compare what is published with its trials."),
     ] = False,
 ) -> int:
-    """Make tables, figures and a page of what has run here or is published; nothing is trained."""
+    """Make tables, figures and a page from runs and published trials; nothing is trained."""
     from gapbench.report.build import PAGE, REPORTS, completed
     from gapbench.report.build import report as build
     from gapbench.report.page import write_page
@@ -100,7 +100,7 @@ def publish(
     scale: ScaleOption = "mini",
     results: ResultsOption = RESULTS,
 ) -> int:
-    """Make of completed trials the evidence that git keeps: trials, table, figures, answers."""
+    """Write the evidence of completed trials for git: trials, table, figures, answers."""
     from gapbench.report.answers import write_answers
     from gapbench.report.publish import publish as write
 
@@ -128,10 +128,10 @@ def _here() -> list[Path]:
 
 
 def shipped() -> list[Path]:
-    """Return the ablations of this folder.
+    """Return the ablation files of this folder.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no ablation file.
     """
     if not (files := _here()):
         raise UserError(
@@ -142,7 +142,7 @@ def shipped() -> list[Path]:
 
 
 def _scan(results: Path) -> Scan:
-    """Read the run folders and what is published, and tell of folders that cannot be used."""
+    """Read run folders and published trials, and print which folders cannot be used."""
     from gapbench.analysis.evidence import all_runs
 
     found = all_runs(results)
@@ -159,9 +159,9 @@ def _expanded(
     named: bool,
     found: Scan,
 ) -> Iterator[tuple[Ablation, str, list[Entry]]]:
-    """Yield ablations with their trials; those without any are told, or refused if `named`.
+    """Yield ablations with their trials; print or, if `named`, refuse ablations without trials.
 
-    Unless seeds are picked, those of other seeds that have completed are among them.
+    Unless seeds are picked, the trials include completed trials of other seeds.
     """
     from gapbench.analysis.seeds import with_others
 
@@ -183,7 +183,8 @@ def _ablations(files: Sequence[Path]) -> list[Ablation]:
     """Read ablations.
 
     Raises:
-        UserError: if two have one name, and would share a folder of results; or about a file.
+        UserError: if a file is invalid, or if two ablations have the same name and would share a
+            folder of results.
     """
     from gapbench.spec.ablation import read
 
@@ -202,7 +203,7 @@ def _runs() -> None:
 
 
 def migrate(results: ResultsOption = RESULTS) -> int:
-    """Give the trials of earlier versions the keys of this one, bit for bit the same results."""
+    """Give trials of earlier versions the keys of this version; results do not change."""
     from gapbench.runs.migrate import migrate as renew
 
     require_folder(results)
@@ -215,9 +216,9 @@ def migrate(results: ResultsOption = RESULTS) -> int:
 
 
 def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int:
-    """Compare what is published of ablations, which has to be there if `every`, with its trials.
+    """Compare the published files of ablations with their trials; with `every`, all must exist.
 
-    The answers of the scale are compared too, unless single ablations are asked for.
+    The answers of the scale are compared too, unless single ablations are named.
     """
     from gapbench.analysis.evidence import TRIALS, path_of
     from gapbench.report.answers import check_answers
@@ -248,7 +249,7 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
 
 
 def claims(results: ResultsOption = RESULTS) -> int:
-    """Print what the papers claim, what tests it, and what was measured at which scale."""
+    """Print the papers' claims, the tests of each claim, and the measurements at each scale."""
     from gapbench.report.claims import claims_text
 
     files = shipped()
@@ -265,7 +266,7 @@ def explain(
     scale: ScaleOption = "mini",
     set_: SetOption = None,
 ) -> int:
-    """Draw which layers a method has dense when, and say what that costs; nothing is trained."""
+    """Draw when a method makes each layer dense, and print the cost; nothing is trained."""
     from gapbench.methods.method import methods
     from gapbench.report.plans import KEY, plan_lines
     from gapbench.spec.ablation import read
@@ -321,7 +322,7 @@ def prepare(
     only: OnlyOption = None,
     data: Annotated[Path | None, typer.Option(help="Folder for the data.")] = None,
 ) -> int:
-    """Get and check the data of an ablation, on a machine that has a network."""
+    """Download and check the data of an ablation, on a machine with a network connection."""
     entries = expanded(file, scale, [], only or [], None)[2]
     needed = {entry.trial.proxy: entry.trial for entry in entries}  # one for each task's options
     for trial in needed.values():
@@ -335,7 +336,7 @@ def list_names(
     kind: Annotated[str, typer.Argument(help=", ".join(KINDS) + ".")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
-    """List what is registered under a kind, or the ablations here."""
+    """List the registered names of a kind, or the ablations of this folder."""
     names = list(_names(kind))
     print(json.dumps(names) if as_json else "\n".join(names))
     return 0
@@ -386,7 +387,7 @@ def _names(kind: str) -> Iterator[str]:
 
 
 def doctor(results: ResultsOption = RESULTS) -> int:
-    """Check what a run needs on this machine, and say what is missing."""
+    """Check the requirements of a run on this machine, and print what is missing."""
     from gapbench.cli.doctor import checks
 
     failed = 0

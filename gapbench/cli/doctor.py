@@ -1,4 +1,4 @@
-"""What a run needs of a machine, checked one by one."""
+"""Checks of a run's requirements on a machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: "fine", "missing" (a run will fail) or "optional" (some runs need it)."""
+    """One result: "fine", "missing" (a run will fail) or "optional" (only some runs fail)."""
 
     name: str
     state: Literal["fine", "missing", "optional"]
@@ -21,7 +21,7 @@ class Check:
 
 
 def checks(results: Path) -> Iterator[Check]:
-    """Yield every finding, cheap ones first."""
+    """Yield the results of all checks, cheap checks first."""
     yield Check("python", "fine", sys.version.split()[0])
     yield _writable(results)
     yield _import("torch", required=True)

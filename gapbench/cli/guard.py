@@ -1,4 +1,4 @@
-"""Around every command: bad input, lost output and interrupts in one line, and exit codes."""
+"""Error handling of commands: one line for bad input, lost output and interrupts; exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SHOWN = 200  # characters of a path in an error
 
 
 def guarded(command: typer.Typer, arguments: Sequence[str]) -> int:
-    """Run a command, and say bad input and output that was lost in one line."""
+    """Run a command, print one line about bad input or lost output, and return the exit code."""
     if sys.stdout is None:
         return _refused("standard output is closed: send it to a file, or to /dev/null", 2)
     with terminal.guarded_streams() as outputs:

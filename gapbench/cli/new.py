@@ -24,13 +24,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _group() -> None:
-    """Keep `ablation` a command of its own, which typer would merge into a group of one."""
+    """Keep `ablation` a separate command; typer would merge a group of one command."""
 
 
 def ablation(
     name: Annotated[str, typer.Argument(help="What it is called: lower-case letters and digits.")],
 ) -> int:
-    """Write a commented ablation, into ablations/ where that is there."""
+    """Write a commented ablation file, into ablations/ if this folder exists."""
     from gapbench.spec.schema import AblationSpec, validated
 
     validated(AblationSpec, Document("name", {"name": name, "question": "?"}, {}))

@@ -1,4 +1,4 @@
-"""What people see while trials run: a live table on a terminal, plain lines elsewhere."""
+"""Display of running trials: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ KEY_DIGITS = 8  # of 16, as many as commands need to find a trial
 
 @dataclass(frozen=True)
 class View:
-    """One trial as its folder shows it.
+    """The state of one trial, from its run folder.
 
     Attributes:
-        label: what the trial is called.
-        state: as `RunFolder.state` tells it; SLURM's word included, if it was asked.
+        label: the trial's label.
+        state: state from `RunFolder.state`, refined by SLURM's answer if SLURM was asked.
         status: the last heartbeat, or an empty mapping.
-        job: the id of its SLURM job, if it has one.
-        hint: what SLURM says about that job.
+        job: id of the trial's SLURM job, if any.
+        hint: SLURM's state and reason of the job.
     """
 
     label: str
@@ -54,7 +54,7 @@ class View:
 
     @classmethod
     def all_of(cls, labels: Mapping[RunFolder, str], queue: Queue) -> list[View]:
-        """Read trials' states and heartbeats, and ask SLURM about those that it was given."""
+        """Read trials' states and heartbeats, and ask SLURM about submitted trials."""
         folders = list(labels)
         views = []
         for folder, seen in zip(folders, look(folders, queue), strict=True):
@@ -68,32 +68,32 @@ class View:
 
     @property
     def resumed(self) -> str:
-        """How often the trial had to begin again before it had ended."""
+        """Number of times that the trial was resumed."""
         times = (self.status.get("attempt") or 1) - 1 - (self.status.get("legs") or 0)
         return f"{times}x" if times > 0 else ""
 
     @property
     def metric(self) -> str:
-        """The first metric of the last heartbeat."""
+        """The first metric of the last heartbeat, as text."""
         metrics = self.status.get("metric") or {}
         return ", ".join(f"{name} {value:.2f}" for name, value in list(metrics.items())[:1])
 
     @property
     def epochs(self) -> str:
-        """Epochs done and planned."""
+        """Epochs done and epochs planned, as text."""
         if not self.status.get("epochs"):
             return ""
         return f"{self.status.get('epoch') or 0:.1f}/{self.status['epochs']}"
 
 
 def table_of(views: Sequence[View], width: int, title: str = "") -> Text:
-    """Return trials as a table, one line each where the terminal is wide enough.
+    """Return a table of trials, one line per trial if the terminal is wide enough.
 
     Args:
         views: the trials.
-        width: of the terminal; on a narrow one density, phase, resumes, the time left and
-            epochs give way, in this order, so that names have room.
-        title: over it.
+        width: width of the terminal in characters. A narrow terminal drops density, phase, resumes,
+            time left and epochs, in this order, so that names have room.
+        title: title above the table.
     """
     rows = [_cells(view) for view in views]
     content = {h: max(len(row[h]) for row in rows) for h in (rows[0] if rows else ())}
@@ -124,7 +124,7 @@ def _cells(view: View) -> dict[str, str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as people say them: 45s, 12m, 3h05m."""
+    """Return a duration in seconds as text: 45s, 12m, 3h05m."""
     if seconds is None:
         return ""
     if seconds < 60:
@@ -138,8 +138,8 @@ class Progress:
     """Shows trials until they have ended; a context manager around calls of `show`.
 
     Args:
-        console: where it writes.
-        epochs: machine-epochs of every trial by its key, from which the time left is told.
+        console: console for the output.
+        epochs: machine-epochs of every trial by key, for the estimate of the time left.
     """
 
     def __init__(self, console: Console, epochs: Mapping[str, int]) -> None:
@@ -167,7 +167,7 @@ class Progress:
             self._live.stop()
 
     def show(self, views: Sequence[View]) -> None:
-        """Draw the trials as they are now; without a terminal print what has changed."""
+        """Draw the current states of the trials; without a terminal print changes only."""
         if self.console.is_terminal:
             running = [view for view in views if view.state == "running"]
             self._live.update(table_of(running, self.console.width, self._summary(views)))
@@ -179,7 +179,7 @@ class Progress:
         self._forecast(views)
 
     def _forecast(self, views: Sequence[View]) -> None:
-        """Print once how long all will take, as soon as no more trials begin side by side."""
+        """Print once the total time, as soon as the number of parallel trials has settled."""
         running = [view for view in views if view.state == "running"]
         if len(running) > self._most:
             self._most, self._settled = len(running), time.monotonic() + SETTLE_SECONDS
@@ -205,7 +205,7 @@ class Progress:
         )
 
     def _error(self, view: View) -> str | None:
-        """Return why a trial failed; what others failed of already is not told again."""
+        """Return why a trial failed; an error that was shown before is not repeated in full."""
         error: str | None = view.status.get("error")
         if error and error in self._errors:
             return "the same error"
@@ -229,14 +229,14 @@ class Progress:
 
 
 def seconds_left(views: Sequence[View], waiting: Sequence[int]) -> float | None:
-    """Return the seconds that a whole run has left, by the epochs that are being measured.
+    """Return an estimate of the seconds that all trials have left, from the measured epoch times.
 
     Args:
-        views: the trials; those that run tell their pace, and how many run side by side.
-        waiting: machine-epochs of the trials that wait.
+        views: the trials; running trials give the pace and the number of parallel trials.
+        waiting: machine-epochs of the waiting trials.
 
     Returns:
-        None while no trial that runs has told its pace.
+        the seconds, or None as long as no running trial has a measured pace.
     """
     known = [v.status for v in views if v.state == "running" and v.status.get("seconds_left")]
     rest = [float(status["epochs"] - (status.get("epoch") or 0.0)) for status in known]

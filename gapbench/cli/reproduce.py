@@ -1,4 +1,4 @@
-"""`gapbench reproduce`: run one trial again, elsewhere, and compare it with what is known of it."""
+"""`gapbench reproduce`: run a trial again in another folder, and compare both results."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def add_to(app: typer.Typer) -> None:
 def reproduce(
     key: KeyArgument, results: ResultsOption = RESULTS, executor: ExecutorOption = "auto"
 ) -> int:
-    """Run a completed trial again in a folder of its own, and compare: 0 equal, 1 different.
+    """Run a completed trial again in a new folder, and compare: 0 equal, 1 different.
 
-    On another kind of machine a result agrees that lies within what other seeds of its row show.
+    On another kind of machine, the result must lie in the interval of the other seeds of its row.
     """
     from gapbench.analysis.collect import read_run
     from gapbench.analysis.reproduction import compared, find_original
@@ -59,11 +59,11 @@ def reproduce(
 def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
     """Run a trial in a new results folder and return its run folder.
 
-    The new folder is a hidden one among the run folders, where the nodes of a cluster see it too
-    and no report looks.
+    The new folder is a hidden folder among the run folders: the nodes of a cluster can see it, and
+    reports ignore it.
 
     Raises:
-        UserError: if it cannot be written.
+        UserError: if the folder cannot be written.
     """
     from gapbench.launch.jobs import launch
     from gapbench.runs.store import RunFolder
@@ -87,7 +87,7 @@ def _run_again(results: Path, trial: Trial, executor: str) -> RunFolder:
 
 
 def _follow(started: Launch, folder: RunFolder, trial: Trial) -> None:
-    """Show the run to its end; leave with it where the user interrupts."""
+    """Show the run until its end; if the user interrupts, stop the run and exit."""
     from gapbench.cli.progress import Progress, View
     from gapbench.launch.following import follow
 

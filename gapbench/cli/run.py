@@ -126,7 +126,7 @@ def run(
 
 
 def _require_executor(name: str, detach: bool, lanes: int | None) -> None:
-    """Check that an executor has what was asked for."""
+    """Check that an executor supports the requested options."""
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
     if lanes is not None and name != "local":
@@ -136,7 +136,7 @@ def _require_executor(name: str, detach: bool, lanes: int | None) -> None:
 def _look_by_look(
     console: Console, whole: Study, executor: tuple[str, str], launching: dict[str, Any]
 ) -> list[Entry] | None:
-    """Run what each look at open claims asks for; return that, or None if the user interrupts."""
+    """Run the trials of each look at open claims; return them, or None if the user interrupts."""
     asked: dict[str, Entry] = {}
     part = whole.next_look()
     while part is not None:
@@ -156,7 +156,7 @@ def _look_by_look(
 
 
 def _show_looks(study: Study, as_json: bool) -> int:
-    """Print what the open claims take at most, and if what was measured is true."""
+    """Print the trials that open claims need at most, and if the measured differences are true."""
     likely, most = study.all_looks()
     show_plan(most.entries, as_json)
     if not as_json:
@@ -169,12 +169,12 @@ def _show_looks(study: Study, as_json: bool) -> int:
 
 
 def show_plan(entries: Sequence[Entry], as_json: bool, jobs: str = "") -> int:
-    """Print what the trials will do and cost, and as which jobs SLURM gets them."""
+    """Print the plans and costs of the trials, and their SLURM jobs."""
     from gapbench.spec.dry_run import dry_run
 
     forecasts = dry_run(entries)
     if as_json:
-        # a line a trial: indented, ten thousand take seconds
+        # one line per trial: indented JSON of ten thousand trials takes seconds
         print("[" + ",\n".join(json.dumps(forecast.as_dict()) for forecast in forecasts) + "]")
         return 0
     from gapbench.analysis.published import published_times
@@ -222,7 +222,7 @@ def _start(
     executor: tuple[str, str],
     launching: dict[str, Any],
 ) -> Launch | None:
-    """Say what is to be done, by which executor and why, and launch it."""
+    """Print the trials to run, the executor and the reason for it; launch the trials."""
     name, reason = executor
     machine_epochs = sum(entry.trial.plan.epochs for entry in todo.entries)
     console.print(
@@ -240,7 +240,7 @@ def _start(
 
 
 def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool:
-    """Follow trials to their end, those of others too; return False if the user interrupts."""
+    """Follow trials of all processes to their end; return False if the user interrupts."""
     from gapbench.cli.progress import Progress, View
     from gapbench.launch.following import follow
     from gapbench.launch.queue import Queue
@@ -267,7 +267,7 @@ def _follow(console: Console, study: Study, todo: ToDo, started: Launch) -> bool
 
 
 def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: bool) -> int:
-    """Report, say what was asked for and has not completed, and return the exit code."""
+    """Write the report, print requested trials that have not completed, return the exit code."""
     from gapbench.cli.status import last_words
 
     made = study.report()
@@ -302,7 +302,7 @@ def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: b
 
 
 def _in_one_line(made: ReportResult, asked: Sequence[Entry], study: Study) -> str:
-    """Say what has run, what the claims are answered, and where the page is."""
+    """Return a line with the completed trials, the answers to the claims, and the page's path."""
     done = sum(study.folder(entry).completed() for entry in asked)
     answers = Counter(answer.verdict for answer in made.evaluation.answers)
     words = ", ".join(f"{count} {answer}" for answer, count in answers.most_common())
@@ -311,7 +311,7 @@ def _in_one_line(made: ReportResult, asked: Sequence[Entry], study: Study) -> st
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run this command alone."""
+    """Run the command `gapbench run` alone."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     add_to(app)
     return guarded(app, sys.argv[1:] if arguments is None else arguments)

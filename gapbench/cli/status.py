@@ -1,4 +1,4 @@
-"""`gapbench status`, `show`, `logs` and `cancel`: what run folders tell, from any shell."""
+"""`gapbench status`, `show`, `logs` and `cancel`: the state of run folders, from any shell."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Draw again until all ended.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Show the state of trials: running with progress and time left, failed with the error."""
+    """Show the state of trials, with progress and time left or with the error."""
     from rich.live import Live
 
     from gapbench.cli.progress import View, table_of
@@ -121,7 +121,7 @@ def logs(
     results: ResultsOption = RESULTS,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
 ) -> int:
-    """Print a trial's log, what its job printed, and why it failed last."""
+    """Print a trial's log, the output of its job, and the reason for its last failure."""
     from gapbench.launch.queue import Queue
     from gapbench.launch.submissions import look
 
@@ -147,7 +147,7 @@ def cancel(
     only: OnlyOption = None,
     results: ResultsOption = RESULTS,
 ) -> int:
-    """Stop running and waiting trials, wherever they are; each goes on when it is run again."""
+    """Stop running and waiting trials on all machines; a stopped trial resumes when run again."""
     from gapbench.launch import queue
     from gapbench.launch.submissions import leave, look
 
@@ -165,7 +165,7 @@ def cancel(
             print(f"asked to stop: {folder.path.name}")
             told += 1
             jobs += leave(folder) if seen.jobs else ()
-            # elsewhere, and as a lane, it finds by itself that it was cancelled
+            # on another host, and as a lane, the trial finds by itself that it was cancelled
             folder.terminate_owner()
     if not told:
         print("nothing is running")
@@ -180,7 +180,7 @@ def find(results: Path, key: str) -> RunFolder:
     """Return the run folder whose key begins with `key`.
 
     Raises:
-        UserError: if there is none, or more than one.
+        UserError: if no run folder or more than one matches.
     """
     from gapbench.runs.store import RunFolder, one_key
 
@@ -190,7 +190,7 @@ def find(results: Path, key: str) -> RunFolder:
 
 @dataclass(frozen=True)
 class Pick:
-    """What picks trials out of an ablation file, as for `gapbench run`."""
+    """The options that pick trials of an ablation file, as for `gapbench run`."""
 
     scale: str
     set_: Sequence[str]
@@ -206,7 +206,7 @@ class Pick:
             yield RunFolder(results / "runs" / entry.trial.key), entry.label
 
     def require_file(self) -> None:
-        """Refuse options that mean nothing without a file."""
+        """Refuse options that need a file if there is no file."""
         given = {"--set": self.set_, "--only": self.only, "--seeds": self.seeds is not None}
         for option in (name for name, value in given.items() if value):
             raise UserError(f"{option}: name the ablation file that it picks trials of")
@@ -220,7 +220,7 @@ def _labels(file: Path | None, pick: Pick, results: Path) -> dict[RunFolder, str
 
 
 def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
-    """Yield why a trial did not end well: its error, or the last words of its process."""
+    """Yield why a trial did not complete: its error, or the last output of its process."""
     if view.state == "failed":
         yield str(view.status.get("error"))
     output = _output(folder) if view.state == "lost" else None
@@ -231,7 +231,7 @@ def _trouble(folder: RunFolder, view: View) -> Iterator[str]:
 
 
 def last_words(folder: RunFolder) -> str:
-    """Return what is known of the end of a trial that has recorded no error, as one line."""
+    """Return one line about the end of a trial that has recorded no error."""
     from gapbench.launch.queue import Queue
     from gapbench.launch.submissions import look
 
@@ -245,7 +245,7 @@ def last_words(folder: RunFolder) -> str:
 
 
 def _output(folder: RunFolder) -> Path | None:
-    """Return the file with what the trial's latest process has printed, if there is one."""
+    """Return the file with the output of the trial's latest process, if there is one."""
     from gapbench.base.documents import is_plain
     from gapbench.launch.submissions import log_of
 
@@ -256,14 +256,14 @@ def _output(folder: RunFolder) -> Path | None:
 
 
 def _print_from(path: Path, offset: int) -> int:
-    """Print what a file holds behind `offset`; return its end."""
+    """Print a file from byte `offset` on; return the offset of its end."""
     text, end = _text_from(path, offset)
     print(text, end="", flush=True)
     return end
 
 
 def _text_from(path: Path, offset: int) -> tuple[str, int]:
-    """Return what a log holds behind `offset`, of much only the last, and its end in bytes."""
+    """Return a log's text from byte `offset` on (the last part if long), and the end's offset."""
     from gapbench.base.documents import open_plain
 
     try:
@@ -288,14 +288,14 @@ def _all(results: Path) -> list[RunFolder]:
 
 
 def require_folder(results: Path) -> None:
-    """Refuse a results folder that is not there."""
+    """Refuse a results folder that does not exist."""
     if not results.is_dir():
         words = "there is no such folder: name another with --results, or `gapbench run FILE`"
         raise UserError(f"{results}: {words} makes it")
 
 
 def _label(folder: RunFolder) -> str:
-    """Name a trial without the ablation that it belongs to, and without building its model."""
+    """Return a trial's label without reading its ablation and without building its model."""
     from gapbench.base.documents import read_json
 
     trial = read_json(folder.trial) or {}
@@ -353,6 +353,6 @@ def _chosen(what: Sequence[str] | None, pick: Pick, results: Path) -> Iterator[R
 
 
 def _disk(folder: RunFolder) -> list[str]:
-    """Return what a full disk leaves untold: a trial on it cannot write why it ended."""
+    """Return a message if the disk is full: a trial cannot write its error on a full disk."""
     full = shutil.disk_usage(folder.path).free < DISK_BYTES
     return ["its disk is full"] if full else []

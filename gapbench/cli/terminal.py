@@ -1,7 +1,7 @@
-"""What reaches the terminal: text that shows control characters, and an output that may fail.
+"""Safe output to the terminal: escaped control characters, and streams that may fail.
 
-Logs, labels, names of folders and words of SLURM come from others. What they hold of control
-sequences, which could rewrite the screen or the clipboard, is shown as escapes.
+Logs, labels, folder names and SLURM's messages come from other people and programs. Their control
+sequences could rewrite the screen or the clipboard, so they are shown as escapes.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _UNSAFE = re.compile(
 
 
 def clean(text: str) -> str:
-    """Return a text for terminals: what is no character of a line is shown as its escape."""
+    """Return a text for terminals, in which escapes replace characters that are not printable."""
     return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text.replace("\r\n", "\n"))
 
 
 class Output:
-    """A stream of text that notes it when it cannot be written, so that the work goes on.
+    """A text stream that records a failed write and then ignores writes, so that work goes on.
 
     Args:
-        stream: where the text goes.
-        cleans: whether control characters are shown; rich draws with them.
+        stream: the underlying stream.
+        cleans: whether control characters are shown as escapes; rich itself needs them raw.
     """
 
     def __init__(self, stream: TextIO, cleans: bool) -> None:
@@ -41,14 +41,14 @@ class Output:
         self.lost: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write a text, unless an earlier one was lost."""
+        """Write a text, unless an earlier write has failed."""
         if self.lost is None:
             with self._noting():
                 self.stream.write(clean(text) if self.cleans else text)
         return len(text)
 
     def flush(self) -> None:
-        """Bring to its end what was written."""
+        """Flush the underlying stream."""
         if self.lost is None:
             with self._noting():
                 self.stream.flush()
@@ -67,7 +67,7 @@ class Output:
 
 
 class _Clean:
-    """Renders something of rich's without the control characters in its texts."""
+    """Renders an object of rich without the control characters in its texts."""
 
     def __init__(self, inner: RenderableType) -> None:
         self.inner = inner
@@ -81,12 +81,12 @@ class _Clean:
 
 class _Hook:
     def process_renderables(self, renderables: Iterable[RenderableType]) -> list[RenderableType]:
-        """Clean all that is about to be drawn."""
+        """Clean all objects that are about to be drawn."""
         return [_Clean(inner) for inner in renderables]
 
 
 def console(stderr: bool = False) -> Console:
-    """Return a console of rich's that shows texts as they are: no markup, no control characters."""
+    """Return a console of rich that shows texts literally: no markup, no control characters."""
     from rich.console import Console
 
     stream: Any = sys.stderr if stderr else sys.stdout
@@ -103,12 +103,12 @@ _lent: list[Output] = []  # what consoles write to, in this command
 
 @contextmanager
 def guarded_streams() -> Iterator[list[Output]]:
-    """Put `Output` in the place of standard output and error while a command runs.
+    """Replace standard output and standard error by `Output` while a command runs.
 
-    A terminal that cannot show a character shows its escape.
+    A terminal that cannot show a character shows the character's escape.
 
     Yields:
-        All that is written to in the block, for what it has lost.
+        the outputs of the block, which know whether text was lost.
     """
     before = sys.stdout, sys.stderr
     for stream in before:
@@ -126,7 +126,7 @@ def guarded_streams() -> Iterator[list[Output]]:
 
 
 def abandon(stream: TextIO | None) -> None:
-    """Let what a stream still holds go nowhere, so that Python's end does not complain of it."""
+    """Discard a stream's buffered text, so that Python does not report an error at its exit."""
     with suppress(OSError, ValueError, AttributeError):
         assert stream is not None
         number = os.open(os.devnull, os.O_WRONLY)

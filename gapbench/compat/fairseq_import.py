@@ -1,18 +1,19 @@
 """Imports the unmodified release fairseq 0.12.2 on current Python and torch.
 
-Every use of fairseq goes through `load_fairseq`. Four things are put right, none on disk:
+Every use of fairseq goes through `load_fairseq`. The import fixes four problems, none on disk:
 
 1. Python 3.11 refuses unhashable dataclass instances as field defaults, which fairseq's
-   configurations use. Its dataclasses become hashable while it is being imported.
-2. Importing fairseq configures the root logger and warns about `torch.jit`, and its attention calls
-   torch with two kinds of mask, which warns: all three are kept away.
-3. Each encoder layer carries a second copy of its weights for a fused inference path: 8 parameters
-   that are never trained, that evaluation after `load_state_dict` reads instead of the real ones,
-   and that a current torch cannot run. They are removed, and the path is switched off.
-4. torch 2.6 loads weights only; a fairseq checkpoint also holds an `argparse.Namespace`, which is
-   allowed by name.
+   configurations use. fairseq's dataclasses become hashable during the import.
+2. The import of fairseq configures the root logger and warns about `torch.jit`. fairseq's attention
+   calls torch with two kinds of mask, which warns. All three effects are suppressed.
+3. Each encoder layer has a second copy of its weights for a fused inference path. These 8
+   parameters are never trained, evaluation after `load_state_dict` reads them instead of the real
+   weights, and current torch cannot run the path. The copies are removed, and the path is switched
+   off.
+4. torch 2.6 loads weights only; a fairseq checkpoint also contains an `argparse.Namespace`, which
+   is allowed by name.
 
-The whole module can go once a release of fairseq imports by itself.
+This module can be removed once a release of fairseq imports without changes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def load_fairseq() -> ModuleType:
 
 @contextmanager
 def _hashable_dataclasses(package: str) -> Iterator[None]:
-    """Give the dataclasses that `package` defines a hash, which Python 3.11 asks of defaults."""
+    """Make the dataclasses of `package` hashable, as Python 3.11 requires of field defaults."""
     original = dataclasses.dataclass
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
@@ -83,7 +84,7 @@ def _hashable_dataclasses(package: str) -> Iterator[None]:
 
 @contextmanager
 def _own_logging() -> Iterator[None]:
-    """Keep an import from configuring the root logger and from showing deprecation warnings."""
+    """Prevent an import from configuring the root logger and showing deprecation warnings."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     quiet = logging.NullHandler()
@@ -99,7 +100,7 @@ def _own_logging() -> Iterator[None]:
 
 
 def _drop_fused_weights(transformer_layer: ModuleType) -> None:
-    """Make encoder layers without the copied weights, and load checkpoints with or without."""
+    """Build encoder layers without the copied weights; load checkpoints with or without them."""
     from torch import nn
 
     layer = transformer_layer.TransformerEncoderLayerBase

@@ -1,8 +1,9 @@
 """Imports sacred 0.8.7 without pkg_resources, which setuptools 81 removes.
 
 Sacred asks pkg_resources for the installed distributions (names, versions, modules), and for the
-place of a file of its own. A module that answers just that, from the standard library, stands in
-for it while sacred is imported. It can go once sacred asks the standard library itself.
+path of one of its own files. While sacred is imported, a small module replaces pkg_resources and
+answers these questions from the standard library. This module can be removed once sacred uses the
+standard library itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class _Installed:
-    """A distribution, as sacred asks for it."""
+    """A distribution with the attributes that sacred reads."""
 
     distribution: Distribution
 
@@ -38,7 +39,7 @@ class _Installed:
 
 
 class _WorkingSet:
-    """All that is installed; of two of one name the first on the path counts."""
+    """All installed distributions; of two with the same name, the first on the path counts."""
 
     @cached_property
     def by_key(self) -> dict[str, _Installed]:

@@ -1,12 +1,12 @@
 """Imports torchvision beside a torch that its compiled extension does not fit.
 
-torchvision's wheels are built against the CUDA build of torch. Beside a CPU build the extension
-cannot be loaded, and the import stops because it describes two operators, `nms` and `qnms`, that
-the extension would have declared. Declaring them makes models, datasets and transforms work; they
-stay without kernels, so the detection operators are not to be had.
+torchvision's wheels are built against the CUDA build of torch. With a CPU build of torch, the
+extension cannot be loaded. The import then fails, because it refers to two operators, `nms` and
+`qnms`, which the extension would declare. A declaration of these operators makes models, datasets
+and transforms work. The operators have no kernels, so detection does not work.
 
-Where the extension loads, nothing is changed. The module can go once torchvision imports without
-its extension.
+If the extension loads, nothing is changed. This module can be removed once torchvision imports
+without its extension.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def load_torchvision(module: str = "torchvision") -> ModuleType:
 
 @functools.cache
 def _library() -> Any:
-    """Declare the operators; they exist for as long as the returned library does."""
+    """Declare the operators; they exist as long as the returned library exists."""
     # typed as Any: torch leaves the class without annotations
     library: Any = importlib.import_module("torch.library").Library("torchvision", "DEF")
     for operator in _OPERATORS:

@@ -1,4 +1,4 @@
-"""What `Sparsifier` can work with: its arguments, and states of the same plan and targets."""
+"""Checks of `Sparsifier`'s arguments, and of the states that it loads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def checked_layers(
     """Return the named parameters as layers.
 
     Raises:
-        UserError: naming one that is unknown, given twice, a vector, or not the optimiser's.
+        UserError: naming a parameter that is unknown, is given twice, is a vector, or is not among
+            the optimiser's parameters.
     """
     own = dict(model.named_parameters())
     for name in names:
@@ -48,7 +49,7 @@ def checked_layers(
 
 
 def check_numbers(sparsity: object, steps_per_epoch: object, epochs: object) -> None:
-    """Check what has to be a number; numpy's are numbers too.
+    """Check that the numeric arguments are numbers; numpy's numbers count.
 
     Raises:
         UserError: naming the argument.
@@ -65,11 +66,11 @@ def check_numbers(sparsity: object, steps_per_epoch: object, epochs: object) -> 
 def plan_of(
     method: str | Plan, layers: Layers, epochs: int | None, seed: int, options: Mapping[str, Any]
 ) -> Plan:
-    """Return the plan of a method, or the one that was given in its place.
+    """Return the plan that a method makes, or the plan that is given instead of a method.
 
     Raises:
-        UserError: if a method comes without its budget, or a plan names a layer that is unknown or
-            comes with options.
+        UserError: if a method has no budget of epochs, or a plan names an unknown layer or comes
+            with options.
     """
     if isinstance(method, str):
         if epochs is None:
@@ -91,10 +92,10 @@ def plan_of(
 
 
 def require_sparse_end(method: str | Plan, plan: Plan, sparsity: float) -> None:
-    """Check that a plan for a sparse model ends sparse; only `dense` may end dense.
+    """Check that a plan for a sparse model ends sparse; only the method `dense` may end dense.
 
     Raises:
-        UserError: if it does not.
+        UserError: if the plan ends dense.
     """
     if sparsity > 0 and isinstance(method, str) and methods[method].narrow:
         raise UserError(
@@ -109,7 +110,7 @@ def require_changes(plan: Plan, steps_per_epoch: int) -> None:
     """Check that every update of a plan falls due at least once.
 
     Raises:
-        UserError: about the first that never does, so that masks would not move.
+        UserError: naming the first update that never falls due, so that masks would not move.
     """
     for segment in plan.segments:
         update, steps = segment.phase.update, segment.phase.epochs * steps_per_epoch
@@ -134,11 +135,11 @@ def spread_of(
     distribution: Distribution,
     chosen: object,
 ) -> tuple[float, str | dict[str, float]]:
-    """Return the sparsity of all layers, and the distribution's name or every layer's density.
+    """Return the overall sparsity, and either the distribution's name or every layer's density.
 
     Raises:
-        UserError: if neither a sparsity nor densities are given, they do not fit the layers, or the
-            plan learns them.
+        UserError: if neither a sparsity nor densities are given, if the densities do not fit the
+            layers, or if densities are given for a plan that learns them.
     """
     if distribution == EMERGENT and plan.budget != EMERGENT:
         raise UserError(

@@ -1,4 +1,4 @@
-"""A P-GaP round of one executor: its start, what branches hand back, and how they are merged."""
+"""One executor's P-GaP round: the state at its start, the branches' results, and the merge."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Round:
-    """The round that an executor is in.
+    """The current P-GaP round of an executor.
 
     Args:
-        executor: whose plan may have rounds.
+        executor: the executor; its plan may have rounds.
 
     Attributes:
-        results: of the branches that have ended here.
+        results: results of the branches that have ended in this process.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -39,7 +39,7 @@ class Round:
         self.results: list[BranchResult] = []
 
     def keep_start(self) -> None:
-        """Remember the state that all branches start from."""
+        """Save the state from which all branches start."""
         own = self._executor
         self._start = RoundStart(
             snapshot(own.model),
@@ -50,13 +50,13 @@ class Round:
         self.results = []
 
     def return_to_start(self) -> None:
-        """Go back to that state."""
+        """Restore the state from which all branches start."""
         start = self._started
         restore(self._executor.model, start.tensors)
         self._executor.restore(start.masks, start.ledger, start.coverage)
 
     def hand_back(self, grown: Collection[str]) -> BranchResult:
-        """Return what the branch that grew these layers has made of them."""
+        """Return the result of the branch that grew the layers `grown`."""
         own = self._executor
         state = snapshot(own.model)
         followed = followed_layer(state, tuple(own.weights.params))
@@ -88,25 +88,25 @@ class Round:
         return self._start
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the start and the results there are."""
+        """Return the state at the round's start, and the results so far."""
         return {
             "round": None if self._start is None else vars(self._start),
             "results": [vars(result) for result in self.results],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load a state that `state_dict` returned."""
         self._start = None if state["round"] is None else RoundStart(**state["round"])
         self.results = [BranchResult(**result) for result in state["results"]]
 
 
 def packed(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return each mask as bits."""
+    """Return each mask packed to bits, by layer."""
     return {name: pack(mask) for name, mask in masks.items()}
 
 
 def unpacked(
     masks: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
-    """Return what `packed` was given."""
+    """Return the boolean masks that `packed` was given."""
     return {name: unpack(mask, shapes[name]) for name, mask in masks.items()}

@@ -10,15 +10,15 @@ Event = Literal["initial", "prune", "grow", "update", "merge"]
 
 @dataclass(frozen=True)
 class Change:
-    """What happened to the masks at one moment.
+    """One change of the masks.
 
     Attributes:
         event: the kind of change.
-        step: optimiser steps before it, counted over the whole run.
+        step: number of optimiser steps before the change, counted over the whole run.
         layers: names of the layers that changed.
         mask_error: ||w - m w||^2 / ||w||^2 over the pruned layers, for prunes.
-        iou: for each layer, the intersection over union of its mask with the one that it had
-            before it grew (prunes) or before the update.
+        iou: intersection over union of each layer's new mask with its earlier mask: the mask before
+            growth (for prunes), or the mask before the update.
         densities: density of every layer after the change.
     """
 

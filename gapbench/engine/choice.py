@@ -1,4 +1,4 @@
-"""Which parameters of a model are pruned, in the ways that people name them, and what is left."""
+"""The choice of the parameters that are pruned, and the matrices that stay dense."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ NOTED_SHARE = 0.05  # of a model's weights: of more that stay dense a warning te
 
 
 def chosen_names(model: nn.Module, layers: Chosen | None) -> tuple[str, ...]:
-    """Return the names of the parameters that are asked for, in model order.
+    """Return the names of the requested parameters, in model order.
 
     Args:
         model: the model.
-        layers: names, with shell wildcards or not, or modules; a function of name and parameter;
-            a mapping of names to densities; None is every weight of a linear or convolution layer
-            that is trained.
+        layers: names (shell wildcards are allowed) or modules; a function of name and parameter; or
+            a mapping of names to densities. None stands for all trained weights of linear and
+            convolution layers.
 
     Raises:
-        UserError: about what fits nothing, or is frozen.
+        UserError: naming an entry that matches no parameter, or a frozen parameter.
     """
     params = dict(model.named_parameters())
     if layers is None:
@@ -51,10 +51,10 @@ def chosen_names(model: nn.Module, layers: Chosen | None) -> tuple[str, ...]:
 
 
 def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, float]:
-    """Return the density of every layer from a mapping of names or patterns, the last that fits.
+    """Return every layer's density from a mapping of names or patterns; the last match counts.
 
     Raises:
-        UserError: if a layer has none, or one is outside (0, 1].
+        UserError: if a layer has no density, or a density is outside (0, 1].
     """
     if not isinstance(given, Mapping) or not all(isinstance(pattern, str) for pattern in given):
         raise UserError(f"distribution: {given!r} is no name, function, or densities by name")
@@ -73,7 +73,7 @@ def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, 
 
 
 def warn_of_dense(model: nn.Module, names: Sequence[str], asked: object) -> None:
-    """Warn once of matrices that stay dense though nobody asked for it, with their share."""
+    """Warn once of matrices that stay dense without a request, with their share of the weights."""
     if asked is not None:
         return
     left = left_dense(model, names)
@@ -89,7 +89,7 @@ def warn_of_dense(model: nn.Module, names: Sequence[str], asked: object) -> None
 
 
 def left_dense(model: nn.Module, names: Sequence[str]) -> dict[str, int]:
-    """Return the trained matrices that are not pruned, but for embeddings, and their sizes."""
+    """Return the sizes of trained matrices that stay dense, without embeddings, by name."""
     embedded = embeddings(model)
     return {
         name: param.numel()
@@ -124,10 +124,10 @@ def _named(
 
 
 def require_usable(name: str, param: nn.Parameter) -> None:
-    """Check that a parameter can be pruned at all.
+    """Check that a parameter can be pruned.
 
     Raises:
-        UserError: if it is lazy, without data, spread over devices, complex or empty.
+        UserError: if the parameter is lazy, without data, spread over devices, complex or empty.
     """
     if isinstance(param, nn.parameter.UninitializedParameter):
         raise UserError(f"layers: {name} has no shape yet: run the model once before")

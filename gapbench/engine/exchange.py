@@ -1,4 +1,4 @@
-"""The compact form in which a branch's result travels: coded masks and the weights inside them."""
+"""The compact encoding of a branch's result: coded masks, and the weights inside the masks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gapbench.sparsity.masks import pack, unpack
 
 
 def encode(result: BranchResult) -> dict[str, Any]:
-    """Return a dict that `torch.load(weights_only=True)` reads; pruned weights are left out."""
+    """Return a result without pruned weights as a dict for `torch.load(weights_only=True)`."""
     layers, masks = {}, {}
     for name, weight in result.layers.items():
         mask = unpack(result.masks[name], tuple(weight.shape)).to(weight.device)
@@ -28,7 +28,7 @@ def decode(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> B
     """Return the result that `encode` was given, bit for bit.
 
     Raises:
-        UserError: if a mask is damaged, or of a layer of another shape.
+        UserError: if a mask is damaged, or its layer has another shape.
     """
     layers: dict[str, Tensor] = {}
     masks: dict[str, Tensor] = {}
@@ -41,11 +41,12 @@ def decode(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> B
 
 
 def sizes(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Return how many bytes the layers take in what `encode` has returned.
+    """Return the sizes in bytes of the layers in a dict that `encode` returned.
 
     Returns:
-        "sent": of the coded masks and the weights inside them; "dense": of the whole layers;
-        "bound": of the weights and the entropy of a mask of which only the count is known.
+        "sent": bytes of the coded masks and of the weights inside the masks; "dense": bytes of the
+        whole layers; "bound": bytes of the weights inside the masks plus the entropy of random
+        masks with the same counts.
     """
     sent = dense = 0
     bound = 0.0
@@ -59,6 +60,6 @@ def sizes(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> di
 
 
 def entropy(density: float) -> float:
-    """Return the bits an entry of a random mask of this density carries."""
+    """Return the entropy in bits of one entry of a random mask of this density."""
     shares = (density, 1 - density)
     return -sum(share * math.log2(share) for share in shares if share > 0)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Executor:
-    """Executes a plan on a model and its optimiser; `Sparsifier` says what the arguments are."""
+    """Executes a plan on a model and its optimiser; `Sparsifier` describes the arguments."""
 
     def __init__(
         self,
@@ -107,36 +107,36 @@ class Executor:
 
     @property
     def segment(self) -> Segment:
-        """The phase that the next step belongs to (the last one, once the plan is done)."""
+        """The phase of the next step, or the last phase once the plan is done."""
         return self.plan.segments[self._index]
 
     @property
     def done(self) -> bool:
-        """Whether all epochs of the plan are trained."""
+        """Whether all epochs of the plan have been trained."""
         return self.steps >= self.plan.epochs * self.steps_per_epoch
 
     @property
     def phase_ended(self) -> bool:
-        """Whether the phase is trained to its end and the next one has not been entered."""
+        """Whether the current phase has ended and the next phase has not been entered."""
         return self.steps >= self.segment.stop * self.steps_per_epoch and not self._is_last
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """Boolean masks of the layers that are sparse now."""
+        """Boolean masks of the layers that are sparse now, by layer name."""
         return self.weights.masks
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update weights from their gradients, keep masked ones at zero, and follow the plan.
+        """Take an optimiser step, keep masked weights at zero, and follow the plan.
 
         Args:
-            closure: computes the loss and its gradients anew, as torch's optimisers take one.
+            closure: computes the loss and its gradients again, as for torch's optimisers.
 
         Returns:
-            what the closure returned, or None.
+            the value that the closure returned, or None.
 
         Raises:
-            UserError: if the model's parameters were replaced, another one called the optimiser, or
-                the first masks were drawn over weights that were trained before.
+            UserError: if the model's parameters were replaced, other code called the optimiser, or
+                random first masks would destroy trained weights.
         """
         self._begin()
         update, step, length = self._due()
@@ -157,7 +157,7 @@ class Executor:
 
     @property
     def moves_alone(self) -> bool:
-        """Whether the next step is `move` and nothing else: no mask changes in it."""
+        """Whether the next step is a `move` only: the step changes no mask."""
         return self._transformed is None and self._elementwise and self._due()[0] is None
 
     def move(self) -> None:
@@ -166,13 +166,13 @@ class Executor:
         self.weights.hold()
 
     def taken(self) -> None:
-        """Count a step that was nothing but a `move`, which a graph has replayed."""
+        """Count a step that consisted of one `move`, replayed by a CUDA graph."""
         self._begin()
         self._uncounted += 1
         self._end()
 
     def _due(self) -> tuple[Update | None, int, int]:
-        """Return the update due in the next step, or None; that step in its phase; its length."""
+        """Return the next step's update or None, the step in its phase, and the phase's steps."""
         step = self.steps - self.segment.start * self.steps_per_epoch
         length = self.segment.phase.epochs * self.steps_per_epoch
         update = self.segment.phase.update
@@ -184,7 +184,7 @@ class Executor:
             self.next_phase()
 
     def _begin(self) -> None:
-        """Check that a step may be taken, and at the first one what only then is settled."""
+        """Check that a step may be taken; the first step also settles the first masks."""
         if self.phase_ended:
             raise RuntimeError("the phase has ended: call next_phase() before the next step()")
         self._wiring.require_same()
@@ -199,7 +199,7 @@ class Executor:
             )
 
     def _optimise(self, closure: Callable[[], Any] | None, keep_gradients: bool) -> Any:
-        """Take the optimiser's step; gradients at masked positions are hidden where they matter."""
+        """Take the optimiser's step; hide gradients at masked positions where they matter."""
         dense: dict[str, Tensor] = {}
 
         def computed() -> Any:
@@ -221,7 +221,7 @@ class Executor:
         return loss
 
     def _transform(self, transformed: Transformed) -> None:
-        """Make the weights of the next step, and count this one at the density that it had."""
+        """Compute the weights of the next step, and count this step at the density before."""
         self._uncounted += 1
         self._count_steps()
         transformed.apply()
@@ -230,7 +230,7 @@ class Executor:
             self.record("update", tuple(self.weights.masks))
 
     def _change(self, update: Update, step: int, length: int) -> None:
-        """Let an update change the masks, and count this step at the density that it had."""
+        """Let an update change the masks, and count this step at the density before."""
         self._count_steps()
         if update.dense_gradient:
             self._ledger.add_dense_gradient(self.weights.active())
@@ -239,7 +239,7 @@ class Executor:
         update.change(Moves(self), step, length)
 
     def next_phase(self) -> None:
-        """Leave the phase that has ended and enter the next one.
+        """Leave the phase that has ended and enter the next phase.
 
         Raises:
             RuntimeError: if the phase has not ended.
@@ -262,7 +262,7 @@ class Executor:
 
     @property
     def ledger(self) -> Ledger:
-        """What the run has cost so far; in a P-GaP branch, up to the round's start and in it."""
+        """The run's cost so far; in a P-GaP branch, the cost up to the round plus this branch's."""
         self._count_steps()
         return self._ledger
 
@@ -272,10 +272,10 @@ class Executor:
         return {layer.name: active[layer.name] / layer.numel for layer in self.layers}
 
     def jump_to_branch(self, branch: int) -> None:
-        """Go from the start of a parallel round to the start of its branch `branch`.
+        """Go from the start of a parallel round to the start of branch `branch`.
 
         Raises:
-            RuntimeError: if this is not the start of a parallel round.
+            RuntimeError: if the run is not at the start of a parallel round.
         """
         self._require_round_start()
         self._round.return_to_start()
@@ -284,22 +284,22 @@ class Executor:
         self._enter(index)
 
     def finish_branch(self) -> BranchResult:
-        """Prune what the finished branch grew, and return what it hands back."""
+        """Prune the layers that the finished branch grew, and return the branch's result."""
         self._leave()
         return self._hand_back()
 
     def restore(self, masks: Mapping[str, Tensor], ledger: LedgerState, coverage: Any) -> None:
-        """Go back to packed masks, costs and coverage of before; weights stay as they are."""
+        """Restore earlier packed masks, costs and coverage; weights stay as they are."""
         self.weights.set_masks(unpacked(masks, self._shapes))
         self.coverage.load_state_dict(coverage)
         self._ledger.load_state_dict(ledger)
         self._uncounted = 0
 
     def finish_round(self, results: Sequence[BranchResult]) -> None:
-        """From the start of a parallel round go to its end, with the results of all its branches.
+        """Go from the start of a parallel round to its end, with the results of all branches.
 
         Raises:
-            RuntimeError: if this is not the start of a parallel round, or results are missing.
+            RuntimeError: if the run is not at the start of a parallel round, or a result is absent.
         """
         self._require_round_start()
         if len(results) != self.segment.branches:
@@ -311,7 +311,7 @@ class Executor:
         self._enter(self._index + 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything but the model's and the optimiser's own state; masks are packed."""
+        """Return the whole state except the model's and the optimiser's; masks are packed."""
         return {
             "of": fingerprint(self.plan, self.targets),
             "counted_by": [self.steps_per_epoch, self.seed],
@@ -326,10 +326,10 @@ class Executor:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned; load model and optimiser beside it.
+        """Load a state that `state_dict` returned; load the model and the optimiser separately.
 
         Raises:
-            UserError: if it is no state, or belongs to other layers, another plan or sparsity.
+            UserError: if `state` is no such state, or has other layers, another plan or sparsity.
         """
         own = fingerprint(self.plan, self.targets), (self.steps_per_epoch, self.seed)
         require_own_state(state, self._shapes, *own)
@@ -419,7 +419,7 @@ class Executor:
             raise RuntimeError("this is not the start of a parallel round")
 
     def random(self, *path: str | int) -> torch.Generator:
-        """Return the stream of random numbers at a place of this run."""
+        """Return a generator at the start of the run's random stream `path`."""
         return torch.Generator().manual_seed(stream_seed(self.seed, *path))
 
     def _count_steps(self) -> None:
@@ -433,6 +433,6 @@ class Executor:
         error: float | None = None,
         overlap: dict[str, float] | None = None,
     ) -> None:
-        """Record a change of the masks, which are equal on all ranks."""
+        """Record a change of the masks, and check that masks are equal on all ranks."""
         check_equal(self.weights.masks, self._group)
         self._changes.append(Change(event, self.steps, layers, error, overlap, self.densities()))

@@ -1,4 +1,4 @@
-"""What is watched while a Sparsifier has a model: its parameters, its optimiser, other owners."""
+"""Checks while a Sparsifier owns a model: replaced parameters, optimiser calls, other owners."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from gapbench.errors import UserError
 
-# Optimisers in which no entry of a parameter moves another one. Gradients at masked positions stay
-# in all of them without effect; others get gradients that are zero there.
+# Optimisers that update each entry of a parameter independently of the other entries. Gradients at
+# masked positions have no effect in these optimisers; other optimisers get zero gradients there.
 ELEMENTWISE = frozenset({
     "SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop",
     "ASGD",
@@ -23,11 +23,11 @@ _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 class Wiring:
-    """The way from a model to some of its parameters, to see whether it still leads there.
+    """Finds out whether parameters of a model were replaced.
 
     Args:
-        model: the root.
-        names: of its parameters.
+        model: the model.
+        names: names of the watched parameters.
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str]) -> None:
@@ -44,10 +44,10 @@ class Wiring:
             self._ends.append((name, module, last, module._parameters.get(last)))
 
     def require_same(self) -> None:
-        """Check that the model still has the parameters that it had.
+        """Check that the model still has its original parameters.
 
         Raises:
-            UserError: naming the first one that was replaced.
+            UserError: naming the first parameter that was replaced.
         """
         for module, part, child in self._edges.values():
             if module._modules.get(part) is not child:
@@ -65,10 +65,10 @@ def _replaced(name: str) -> str:
 
 
 def claim(owner: Any, params: Mapping[str, nn.Parameter]) -> None:
-    """Note that a Sparsifier has parameters, until it is deleted.
+    """Register a Sparsifier as the owner of parameters, until the Sparsifier is deleted.
 
     Raises:
-        UserError: if another one that still exists has one of them.
+        UserError: if another existing Sparsifier owns one of the parameters.
     """
     mine = {id(param): name for name, param in params.items()}
     for other in _owners:
@@ -82,14 +82,14 @@ def claim(owner: Any, params: Mapping[str, nn.Parameter]) -> None:
 
 
 def release(owner: Any) -> None:
-    """Forget that a Sparsifier has parameters."""
+    """Remove a Sparsifier as the owner of its parameters."""
     _owners.discard(owner)
 
 
 def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) -> str | None:
-    """Return why random masks would destroy what was trained before, or None.
+    """Return a reason why random masks would destroy trained weights, or None.
 
-    A state that is loaded into the Sparsifier before the first step settles every doubt.
+    The reason is void once a state is loaded into the Sparsifier before the first step.
     """
     for state in optimizer.state.values():
         step = state.get("step")
@@ -103,11 +103,11 @@ def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) 
 
 
 class Fresh:
-    """Weights and moments under first random masks, until the first step or a loaded state.
+    """A copy of weights and moments under random first masks, until the first step or loaded state.
 
     Args:
-        tensors: weights and moments, before they are masked.
-        doubt: why masks would destroy what was trained, or None.
+        tensors: weights and moments before masking.
+        doubt: reason why masks would destroy trained weights, or None.
     """
 
     def __init__(self, tensors: Iterable[Tensor], doubt: str | None) -> None:
@@ -116,14 +116,14 @@ class Fresh:
         self._versions: list[int] = []
 
     def note(self) -> None:
-        """Remember that they are masked now."""
+        """Record that the tensors are masked now."""
         self._versions = [tensor._version for tensor, _ in self._before]
 
     def settle(self) -> None:
-        """Take the masks as meant.
+        """Accept the first masks.
 
         Raises:
-            UserError: if there is a doubt; what was masked is given back before.
+            UserError: if there is a doubt; the masked values are restored before.
         """
         if self.doubt is not None:
             self.undo()
@@ -135,7 +135,7 @@ class Fresh:
 
     @torch.no_grad()
     def undo(self) -> None:
-        """Give back what nobody has written to since it was masked."""
+        """Restore the masked values of tensors that nobody has written to since the masking."""
         for (tensor, before), version in zip(self._before, self._versions, strict=True):
             if tensor._version == version:
                 tensor.copy_(before)
@@ -143,17 +143,17 @@ class Fresh:
 
 
 def is_elementwise(optimizer: torch.optim.Optimizer) -> bool:
-    """Say whether an optimiser is known to move every entry by its own gradient alone."""
+    """Say whether an optimiser is known to update each entry from its own gradient alone."""
     return type(optimizer).__name__ in ELEMENTWISE and type(optimizer).__module__.startswith(
         "torch.optim."
     )
 
 
 class SoleCaller:
-    """Sees steps of an optimiser that somebody else takes.
+    """Detects steps of an optimiser that other code takes.
 
     Args:
-        optimizer: with torch's hooks.
+        optimizer: an optimiser that supports torch's step hooks.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -166,7 +166,7 @@ class SoleCaller:
             if caller is not None and not caller.calling:
                 caller.others += 1
 
-        # removes the hook once, when it is called or when this is deleted
+        # removes the hook once, at its call or at the deletion of this object
         self.stop = weakref.finalize(self, optimizer.register_step_post_hook(seen).remove)
 
     @contextmanager
@@ -179,10 +179,10 @@ class SoleCaller:
             self.calling = False
 
     def require_sole(self) -> None:
-        """Check that nobody else has called.
+        """Check that no other code has called the optimiser's `step`.
 
         Raises:
-            UserError: if somebody has.
+            UserError: if other code has called it.
         """
         if self.others:
             self.others = 0
@@ -193,7 +193,7 @@ class SoleCaller:
 
 
 def not_finite(params: Mapping[str, Tensor]) -> str:
-    """Return which weights are no finite numbers, for messages; "" if all are."""
+    """Return a message that names the weights with NaN or infinity; "" if all are finite."""
     for name, param in params.items():
         count = int((~torch.isfinite(param.detach())).sum())
         if count:

@@ -1,6 +1,6 @@
-"""The cost a run really had: nonzeros counted while it trains, exactly.
+"""The measured cost of a run: nonzero weights, counted exactly during training.
 
-Counts are integers, so a resumed run, or one whose branches ran elsewhere, adds up to the same.
+Counts are integers, so a resumed run and a run with remote branches add up to the same cost.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class LedgerState(TypedDict):
 
 
 class Ledger:
-    """Adds up weight-uses per layer: one active weight in one forward pass is one use.
+    """Adds up weight uses per layer: one active weight in one forward pass is one use.
 
-    A training step uses each active weight three times (forward, and twice backward). A mask
-    update that grows by the dense gradient uses the active ones twice and every one once.
+    A training step uses each active weight three times: once forward and twice backward. A mask
+    update with the dense gradient uses each active weight twice and each weight of the layer once.
     """
 
     def __init__(self, layers: Layers) -> None:
@@ -65,13 +65,13 @@ class Ledger:
         return self.peak_active / sum(self._numel.values())
 
     def dense_steps(self, cost: ForwardCost) -> float:
-        """Return the cost so far in steps of dense training, which cost 3 f_dense each."""
+        """Return the cost so far in steps of dense training; a dense step costs 3 f_dense."""
         sparse = sum(cost.macs[name] * uses / self._numel[name] for name, uses in self.uses.items())
         rest = cost.total - sum(cost.macs[name] for name in self.uses)
         return (sparse / 3 + rest * self.steps) / cost.total
 
     def since(self, start: LedgerState) -> LedgerState:
-        """Return what was counted after `start`, a state of this ledger."""
+        """Return the counts since `start`, an earlier state of this ledger."""
         return {
             "uses": {name: uses - start["uses"][name] for name, uses in self.uses.items()},
             "steps": self.steps - start["steps"],
@@ -80,7 +80,7 @@ class Ledger:
         }
 
     def add(self, part: LedgerState) -> None:
-        """Add what `since` returned."""
+        """Add counts that `since` returned."""
         for name, uses in part["uses"].items():
             self.uses[name] += uses
         self.steps += part["steps"]
@@ -88,7 +88,7 @@ class Ledger:
         self.peak_active = max(self.peak_active, part["peak_active"])
 
     def state_dict(self) -> LedgerState:
-        """Return plain integers."""
+        """Return the ledger as plain integers."""
         return {
             "uses": dict(self.uses),
             "steps": self.steps,
@@ -97,7 +97,7 @@ class Ledger:
         }
 
     def load_state_dict(self, state: LedgerState) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load a state that `state_dict` returned."""
         self.uses = dict(state["uses"])
         self.steps = state["steps"]
         self.active_steps = state["active_steps"]

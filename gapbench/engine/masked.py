@@ -1,4 +1,4 @@
-"""Weights of one model inside their masks: prune, grow, drop-and-grow, and stay inside."""
+"""The masked weights of one model: prune, grow, drop and grow, and hold masked weights at zero."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Score = Callable[[str, Tensor], Tensor | None]  # of a layer's name and weights
 
 
 class MaskedWeights:
-    """The prunable parameters of a model with the optimiser that moves them.
+    """The prunable parameters of a model, and their optimiser.
 
-    A layer without an entry in `masks` is dense. Masked weights are exactly 0 and so are the
-    optimiser's moments at positions that become active.
+    A layer without an entry in `masks` is dense. Masked weights are exactly 0. The optimiser's
+    moments are 0 at positions that become active.
 
     Args:
         params: prunable parameters by name, in model order.
-        optimizer: its per-parameter state of a weight's shape follows every mask change.
-        pattern: of the masks.
+        optimizer: the optimiser; its state tensors of a weight's shape follow every mask change.
+        pattern: the pattern of the masks.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class MaskedWeights:
         self._active: dict[str, int] | None = None
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Replace all masks; layers not named become dense. Weights stay as they are."""
+        """Replace all masks; layers that `masks` lacks become dense. Weights stay as they are."""
         new = dict(masks)
         self.masks = {}
         self._place(new)
@@ -56,26 +56,26 @@ class MaskedWeights:
         return self._active
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield the weights and those of the optimiser's moments that have their shapes."""
+        """Yield the weights, and the optimiser's moments of the weights' shapes."""
         for name, param in self.params.items():
             yield param
             yield from self._moments(name)
 
     @torch.no_grad()
     def hold(self) -> None:
-        """Put masked weights back to zero: the one thing to do after an optimiser step.
+        """Set masked weights to zero after an optimiser step.
 
-        On the CPU a product with masks seen as int8 takes a third to a half of the time of one with
-        bool.
+        On the CPU a product with int8 views of the masks takes a third to a half of the time of a
+        product with bool masks.
         """
         if self._sparse:
             torch._foreach_mul_(self._sparse, self._keep)
 
     def place(self) -> list[Tensor]:
-        """Return factors of 0 and 1 that `hold` multiplies all weights with, from now on.
+        """Return factors of 0 and 1; from now on `hold` multiplies all weights with the factors.
 
-        They stay where they are while masks move, as a CUDA graph needs it, and one kernel does
-        all layers, since they are of the weights' type. They take as much memory as the weights.
+        The factors keep their addresses while masks change, as a CUDA graph needs. They have the
+        weights' dtype, so one kernel serves all layers, and take as much memory as the weights.
         """
         if not self._placed:
             self._placed = True
@@ -86,14 +86,14 @@ class MaskedWeights:
 
     @torch.no_grad()
     def clip_gradients(self, parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-        """Scale gradients so that their norm over the weights that exist is at most `max_norm`.
+        """Scale gradients so that their norm over the active weights is at most `max_norm`.
 
-        Gradients at masked positions have no part in the norm. They are scaled with the others and
-        stay there to be seen, since RigL grows where they are largest.
+        The norm leaves out gradients at masked positions. These gradients are scaled with the
+        others and are kept, since RigL grows where they are largest.
 
         Args:
-            parameters: all that are trained; under data parallelism their gradients are averaged
-                already, so that every rank finds the same norm.
+            parameters: all trained parameters. Under data parallelism their gradients must already
+                be averaged, so that every rank computes the same norm.
             max_norm: the largest Euclidean norm.
         """
         masks = {self.params[name]: mask for name, mask in self.masks.items()}
@@ -109,14 +109,14 @@ class MaskedWeights:
 
     @torch.no_grad()
     def mask_by(self, masks: Mapping[str, Tensor]) -> None:
-        """Give layers new masks and zero the weights and moments outside them."""
+        """Give layers new masks, and zero weights and moments outside the masks."""
         for names in self._portions(masks):
             self._place({name: masks[name] for name in names})
             self._clear_outside({name: self.masks[name] for name in names})
         self._refresh()
 
     def largest(self, keep: Mapping[str, int]) -> dict[str, Tensor]:
-        """Return masks of the `keep[layer]` largest weights; a masked one never comes back."""
+        """Return masks of the `keep[layer]` largest active weights of each layer."""
         found: dict[str, Tensor] = {}
         for names in self._portions(keep):
             magnitudes = torch._foreach_abs([self.params[name].detach() for name in names])
@@ -127,10 +127,10 @@ class MaskedWeights:
 
     @torch.no_grad()
     def grow(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Drop the masks of layers: new positions start at 0 without momentum.
+        """Make layers dense: new positions start at 0 without momentum.
 
         Returns:
-            the masks that were dropped.
+            the layers' earlier masks.
         """
         chosen = set(names)
         dropped = {n: self.masks.pop(n) for n in self.params if n in chosen and n in self.masks}
@@ -141,17 +141,17 @@ class MaskedWeights:
 
     @torch.no_grad()
     def zero_strays(self) -> None:
-        """Make masked weights zero that are not; -0.0 is, and stays."""
+        """Set masked weights that are not zero to zero; -0.0 counts as zero and stays."""
         for name, mask in self.masks.items():
             param = self.params[name]
             param.masked_fill_(~mask & (param != 0), 0)
 
     @torch.no_grad()
     def hide_gradients(self, keep: bool) -> dict[str, Tensor]:
-        """Make gradients at masked positions zero, for optimisers in which they move others.
+        """Zero gradients at masked positions, for optimisers that mix the entries of a parameter.
 
         Returns:
-            the gradients as they were, if they are to be kept.
+            the original gradients by layer, if `keep`.
         """
         kept: dict[str, Tensor] = {}
         for name, mask in self.masks.items():
@@ -167,17 +167,18 @@ class MaskedWeights:
     ) -> dict[str, float]:
         """Move int(fraction x active) positions of every sparse layer.
 
-        Those of the lowest `drop` score go to where `grow` is largest. A layer without a score,
-        such as one that took no part in the loss, stays as it is.
+        The positions of the lowest `drop` score become masked; the positions of the largest `grow`
+        score become active. A layer without a score, such as a layer that took no part in the loss,
+        stays as it is.
 
         Args:
-            fraction: of the active positions.
-            drop: scores of what goes.
-            grow: scores of what comes.
-            keep: how many positions are meant to be active at the end of the plan.
+            fraction: share of the active positions that move.
+            drop: the score for dropping.
+            grow: the score for growing.
+            keep: number of active positions of each layer at the end of the plan.
 
         Returns:
-            intersection over union of each layer's mask before and after.
+            intersection over union of each layer's masks before and after.
         """
         active = self.active()
         names: list[str] = []
@@ -208,10 +209,10 @@ class MaskedWeights:
 
     @torch.no_grad()
     def resize(self, keep: Mapping[str, int], drop: Score, grow: Score) -> dict[str, float]:
-        """Give every layer `keep[layer]` active positions: drop the lowest, or grow the largest.
+        """Give each layer `keep[layer]` active positions: drop lowest or grow largest scores.
 
         Returns:
-            intersection over union of each layer's mask before and after.
+            intersection over union of each layer's masks before and after.
         """
         active, overlap = dict(self.active()), {}
         for name, count in keep.items():
@@ -231,7 +232,7 @@ class MaskedWeights:
         return overlap
 
     def moments_by_name(self, name: str) -> dict[str, Tensor]:
-        """Return the optimiser's tensors of a weight's shape."""
+        """Return the optimiser's state tensors of a weight's shape, by their name in the state."""
         param = self.params[name]
         state = self.optimizer.state.get(param, {})
         return {
@@ -244,7 +245,7 @@ class MaskedWeights:
         return portions({name: self.params[name] for name in names})
 
     def _place(self, masks: Mapping[str, Tensor]) -> None:
-        """Copy masks to where their weights lie, in the layouts of these."""
+        """Copy masks to the devices of their weights, in the memory layouts of the weights."""
         placed = {
             name: torch.empty_like(self.params[name], dtype=torch.bool, requires_grad=False)
             for name in masks
@@ -254,7 +255,7 @@ class MaskedWeights:
         self.masks.update(placed)
 
     def _clear_outside(self, masks: Mapping[str, Tensor]) -> None:
-        """Zero weights and moments of a portion's layers outside the masks."""
+        """Zero the weights and moments of the layers outside the masks."""
         owned = [[self.params[name], *self._moments(name)] for name in masks]
         clear_outside(list(masks.values()), owned)
 

@@ -1,4 +1,4 @@
-"""What updates do to masks, with its record: `gapbench.plan.update.Masks` for an executor."""
+"""The mask operations of an update on an executor; implements `gapbench.plan.update.Masks`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Moves:
-    """Changes the masks of an executor at one step.
+    """Changes the masks of an executor at one step, and records the changes.
 
     Args:
-        executor: whose masks change.
+        executor: the executor whose masks change.
     """
 
     def __init__(self, executor: Executor) -> None:
@@ -28,7 +28,7 @@ class Moves:
         self._executor.prune(tuple(self._executor.weights.params), progress)
 
     def drop_and_grow(self, fraction: float, drop: str, grow: str, coefficient: float = 0) -> None:
-        """Move int(fraction x active) positions of each sparse layer, by names of scores."""
+        """Move int(fraction x active) positions of each sparse layer by the named scores."""
         own = self._executor
         overlap = own.weights.drop_and_grow(
             fraction,
@@ -40,7 +40,7 @@ class Moves:
         own.record("update", tuple(overlap), overlap=overlap)
 
     def resize(self, factor: float, drop: str, grow: str, coefficient: float = 0) -> None:
-        """Go to int(factor x target) active positions in each sparse layer."""
+        """Give each sparse layer int(factor x target) active positions."""
         own = self._executor
         targets = own.targets.keep(own.weights.params, own.weights.masks)
         keep = {name: int(factor * targets[name]) for name in own.weights.masks}
@@ -49,7 +49,7 @@ class Moves:
     def resize_to(
         self, keep: Mapping[str, int], drop: str, grow: str, coefficient: float = 0
     ) -> None:
-        """Go to `keep[layer]` active positions in each layer named."""
+        """Give each layer in `keep` `keep[layer]` active positions."""
         own = self._executor
         sizes, fit = self.sizes(), own.targets.counts.fit
         overlap = own.weights.resize(
@@ -61,7 +61,7 @@ class Moves:
         own.record("update", tuple(overlap), overlap=overlap)
 
     def active(self) -> dict[str, int]:
-        """Return the active positions of each sparse layer."""
+        """Return the number of active positions of each sparse layer."""
         counts = self._executor.weights.active()
         return {name: counts[name] for name in self._executor.weights.masks}
 
@@ -70,7 +70,7 @@ class Moves:
         return {name: mask.numel() for name, mask in self._executor.weights.masks.items()}
 
     def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
-        """Return the mean score of the active positions of each sparse layer that has scores."""
+        """Return the mean score of each sparse layer's active positions; skip layers without."""
         own, compute = self._executor.weights, self._scored(score, coefficient)
         found = {name: compute(name, own.params[name]) for name in own.masks}
         return {

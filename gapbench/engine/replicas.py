@@ -1,4 +1,4 @@
-"""Proof that all ranks of a data-parallel run hold the same masks."""
+"""A check that all ranks of a data-parallel run have equal masks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gapbench.sparsity.masks import digest
 
 
 def check_equal(masks: Mapping[str, Tensor], group: dist.ProcessGroup | None = None) -> None:
-    """Compare a digest of `masks` over all ranks; do nothing without a process group.
+    """Compare a digest of `masks` over all ranks; without a process group do nothing.
 
     Args:
-        masks: of this rank.
-        group: the ranks that have the model; all of them if None.
+        masks: the masks of this rank.
+        group: the ranks that have the model; all ranks if None.
 
     Raises:
         RuntimeError: if a rank's masks differ.

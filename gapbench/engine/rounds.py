@@ -1,8 +1,8 @@
-"""What travels in a P-GaP round: a worker's result, and how results make one model.
+"""The result of a P-GaP worker, and the merge of all results into one model.
 
-A worker hands back the layers that it grew. A tensor that is not prunable comes from the worker
-whose layer it follows in the model; one that follows no layer is averaged over the workers, so
-nothing stays at its value from before the round.
+A worker hands back the layers that it grew. The merged model takes a tensor that is not prunable
+from the worker that grew the preceding layer. A tensor that follows no layer is averaged over the
+workers. So no tensor keeps its value from before the round.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gapbench.engine.ledger import LedgerState
 
 @dataclass(frozen=True)
 class RoundStart:
-    """The state that all branches of a round start from."""
+    """The state from which all branches of a round start."""
 
     tensors: dict[str, Tensor]
     masks: dict[str, Tensor]
@@ -29,13 +29,13 @@ class RoundStart:
 
 @dataclass(frozen=True)
 class BranchResult:
-    """What one worker hands back.
+    """The result of one worker.
 
     Attributes:
-        layers: the weights of the layers it grew, pruned, by name.
-        masks: their masks.
-        others: tensors that are not prunable: those it owns, and all that are averaged.
-        ledger: what the branch cost.
+        layers: weights of the layers that the worker grew, pruned again, by name.
+        masks: packed masks of these layers.
+        others: tensors that are not prunable: the worker's own tensors, and all averaged tensors.
+        ledger: cost of the branch.
     """
 
     layers: dict[str, Tensor]
@@ -45,10 +45,10 @@ class BranchResult:
 
 
 def followed_layer(names: Iterable[str], layers: Sequence[str]) -> dict[str, str | None]:
-    """Say which prunable layer each other tensor follows, or None.
+    """Return the prunable layer that each other tensor follows, or None.
 
-    A tensor follows the last layer before it, unless that layer lies in a numbered block that the
-    tensor is outside of: the final norm of a pre-norm model follows no layer.
+    A tensor follows the last layer before it, unless this layer lies in a numbered block and the
+    tensor lies outside the block. So the final norm of a pre-norm model follows no layer.
 
     Args:
         names: the tensors of the model's state, in order.
@@ -74,7 +74,7 @@ def _same_block(name: str, layer: str) -> bool:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's own parameters and buffers in state-dict order, tied ones once."""
+    """Return the model's parameters and buffers in state-dict order; tied tensors appear once."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, value in model.state_dict(keep_vars=True).items():
         if torch.is_tensor(value):
@@ -89,7 +89,7 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy tensors into the model's own, which keep their place and memory format."""
+    """Copy tensors into the model's tensors, which keep their address and memory format."""
     own = tensors(model)
     for name, value in state.items():
         own[name].copy_(value)
@@ -98,7 +98,7 @@ def restore(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def merged(
     results: Sequence[BranchResult], followed: Mapping[str, str | None]
 ) -> dict[str, Tensor]:
-    """Return the tensors of the model that the results of one round make together."""
+    """Return the tensors of the model that results from merging one round."""
     state: dict[str, Tensor] = {}
     for result in results:
         state.update(result.layers)

@@ -1,4 +1,4 @@
-"""Learning rates that follow a plan: its restarts, and its phases of constant rate."""
+"""Learning rates that follow a plan's restarts and its phases of constant rate."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ SHAPES: dict[str, Shape] = {
 
 
 class PlanScheduler:
-    """Sets the rate of every group before the next step; call `step()` after the Sparsifier's.
+    """Sets the learning rate of every parameter group; call `step()` after the Sparsifier's.
 
-    Each schedule of the plan begins at the rates that the groups have now. It spans a phase that
-    restarts it, or all phases since the last restart; phases of constant rate stay at its start.
+    Each schedule of the plan starts from the rates of the groups at construction. A schedule spans
+    a phase that restarts it, or all phases since the last restart. Phases of constant rate stay at
+    the schedule's initial rate.
 
     Args:
-        executor: whose steps count.
-        shape: of one schedule: "cosine", "linear", "constant", or a function of the share of it
-            that has passed, in [0, 1), that returns a factor.
-        warmup_steps: of each schedule, linear, at most half of it.
+        executor: the executor whose steps are counted.
+        shape: shape of one schedule: "cosine", "linear", "constant", or a function that maps the
+            elapsed share of the schedule, in [0, 1), to a factor of the rate.
+        warmup_steps: steps of linear warm-up of each schedule, at most half of the schedule.
 
     Raises:
         UserError: if the shape is unknown or the warm-up negative.
@@ -50,7 +51,7 @@ class PlanScheduler:
         self.step()
 
     def step(self) -> None:
-        """Set the rates of the step that comes next."""
+        """Set the learning rates for the next step."""
         own = self._executor
         if own.done or own.phase_ended:  # of the next phase once it is entered
             return
@@ -73,14 +74,14 @@ class PlanScheduler:
         return float(factor)
 
     def get_last_lr(self) -> list[float]:
-        """Return the rate of each group."""
+        """Return the learning rate of each parameter group."""
         return [float(group["lr"]) for group in self._executor.optimizer.param_groups]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rates that schedules begin at; where they are, the Sparsifier's state says."""
+        """Return the initial rates; the Sparsifier's state has the position in the schedules."""
         return {"base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned, after the Sparsifier has its own state."""
+        """Load a state that `state_dict` returned; load the Sparsifier's state before."""
         self.base_lrs = [float(rate) for rate in state["base_lrs"]]
         self.step()

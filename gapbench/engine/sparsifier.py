@@ -16,52 +16,52 @@ from gapbench.errors import UserError
 
 
 class Sparsifier(Executor):
-    """Trains a model sparsely: call `step()` where the loop had `optimizer.step()`.
+    """Trains a model sparsely: call `step()` instead of `optimizer.step()`.
 
-    At the end of every phase of the plan `step()` also prunes and grows. A loop that wants to
-    look at the model between the two sets `manual_phases` and calls `next_phase()` itself whenever
-    `phase_ended` says so.
+    At the end of every phase of the plan, `step()` also prunes and grows. To look at the model
+    between training and pruning, set `manual_phases` and call `next_phase()` whenever `phase_ended`
+    is True.
 
-    Under data parallelism every rank has its own Sparsifier with the same arguments; gradients
-    must be averaged before `step()`, as `DistributedDataParallel` does, and equal masks on all
-    ranks are verified at every change.
+    Under data parallelism every rank has its own Sparsifier with the same arguments. Gradients must
+    be averaged before `step()`, as `DistributedDataParallel` does. Every mask change verifies that
+    masks are equal on all ranks.
 
     Args:
-        model: the module to train; it is changed only through its weights.
-        optimizer: any torch.optim optimiser of its parameters.
-        method: a registered method's name, or a `Plan`.
-        sparsity: fraction of zeros among the prunable weights, in [0, 1); not needed where every
-            layer's density is given, or learned.
+        model: the module to train; only its weights are changed.
+        optimizer: any torch.optim optimiser of the model's parameters.
+        method: name of a registered method, or a `Plan`.
+        sparsity: fraction of zeros among the prunable weights, in [0, 1); not needed if every
+            layer's density is given or learned.
         epochs: the budget in machine-epochs; not needed with a `Plan`.
         steps_per_epoch: optimiser steps of one epoch.
         distribution: how the zeros are spread over layers: uniform, erk or global_magnitude; or
-            densities by name or pattern, the last that fits; or a function of shapes by name and
-            sparsity that returns densities.
+            densities by name or pattern, of which the last match counts; or a function of shapes by
+            name and sparsity that returns densities.
         pattern: which masks are allowed: unstructured, "2:4" and other n:m, constant_fan_in, or
             "block:4x1" and other sizes.
         layers: the prunable parameters: names, patterns such as "blocks.*", modules, a function of
-            name and parameter, or densities by name; all conv and linear weights that are trained
-            by default.
+            name and parameter, or densities by name; by default all trained weights of convolution
+            and linear layers.
         seed: seed of masks, partitions and random growth.
-        manual_phases: leave phase changes to the caller.
-        initial: where first masks come from in plans that start from random ones: "random", or
-            "magnitude", which keeps the largest weights: those of a pretrained model, or all that a
-            sparse one has. By default random, and refused at the first step if the weights have
-            zeros or the optimiser has state, unless a state of this Sparsifier is loaded.
-        process_group: the ranks that have the model, all of them by default; a Sparsifier on one
-            rank alone needs a group of that rank, or it waits for the others.
-        options: the method's own options.
+        manual_phases: whether the caller changes phases by `next_phase()`.
+        initial: the first masks of plans that start with random masks: "random", or "magnitude",
+            which keeps the largest weights of a pretrained model, or the nonzero weights of a
+            sparse model. The default is random; the first step then refuses weights with zeros and
+            an optimiser with state, unless a state of this Sparsifier was loaded.
+        process_group: the ranks that have the model; all ranks by default. A Sparsifier on one rank
+            alone needs a group of this rank, else it waits for the other ranks.
+        options: options of the method.
 
     Raises:
         UserError: if a name is unknown or the arguments do not fit together.
     """
 
     def verify(self, model: nn.Module | None = None) -> int:
-        """Check the weights themselves at the plan's end; return how many active ones are zero.
+        """Check the weights at the plan's end; return the number of active weights that are zero.
 
         Args:
-            model: one with parameters of the same names, such as an average of the weights over
-                time, in place of the model that is trained.
+            model: a model to check instead of the trained model; it has parameters of the same
+                names, such as an average of the weights over time.
 
         Raises:
             UserError: naming the layers that miss their targets.
@@ -74,9 +74,9 @@ class Sparsifier(Executor):
 
     @torch.no_grad()
     def apply_to(self, model: nn.Module) -> None:
-        """Zero what is masked now in a model of the same parameter names, such as an average.
+        """Apply the current masks to a model of the same parameter names, such as an average.
 
-        Averages over steps in which masks moved have more weights than any of the models had.
+        An average over steps with different masks has more nonzero weights than any single model.
         """
         for name, param in self._params_of(model).items():
             if name in self.weights.masks:
@@ -90,10 +90,9 @@ class Sparsifier(Executor):
         return {layer.name: known[layer.name] for layer in self.layers}
 
     def sparse_state_dict(self) -> dict[str, Tensor]:
-        """Return the model's state with every layer pruned to its target, at any time.
+        """Return a copy of the model's state in which every layer is pruned to its target.
 
-        Layers that the plan has dense now are pruned by magnitude in the copy; the model goes on as
-        it is.
+        The copy prunes layers that are dense now by magnitude. The model itself does not change.
         """
         state = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
         for name, mask in self.sparse_masks().items():
@@ -102,7 +101,7 @@ class Sparsifier(Executor):
         return state
 
     def sparse_masks(self) -> dict[str, Tensor]:
-        """Return the masks of what `sparse_state_dict` returns."""
+        """Return the masks of the state that `sparse_state_dict` returns, by layer name."""
         masks = dict(self.weights.masks)
         over = self.targets.above(self.weights.params, masks)
         if over:
@@ -110,21 +109,21 @@ class Sparsifier(Executor):
         return masks
 
     def clip_grad_norm_(self, max_norm: float) -> None:
-        """Scale gradients so that their norm over the weights that exist is at most `max_norm`.
+        """Scale gradients so that their norm over the active weights is at most `max_norm`.
 
-        `torch.nn.utils.clip_grad_norm_` counts the gradients of masked weights too.
+        `torch.nn.utils.clip_grad_norm_` would also count the gradients of masked weights.
         """
         self.weights.clip_gradients(self.model.parameters(), max_norm)
 
     def release(self) -> None:
-        """Give the model up, which another Sparsifier may have from now on; this one has ended."""
+        """Release the model for another Sparsifier; this Sparsifier must not be used afterwards."""
         release(self)
         self._caller.stop()
         if self._transformed is not None:
             self._transformed.withdraw()
 
     def summary(self) -> str:
-        """Return what is pruned to which density, and which trained matrices are left dense."""
+        """Return a text with the pruned layers, their densities, and the matrices left dense."""
         now = self.densities()
         lines = [
             f"{layer.name} {layer.shape}: density {now[layer.name]:.4g}" for layer in self.layers
@@ -139,15 +138,15 @@ class Sparsifier(Executor):
     def lr_scheduler(
         self, shape: str | Callable[[float], float] = "cosine", *, warmup_steps: int = 0
     ) -> PlanScheduler:
-        """Return a scheduler whose restarts and constant phases are the plan's.
+        """Return a learning-rate scheduler that follows the plan's restarts and constant phases.
 
-        Call its `step()` after each `step()` of this, and, with `manual_phases`, after
-        `next_phase()`.
+        Call the scheduler's `step()` after each `step()` of the Sparsifier and, with
+        `manual_phases`, after each `next_phase()`.
 
         Args:
-            shape: "cosine", "linear", "constant", or a function of the share that has passed of a
-                schedule, in [0, 1), that returns the factor of the optimiser's rate.
-            warmup_steps: linear, at the beginning of each schedule.
+            shape: "cosine", "linear", "constant", or a function that maps the elapsed share of a
+                schedule, in [0, 1), to a factor of the optimiser's rate.
+            warmup_steps: steps of linear warm-up at the beginning of each schedule.
 
         Raises:
             UserError: if the shape is unknown or the warm-up negative.
@@ -156,29 +155,29 @@ class Sparsifier(Executor):
         return PlanScheduler(self, shape, warmup_steps)
 
     def as_optimizer(self) -> SparseOptimizer:
-        """Return this as an optimiser, for trainers that own the call of its `step`."""
+        """Return this Sparsifier as an optimiser, for trainers that call `optimizer.step`."""
         return SparseOptimizer(self)
 
     # -- what torch's optimisers have, for torch.amp.GradScaler and schedulers ---------------------
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups of parameters: `scaler.step(sparsifier)` reads them."""
+        """The optimiser's parameter groups, which `scaler.step(sparsifier)` reads."""
         return self.optimizer.param_groups
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset the gradients of all parameters of the optimiser."""
+        """Reset the gradients of all the optimiser's parameters."""
         self.optimizer.zero_grad(set_to_none)
 
 
 class SparseOptimizer(torch.optim.Optimizer):
-    """A Sparsifier where an optimiser of torch's is wanted: trainers that call `step` themselves.
+    """A Sparsifier as a torch optimiser, for trainers that call `optimizer.step` themselves.
 
-    Groups of parameters and their state are the inner optimiser's own, so that schedulers of the
-    learning rate move both. Its state holds the Sparsifier's.
+    The parameter groups and their state are those of the inner optimiser, so a learning-rate
+    scheduler changes both. The state dict contains the Sparsifier's state.
 
     Args:
-        sparsifier: with the optimiser that it was built with.
+        sparsifier: the Sparsifier, which has the inner optimiser.
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
@@ -189,7 +188,7 @@ class SparseOptimizer(torch.optim.Optimizer):
         self.state = inner.state
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Do what `Sparsifier.step` does."""
+        """Call `Sparsifier.step`."""
         return self.sparsifier.step(closure)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -202,7 +201,7 @@ class SparseOptimizer(torch.optim.Optimizer):
         return {"optimizer": own.optimizer.state_dict(), "sparsifier": own.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load a state that `state_dict` returned."""
         inner = self.sparsifier.optimizer
         inner.load_state_dict(state_dict["optimizer"])
         self.sparsifier.load_state_dict(state_dict["sparsifier"])

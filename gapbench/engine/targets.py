@@ -1,4 +1,4 @@
-"""How many weights each layer keeps, and the proof on the weights that it does."""
+"""The number of weights that each layer keeps, and a check of the weights against it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from gapbench.sparsity.pattern import Pattern, require_fit
 
 
 class Targets:
-    """Kept counts of the layers of one run.
+    """The kept counts of the layers of one run.
 
     Args:
         layers: the prunable layers.
-        sparsity: fraction of zeros over all of them.
+        sparsity: fraction of zeros over all prunable layers.
         distribution: name of the rule that spreads the zeros, or the density of every layer.
-        plan: layers that it leaves dense at its end have no target.
-        pattern: of the masks.
+        plan: the plan; layers that are dense at its end have no target.
+        pattern: the pattern of the masks.
 
     Raises:
-        UserError: if the sparsity is outside [0, 1) or out of reach, the distribution needs
-            magnitudes and the plan never prunes by magnitude, or a layer cannot have the pattern.
+        UserError: if the sparsity is outside [0, 1) or out of reach, if the distribution needs
+            magnitudes and the plan never prunes by magnitude, or if the pattern does not fit a
+            layer.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Targets:
         require_fit(pattern, plan, None if self.by_magnitude else self.counts)
 
     def _densities(self, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, float]:
-        """Return every layer's density; uniform ones where magnitudes will decide."""
+        """Return every layer's density; uniform densities if magnitudes will decide."""
         if not isinstance(self.distribution, str):
             return dict(self.distribution)
         return densities(
@@ -76,7 +77,7 @@ class Targets:
         self._overlapping = sum(map(len, together)) > len(frozenset().union(*together))
 
     def initial(self) -> dict[str, int]:
-        """Return the kept counts of random first masks (uniform where magnitudes will decide)."""
+        """Return the kept counts of random first masks (uniform if magnitudes will decide)."""
         return self.counts()
 
     def keep(
@@ -86,8 +87,8 @@ class Targets:
 
         Args:
             params: weights by name.
-            masks: those of all layers; one without is dense.
-            progress: fraction of the final sparsity that is asked for now.
+            masks: masks of all layers; a layer without a mask is dense.
+            progress: fraction of the final sparsity to reach now.
         """
         if self._rule is None or not self.by_magnitude:
             return {name: self.counts.of(name, progress) for name in params}
@@ -97,10 +98,11 @@ class Targets:
         return self._rule.spread(params, sparsity)
 
     def above(self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the layers that have to be pruned for all to be at their targets now.
+        """Return the layers to prune so that all layers are at their targets now.
 
-        Those that are dense, and those whose masks have more than they keep in the end. Where
-        magnitudes decide together, all layers if together they have more.
+        These are the dense layers, and the layers with more active positions than their final
+        count. If magnitudes decide, these are the dense layers; if no layer is dense and the total
+        is above the target, these are all layers.
         """
         targeted = {n: p for n, p in params.items() if n not in self.untargeted}
         dense = {n: p for n, p in targeted.items() if n not in masks}
@@ -117,10 +119,10 @@ class Targets:
     def _sparsity_left(
         self, params: Mapping[str, Tensor], masks: Mapping[str, Tensor], sparsity: float
     ) -> float:
-        """Return the sparsity of `params` that gives all layers together the asked one.
+        """Return the sparsity of `params` that brings all layers together to `sparsity`.
 
-        Where prunes share layers, as those of random growth do, a layer's zeros depend on those it
-        was pruned with: equal sparsity in each prune would not add up to that of the model.
+        A layer's zeros depend on the layers that are pruned with the layer. If prunes share layers,
+        as in random growth, equal sparsity in each prune would not add up to the model's sparsity.
         """
         numel = {name: layer.numel for name, layer in self.layers.items()}
         zeros = zeros_of(sum(numel.values()), 1 - sparsity)
@@ -139,9 +141,9 @@ class Targets:
         """Count the zeros of the weights and compare them with the targets.
 
         Args:
-            params: the weights by name.
-            masks: their masks; a layer without one is dense.
-            remark: what the message of a miss ends with.
+            params: weights by name.
+            masks: masks by name; a layer without a mask is dense.
+            remark: a text to append to the error message.
 
         Returns:
             the number of active weights that are exactly zero.
@@ -173,7 +175,7 @@ class Targets:
         return self.pattern.slack(self.layers[name])
 
     def _total_missed(self, masked: Mapping[str, int]) -> list[str]:
-        """Compare the whole with the target: each group pruned together rounds down once."""
+        """Compare the total with the target; each prune of several layers rounds down once."""
         numel = sum(layer.numel for layer in self.layers.values())
         zeros = sum(masked.values())
         if self.by_magnitude:

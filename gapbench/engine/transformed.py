@@ -1,4 +1,4 @@
-"""Weights that a plan's transform makes of latent ones, which the optimiser moves."""
+"""Weights that a plan's transform computes from latent weights; the optimiser moves the latter."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from gapbench.sparsity.transform import Latent, transforms
 
 
 class Transformed:
-    """Keeps latent weights beside the model, whose parameters are always the transformed ones.
+    """Keeps latent weights beside a model whose parameters are the transformed weights.
 
-    Around an optimiser step the latent weights take their place, with gradients that follow from
-    those of the transformed ones by the chain rule. So the model itself is sparse at any time, and
-    forward passes need no hook.
+    During an optimiser step the latent weights replace the transformed weights. Their gradients
+    follow from the gradients of the transformed weights by the chain rule. So the model itself is
+    sparse at any time, and forward passes need no hook.
 
-    Its own parameters are a group of the optimiser until they are withdrawn.
+    The transform's own parameters form a parameter group of the optimiser until `withdraw`.
 
     Args:
-        transform: of the plan.
-        weights: of the model; positions that are transformed to 0 become their masks.
-        counts: what is kept of each layer at the plan's end, for transforms that select.
+        transform: the plan's transform.
+        weights: the model's weights; positions that the transform maps to 0 become masked.
+        counts: final kept counts of the layers, for transforms that select weights.
 
     Raises:
         UserError: if the transform is unknown, or the optimiser evaluates the model by itself.
@@ -53,7 +53,7 @@ class Transformed:
             weights.optimizer.add_param_group(self._group(transform.decay))
 
     def _group(self, decay: float | None) -> dict[str, Any]:
-        """Return a group with the rate, decay and all else that the weights have."""
+        """Return a parameter group with the weights' settings, such as rate and decay."""
         first = next(iter(self._weights.params.values()))
         groups = self._weights.optimizer.param_groups
         owner = next(g for g in groups if any(param is first for param in g["params"]))
@@ -62,7 +62,7 @@ class Transformed:
         return {**group, **own, "params": list(self.parameters.values())}
 
     def withdraw(self) -> None:
-        """Take the transform's own parameters out of the optimiser."""
+        """Remove the transform's own parameters from the optimiser."""
         mine = set(map(id, self.parameters.values()))
         groups = self._weights.optimizer.param_groups
         groups[:] = [g for g in groups if not mine & set(map(id, g["params"]))]
@@ -70,7 +70,7 @@ class Transformed:
             self._weights.optimizer.state.pop(own, None)
 
     def pull_back(self) -> None:
-        """Put the latent weights and their gradients where the transformed ones are."""
+        """Replace the transformed weights by the latent weights and their gradients."""
         for name, param in self._weights.params.items():
             if param.grad is None:
                 continue
@@ -89,7 +89,7 @@ class Transformed:
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Take the model's weights as latent ones, and transform them."""
+        """Store the model's weights as the latent weights, and transform them."""
         masks = {}
         for name, param in self._weights.params.items():
             self.latents[name].copy_(param)
@@ -112,7 +112,7 @@ class Transformed:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load a state that `state_dict` returned."""
         for name, value in state["latents"].items():
             self.latents[name].copy_(value)
         for name, value in state["parameters"].items():

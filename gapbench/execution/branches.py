@@ -1,4 +1,4 @@
-"""Branches of a P-GaP round that are trained apart; what they hand back travels as files."""
+"""Training of a P-GaP round's branches in separate processes; results are exchanged as files."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ RESULT = "handed_back.pt"
 def run_round(
     training: Training, folder: RunFolder, recorder: FolderKeeper, processes: int, apart: bool
 ) -> None:
-    """Train all branches of the round that begins now, and merge what they hand back.
+    """Train all branches of the round that begins now, and merge their results.
 
-    A branch that is done, here or by another job, is not trained again.
+    A branch that is complete, here or in another job, is not trained again.
 
     Args:
-        training: at the start of the round.
-        folder: the trial's.
-        recorder: of `training`.
-        processes: how many branches are trained side by side, each in a process of its own; with 1
-            they are trained one after another in this process, on all its ranks.
-        apart: whether other jobs have trained branches, side by side; their time is counted then.
+        training: the training at the start of the round.
+        folder: the trial's run folder.
+        recorder: the recorder of `training`.
+        processes: number of branches that are trained in parallel, each in its own process; with 1
+            the branches are trained one after another in this process, on all its ranks.
+        apart: whether other jobs have trained branches in parallel; their time is then counted.
 
     Raises:
         Interrupted: if the recorder said to stop; branches have written their checkpoints.
@@ -93,7 +93,7 @@ def run_round(
 
 
 def _record_exchange(folder: RunFolder, part: int, sent: list[dict[str, int]]) -> None:
-    """Keep what the branches of a round have handed back, in bytes; see `exchange.sizes`."""
+    """Store the sizes in bytes of the branches' results of a round; see `exchange.sizes`."""
     try:
         known = Exchange.model_validate(read_json(folder.exchange)).branches
     except ValidationError:  # there is none yet, or it is damaged
@@ -158,17 +158,17 @@ def branch_folder(folder: RunFolder, part: int, branch: int) -> RunFolder:
 def run_branch(
     folder: RunFolder, place: RunFolder, checkpoint_seconds: float, stop: Callable[[], bool]
 ) -> None:
-    """Train one branch from the checkpoint at its round's start and write what it hands back.
+    """Train one branch from the checkpoint at the start of its round, and write its result.
 
     Args:
-        folder: the trial's.
-        place: the branch's, as `branch_folder` gives it.
-        checkpoint_seconds: the most that is lost when the process is killed.
-        stop: asked after every step whether to stop.
+        folder: the trial's run folder.
+        place: the branch's folder, from `branch_folder`.
+        checkpoint_seconds: seconds between checkpoints, the most that a killed process loses.
+        stop: function that says after every step whether to stop.
 
     Raises:
-        Interrupted: if it was asked to stop; the branch's checkpoint is written.
-        TakenOver: if this process owned the branch's folder, and another one does now.
+        Interrupted: if `stop` said so; the branch's checkpoint is written.
+        TakenOver: if another process has taken over the branch's folder from this process.
         UserError: if the trial's checkpoint is not the start of the branch's round.
     """
     part, branch = int(place.path.parent.name), int(place.path.name)
@@ -197,14 +197,14 @@ def run_branch(
 
 
 def _remove_earlier_rounds(folder: RunFolder, part: int) -> None:
-    """Delete what earlier rounds handed back: the checkpoint just written has it merged."""
+    """Delete the results of earlier rounds, which the new checkpoint has merged."""
     require_real(folder.rounds, folder.path)
     for old in {place.path.parent for earlier, _, place in folder.branches() if earlier < part}:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _no_scalar(name: str, value: float, step: int) -> None:
-    """Branches log nothing: the trial's own process passes their lines on to Sacred."""
+    """Do nothing: the trial's own process passes the lines of branches on to Sacred."""
 
 
 def main(arguments: list[str]) -> int:
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> int:
         run_dir, part, branch, seconds = arguments
         folder = RunFolder(Path(run_dir))
         place = branch_folder(folder, int(part), int(branch))
-        # a branch whose trial was killed would go on beside the one that the next attempt starts
+        # otherwise a branch of a killed trial would run beside the branch of the next attempt
         run_branch(folder, place, float(seconds), lambda: stop() or os.getppid() != parent)
     except loop.Interrupted:
         return 3

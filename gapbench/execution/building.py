@@ -1,4 +1,4 @@
-"""From a trial to everything that it trains with, in this process."""
+"""Construction of a trial's training objects in this process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gapbench.training.turn import TURN
 
 
 def build_training(trial: Trial) -> Training:
-    """Build everything that `trial` trains with, its data loaded, in this thread's turn.
+    """Load the data and build the training objects of `trial`, in this thread's turn.
 
     Raises:
-        UserError: if the data are missing, or other processes than the trial's share its batches.
+        UserError: if the data are missing, or if the number of processes is not the trial's.
     """
     trial.require_versions()
     world = Ranks.current().world
@@ -38,10 +38,10 @@ def build_training(trial: Trial) -> Training:
 
 
 def _require_portable_kernels() -> None:
-    """Check that torch has taken them: it chooses once, before the first step of a process.
+    """Check that torch uses portable kernels; torch chooses before a process's first step.
 
     Raises:
-        UserError: if it has others.
+        UserError: if torch uses other kernels.
     """
     taken = torch.backends.cpu.get_cpu_capability()
     set_right = all(os.environ.get(name) == value for name, value in PORTABLE_KERNELS.items())

@@ -1,4 +1,4 @@
-"""Where a run took place: recorded beside its numbers, never part of a trial's identity."""
+"""The environment of a run: recorded beside its results, never part of a trial's identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = (
 
 
 def environment() -> dict[str, str | bool | None]:
-    """Return versions, git state of the package's folder, and the hardware."""
+    """Return versions, the git state of the package's folder, and the hardware."""
     import torch
 
     commit, dirty = git_state(Path(__file__).parent.parent)
@@ -38,7 +38,7 @@ def environment() -> dict[str, str | bool | None]:
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Return the commit of a package and whether it has changes; (None, None) outside of git.
 
-    A package that is installed below somebody's project, as in its `.venv`, is not in its commits.
+    A package that is installed below another project, such as in a `.venv`, is outside of git.
     """
     try:
         _git(folder, "ls-files", "--error-unmatch", "__init__.py")

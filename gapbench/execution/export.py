@@ -1,9 +1,9 @@
-"""A trial's model as one file: sparse, with CSR weights, or as the model's own library loads it.
+"""Export of a trial's model as one file: sparse, CSR, or in the form of the model's own library.
 
-The sparse file is safetensors. A pruned layer NAME is there as `NAME.values`, the weights inside
-its mask in row-major order, and `NAME.mask`, what `sparsity.mask_codes` makes of the mask. Every
-other tensor is as it is, tied ones once. The metadata "gapbench" is JSON: whose model it is, the
-shapes of the pruned layers, and which names are tied to which.
+The sparse file is safetensors. A pruned layer NAME has two tensors: `NAME.values`, the weights
+inside its mask in row-major order, and `NAME.mask`, the mask coded by `sparsity.mask_codes`. Every
+other tensor is stored as it is; tied tensors are stored once. The metadata "gapbench" is JSON with
+the trial, the shapes of the pruned layers, and the names of tied tensors.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ SUFFIXES: dict[Format, str] = {"sparse": ".safetensors", "dense": ".pt", "csr": 
 METADATA = "gapbench"
 VERSION = 1
 AGAIN = "`gapbench export KEY` writes it anew"
-# what a sparse file may denote; float32 weights pruned to 99.99 % are 2,500 entries a byte
+# limit of a sparse file's expansion; float32 weights pruned to 99.99 % have 2,500 entries per byte
 ENTRIES_A_BYTE = 16_384
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written.
+    """An exported file.
 
     Attributes:
-        size: its bytes.
-        dense: bytes of all tensors of the model, tied ones once.
+        size: size of the file in bytes.
+        dense: size of all tensors of the model in bytes, with tied tensors counted once.
     """
 
     path: Path
@@ -54,21 +54,21 @@ class Exported:
 
 
 def export(folder: RunFolder, form: Format, out: Path, partial: bool = False) -> Exported:
-    """Write the model of a completed trial, or of another as its checkpoint has it.
+    """Write the model of a completed trial or, with `partial`, of an unfinished trial.
 
     Args:
-        folder: of the trial.
-        form: "sparse", which `load` reads; "dense", a file of `torch.save` that holds what the
-            task's `checkpoint` returns: torchvision's state dict, fairseq's checkpoint; "csr", a
-            file of `torch.save` with a state dict in which the weights of pruned linear layers are
-            CSR tensors, which `gapbench.sparsity.inference.load_csr` reads.
-        out: the file; it must not exist, and appears whole or not at all.
-        partial: take the last checkpoint of a trial that has not completed, and prune in the
-            copy what is dense there.
+        folder: the trial's run folder.
+        form: "sparse", which `load` reads; "dense", a file of `torch.save` with the result of the
+            task's `checkpoint` (torchvision's state dict, fairseq's checkpoint); "csr", a file of
+            `torch.save` with a state dict in which the weights of pruned linear layers are CSR
+            tensors, which `gapbench.sparsity.inference.load_csr` reads.
+        out: the output file; it must not exist, and is written atomically.
+        partial: whether to export the last checkpoint of a trial that has not completed; layers
+            that are dense there are pruned in the copy.
 
     Raises:
-        UserError: if the trial has not completed, or has without a checkpoint, its weights are
-            missing or damaged, or the file exists or cannot be written.
+        UserError: if the trial has not completed (with `partial`: if the trial has completed), if
+            its weights are missing or damaged, or if the file exists or cannot be written.
     """
     key = folder.path.name
     trial = Trial.read(folder.trial)
@@ -95,8 +95,7 @@ def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the weights and the masks of a completed trial, by name, on the CPU.
 
     Raises:
-        UserError: if the trial has not completed, or final.pt cannot be read or holds something
-            else.
+        UserError: if the trial has not completed, or final.pt cannot be read or has other content.
     """
     if not folder.completed():
         raise UserError(
@@ -116,7 +115,7 @@ def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def unfinished(folder: RunFolder, trial: Trial) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return weights and masks of the last checkpoint, every layer pruned to its target.
+    """Return weights and masks of the last checkpoint, with every layer pruned to its target.
 
     Raises:
         UserError: if the trial has completed, or its checkpoint is missing or damaged.
@@ -147,8 +146,8 @@ def sparse(
 
     Args:
         model: a state dict.
-        masks: boolean, of layers by name; weights outside are 0.
-        about: goes into the metadata.
+        masks: boolean masks of layers by name; weights outside the masks are 0.
+        about: entries for the metadata.
 
     Raises:
         UserError: if a weight outside its mask is not 0.
@@ -181,10 +180,10 @@ def sparse(
 
 
 def load(path: str | Path) -> dict[str, Tensor]:
-    """Return the state dict in a sparse file, dense, equal to that of the trained model.
+    """Return the dense state dict of a sparse file, equal to the trained model's state dict.
 
     Raises:
-        UserError: if the file cannot be read, is damaged, or is no sparse file.
+        UserError: if the file cannot be read, is damaged, or is not a sparse file.
     """
     try:
         with documents.open_plain(Path(path)) as plain:
@@ -215,7 +214,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def _tied(model: Mapping[str, Tensor], first: Mapping[str, Any] | tuple[()]) -> dict[str, str]:
-    """Return the names of tensors that are another one, by name; those in `first` are the other."""
+    """Return a mapping of names of tied tensors to stored names; names in `first` are stored."""
     known: dict[tuple[Any, ...], str] = {}
     tied = {}
     for name in sorted(model, key=lambda name: name not in first):

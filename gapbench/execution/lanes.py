@@ -1,8 +1,8 @@
-"""Lanes: several trials in one process, each in a thread of its own.
+"""Lanes: several trials in one process, one thread per trial.
 
-A lane has its own plan, checkpoint, run folder, log, Sacred run and failure; on a GPU its own CUDA
-stream too, so that the small kernels of one overlap with those of others. What a process has once
-is used in turns (`gapbench.training.turn`): a trial gives the bits that it gives alone.
+Each lane has its own plan, checkpoint, run folder, log, Sacred run and failure. On a GPU each lane
+also has its own CUDA stream, so that small kernels of different lanes overlap. Lanes use global
+state of the process in turns (`gapbench.training.turn`), so a trial gives the same bits as alone.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ class LaneTrial:
     """A trial that a lane may take.
 
     Attributes:
-        folder: its run folder, with its trial.json.
-        ablation: the Sacred experiment's name.
-        wanted: asked when its turn comes; if not, another process has it, and it is left alone.
+        folder: the trial's run folder, with its trial.json.
+        ablation: name of the Sacred experiment.
+        wanted: function that says, when the trial's turn comes, whether this process has to run the
+            trial; otherwise another process has the trial.
     """
 
     folder: Path
@@ -57,19 +58,19 @@ class LaneTrial:
 
 
 def lanes_that_fit(trials: int, first: int, free: int) -> int:
-    """Return how many lanes a GPU gets, the first included.
+    """Return the number of lanes that fit a GPU, including the first lane.
 
     Args:
-        trials: that are left, the first one's included.
+        trials: number of trials that are left, including the first lane's trial.
         first: bytes that the first lane has reserved.
-        free: bytes that are free beside it.
+        free: bytes that are free beside the first lane.
     """
     more = int(SHARE * free / (MARGIN * max(first, 1)))
     return max(1, min(trials, MOST, 1 + more))
 
 
 def gpu_memory() -> tuple[int, int] | None:
-    """Return the most bytes that this process has reserved of its GPU, and those free; or None."""
+    """Return the maximum reserved bytes and the free bytes of this GPU, or None without a GPU."""
     if not torch.cuda.is_available():
         return None
     return torch.cuda.max_memory_reserved(), torch.cuda.mem_get_info()[0]
@@ -85,27 +86,27 @@ def run_lanes(
     memory: Callable[[], tuple[int, int] | None] = gpu_memory,
     execution: Execution | None = None,
 ) -> dict[Path, str]:
-    """Run trials in this process, `at_once` side by side; a lane that ends takes the next one.
+    """Run trials in this process, `at_once` in parallel; a free lane takes the next trial.
 
-    Trials that other processes have are left to them, so that several processes may be given the
-    same trials.
+    A trial that another process has is left to that process, so several processes may get the same
+    trials.
 
     Args:
-        trials: in the order in which they are begun.
-        at_once: lanes. By default as many as `memory` has room for, judged by the first lane's
-            first steps; one where there is no GPU.
-        stop: asked after every step whether all lanes are to write their checkpoints and stop.
-        name: what they go by, for `RunFolder.terminate_owner`.
-        begins: asked before every trial whether one more may begin.
-        memory: tells the bytes that this process has reserved at most, and those free beside it;
-            None if there is no GPU.
-        execution: how each is executed.
+        trials: the trials, in the order of their start.
+        at_once: number of lanes. By default as many as fit `memory`, estimated from the first
+            lane's first steps; one lane without a GPU.
+        stop: function that says after every step whether all lanes must write checkpoints and stop.
+        name: name of the lanes, for `RunFolder.terminate_owner`.
+        begins: function that says before every trial whether another trial may begin.
+        memory: function that returns the maximum bytes that this process has reserved and the free
+            bytes beside them, or None without a GPU.
+        execution: settings of the execution of each trial.
 
     Returns:
-        the state of every trial that was taken, as of `run_attempt`, or "elsewhere".
+        the state of every trial that was taken, as from `run_attempt`, or "elsewhere".
 
     Raises:
-        UserError: if trials differ in what a process has once: CPU threads, or kernels.
+        UserError: if trials differ in global settings of the process: CPU threads, or kernels.
         ValueError: if `at_once` is not positive.
     """
     if at_once is not None and at_once < 1:
@@ -124,10 +125,10 @@ def run_lanes(
 
 
 def _require_one_kind(folders: Sequence[Path]) -> None:
-    """Check that what one trial's recipe sets for the whole process is what all others set.
+    """Check that all trials' recipes have the same settings for the whole process.
 
     Raises:
-        UserError: naming two trials and what they differ in.
+        UserError: naming two trials and their difference.
     """
     known: dict[str, tuple[Path, object]] = {}
     for folder in folders:
@@ -145,7 +146,7 @@ def _require_one_kind(folders: Sequence[Path]) -> None:
 
 
 class _Lanes:
-    """The threads of a process, and the trials that wait for one."""
+    """The threads of a process, and the trials that wait for a thread."""
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class _Lanes:
         self._steps = 0  # of one lane; of several, roughly
 
     def start(self, count: int) -> None:
-        """Have `count` threads in all."""
+        """Start threads until there are `count` threads."""
         for number in range(len(self._threads), count):
             target, own = self._run, (_own_stream(),)
             thread = threading.Thread(target=target, args=own, name=f"lane {number}")
@@ -171,17 +172,17 @@ class _Lanes:
             self._threads.append(thread)
 
     def join(self) -> None:
-        """Wait until all have ended."""
+        """Wait until all threads have ended."""
         for thread in self._threads:
             thread.join()
 
     @property
     def left(self) -> int:
-        """Trials that wait."""
+        """Number of waiting trials."""
         return len(self._waiting)
 
     def warm_up(self) -> None:
-        """Wait for the first lane's first steps, or for its end."""
+        """Wait for the first lane's first steps, or for the end of the lane."""
         while self._threads[0].is_alive() and self._steps < WARM_UP:
             time.sleep(LOOK_SECONDS)
 
@@ -196,7 +197,7 @@ class _Lanes:
                 self.states[trial.folder] = self._attempt(trial)
 
     def _attempt(self, trial: LaneTrial) -> str:
-        """Run one attempt; whatever goes wrong stays in this lane."""
+        """Run one attempt; a failure does not affect other lanes."""
         folder = RunFolder(trial.folder)
         try:
             if not trial.wanted():
@@ -211,7 +212,7 @@ class _Lanes:
             return "failed"
 
     def _sign(self, folder: RunFolder) -> Callable[[], bool]:
-        """Return what a trial asks after every step: is it, or are all, to stop?"""
+        """Return a function that says whether a trial, or all trials, must stop."""
         looked, cancelled = time.monotonic(), False
 
         def asked() -> bool:
@@ -226,7 +227,7 @@ class _Lanes:
 
 
 def _own_stream() -> AbstractContextManager[object]:
-    """Return the context of a lane's thread, in which all its kernels are launched."""
+    """Return the context of a lane's thread: on a GPU, a CUDA stream of the lane."""
     if not torch.cuda.is_available():
         return nullcontext()
     return torch.cuda.stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]

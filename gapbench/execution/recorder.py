@@ -1,4 +1,4 @@
-"""Keeps a run in its folder: history, checkpoints, and the heartbeat that people watch."""
+"""Recording of a run in its folder: history, checkpoints, and the heartbeat."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LogScalar = Callable[[str, float, int], None]
 
 
 class FolderKeeper:
-    """Writes one attempt into `folder`; on ranks other than 0 it writes nothing.
+    """Records one attempt in `folder`; on ranks other than 0 nothing is written.
 
     Args:
-        folder: the run folder; its checkpoint, if there is one, is continued by `resume`.
-        stop_asked: tells whether a signal has asked the run to stop.
-        log_scalar: receives (name, value, step), for Sacred.
-        checkpoint_seconds: the most that is lost when the process is killed.
-        writes: whether this process is rank 0.
+        folder: the run folder; `resume` continues from its checkpoint, if any.
+        stop_asked: function that says whether a signal has asked the run to stop.
+        log_scalar: function that receives (name, value, step), for Sacred.
+        checkpoint_seconds: seconds between checkpoints, the most that a killed process loses.
+        writes: whether this process writes, which is rank 0.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class FolderKeeper:
         return self.seconds_before + time.monotonic() - self._began
 
     def resume(self, training: Training) -> None:
-        """Load the checkpoint if there is one, and cut the history back to it."""
+        """Load the checkpoint, if any, and cut the history back to the checkpoint."""
         offset, digest = 0, None
         if self.writes:
             self.folder.sweep()
@@ -75,14 +75,14 @@ class FolderKeeper:
             self.history = History(self.folder.history, offset, digest)
 
     def line(self, line: Line) -> None:
-        """Append to the history, and pass numbers on to Sacred."""
+        """Append a line to the history, and pass its numbers on to Sacred."""
         if self.history is not None:
             self.history.append(line)
         for name, value in _scalars(line).items():
             self.log_scalar(name, value, line["step"])
 
     def ask(self, training: Training) -> Ask:
-        """Beat now and then; say "save" when the checkpoint is old, "stop" after a signal."""
+        """Write heartbeats; return "save" if a checkpoint is due, and "stop" after a signal."""
         now = time.monotonic()
         if now - self._beaten >= BEAT_SECONDS:
             self._beat(training)
@@ -92,7 +92,7 @@ class FolderKeeper:
         return "save" if now - self._saved >= self.checkpoint_seconds else "go"
 
     def checkpoint(self, training: Training) -> None:
-        """Write the state together with what tells the history that belongs to it."""
+        """Write the state together with the length and digest of the history."""
         if self.history is None:
             return
         self.folder.require_owner()
@@ -106,12 +106,12 @@ class FolderKeeper:
         self._saved = time.monotonic()
 
     def progress(self, training: Training, metrics: Metrics) -> None:
-        """Show the latest metrics with the next heartbeat."""
+        """Write a heartbeat with the latest metrics."""
         self.metrics = metrics
         self._beat(training)
 
     def close(self) -> None:
-        """Bring the history to the disk."""
+        """Write the history to the disk and close it."""
         if self.history is not None:
             self.history.sync()
             self.history.close()
@@ -143,7 +143,7 @@ class FolderKeeper:
 
 
 def _scalars(line: Line) -> dict[str, float]:
-    """Return the plain numbers of a history line under the names that Sacred shows."""
+    """Return the plain numbers of a history line by their names in Sacred."""
     found: dict[str, float] = {}
     for name, value in line.items():
         if isinstance(value, (int, float)) and name not in ("epoch", "step", "branch"):
@@ -160,7 +160,7 @@ def read_history(path: Path) -> list[Line]:
     """Return the lines of a history file.
 
     Raises:
-        UserError: if it cannot be read or is damaged.
+        UserError: if the file cannot be read or is damaged.
     """
     try:
         return [parse(line) for line in read_text(path).splitlines()]

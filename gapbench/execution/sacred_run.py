@@ -1,7 +1,7 @@
-"""One attempt of one trial, as a Sacred run. The only module that uses sacred.
+"""One attempt of one trial as a Sacred run. The only module that uses sacred.
 
-What reaches this module is a path: the run folder holds everything that the attempt needs. Sacred
-records the attempt for people; whether the trial is complete is decided by the run folder's files.
+This module gets the path of a run folder, which has everything that the attempt needs. Sacred
+records the attempt for people; the run folder's files decide whether the trial is complete.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from gapbench.training.loop import Interrupted
 from gapbench.training.turn import TURN
 
 SETTINGS.DISCOVER_SOURCES = "none"  # which modules are ours is told by `own_sources`
-# Sacred reads what nvidia-smi prints, waits for it as long as it takes, and fails the trial where
-# it does not understand it; result.json has the hardware
+# Sacred waits for nvidia-smi without limit, and fails the trial if it cannot parse the output;
+# result.json has the hardware
 SETTINGS.HOST_INFO.INCLUDE_GPU_INFO = False
 SETTINGS.HOST_INFO.INCLUDE_CPU_INFO = False
 SETTINGS.CAPTURE_MODE = "no"  # log.txt has the output; capturing would redirect other threads
@@ -59,17 +59,18 @@ def run_attempt(
     execution: Execution | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> str:
-    """Run one attempt of the trial in `run_dir`, and leave its state in the folder.
+    """Run one attempt of the trial in `run_dir`, and write its state into the folder.
 
     Args:
-        run_dir: a run folder with its trial.json.
-        ablation: name of the ablation, which is the Sacred experiment's.
-        execution: how to execute; it has no influence on the results.
-        stop: asked after every step whether to stop; by default a flag that signals raise.
+        run_dir: a run folder with a trial.json.
+        ablation: name of the ablation and of the Sacred experiment.
+        execution: settings of the execution, without influence on the results.
+        stop: function that says after every step whether to stop; by default a flag that signals
+            raise.
 
     Returns:
-        "completed", "interrupted" (run again to go on), "leg ended" (at `execution.until`),
-        "failed", or "taken over" by another copy.
+        "completed", "interrupted" (a further run resumes), "leg ended" (at `execution.until`),
+        "failed", or "taken over" (by another copy of the attempt).
 
     Raises:
         Owned: if another process owns the folder.
@@ -161,9 +162,10 @@ def own_sources() -> list[str]:
 
 
 def config_of(value: Any) -> Any:
-    """Return a configuration that Sacred takes: it refuses keys that a database could not hold.
+    """Return a configuration in a form that Sacred accepts.
 
-    A mapping with such a key, as names of layers are, becomes a list of its keys and values.
+    Sacred refuses keys that a database could not store, such as names of layers. A mapping with
+    such a key becomes a list of keys and values.
     """
     if isinstance(value, list):
         return [config_of(inner) for inner in value]
@@ -195,7 +197,7 @@ def _keep_error(folder: RunFolder, error: Exception) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one attempt from the command line; return 0 completed, 1 failed, 3 to be run again."""
+    """Run one attempt from the command line; return 0 (completed), 1 (failed) or 3 (run again)."""
     parser = argparse.ArgumentParser(prog="python -m gapbench.execution.sacred_run")
     parser.add_argument("run_dir")
     parser.add_argument("--ablation", required=True)

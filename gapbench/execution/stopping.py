@@ -1,4 +1,4 @@
-"""How a process that trains is asked to stop: signals raise a flag, which the loop looks at."""
+"""Requests to stop a training process: signals raise a flag, which the loop checks."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
 
 class StopSign:
-    """A flag that signals raise and that nothing lowers; all work is left to the loop."""
+    """A flag that signals raise and nothing lowers; the loop acts on the flag."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def __call__(self) -> bool:
-        """Say whether a signal has come."""
+        """Say whether a signal has arrived."""
         return self.asked
 
     def raised_by_signals(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs a trial inside its folder: load data, train from where it stopped, write the result."""
+"""The run of a trial in its folder: load data, train from the last checkpoint, write the result."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from gapbench.training.setup import Training
 
 @dataclass(frozen=True)
 class Execution:
-    """How a trial is executed: nothing in here changes a result.
+    """Settings of the execution of a trial, without influence on the result.
 
     Attributes:
-        branches: processes that train the branches of a P-GaP round side by side.
-        checkpoint_seconds: time between two checkpoints, the most that a killed process loses.
-        apart: whether other jobs train the branches of P-GaP rounds; only what they have not done
-            is done here.
+        branches: number of processes that train the branches of a P-GaP round in parallel.
+        checkpoint_seconds: seconds between checkpoints, the most that a killed process loses.
+        apart: whether other jobs train the branches of P-GaP rounds; this process then only
+            finishes branches that the jobs have not finished.
         until: the machine-epoch at which another job takes over, or None.
-        lanes: what the trials that share its process go by, "" if none does.
+        lanes: name of the lanes of the trial's process; "" without lanes.
     """
 
     branches: int = 1
@@ -45,7 +45,7 @@ class Execution:
 
 
 class LegEnded(loop.Interrupted):
-    """The trial has come to the epoch from which another job goes on; its checkpoint is written."""
+    """The trial has reached the epoch where another job takes over; the checkpoint is written."""
 
 
 def run_trial(
@@ -55,12 +55,12 @@ def run_trial(
     stop: Callable[[], bool],
     log_scalar: LogScalar,
 ) -> dict[str, Any]:
-    """Train `trial` to its end and return what was written to result.json.
+    """Train `trial` to its end and return the content of result.json.
 
     Raises:
-        Interrupted: if it was asked to stop; the checkpoint is written.
+        Interrupted: if `stop` said so; the checkpoint is written.
         LegEnded: at `execution.until`.
-        UserError: if data are missing, the checkpoint is damaged or the sparsity is missed.
+        UserError: if data are missing, the checkpoint is damaged, or a layer misses its sparsity.
     """
     training = build_training(trial)
     first = training.ranks.rank == 0
@@ -138,10 +138,11 @@ def outcome(trial: Trial, training: Training, recorder: FolderKeeper) -> dict[st
 
 
 def explored(lines: Sequence[loop.Line]) -> dict[str, float]:
-    """Return how soon nearly all weights had been active, and how much changes kept of masks.
+    """Return the epochs until nearly all weights were active, and the mean IoU of mask changes.
 
     Args:
-        lines: of the history; changes of masks that are none, such as a first prune, tell no iou.
+        lines: lines of the history; a line without an earlier mask, such as a first prune, has no
+            IoU.
     """
     epochs = [line for line in lines if line["kind"] == "epoch"]
     reached = [line["epoch"] for line in epochs if line["coverage"] >= NEARLY_ALL]
@@ -151,9 +152,9 @@ def explored(lines: Sequence[loop.Line]) -> dict[str, float]:
 
 
 def last_loss(lines: Sequence[loop.Line]) -> loop.Metrics:
-    """Return the mean loss of the last epoch on the images that were trained on, if that is here.
+    """Return the mean training loss of the last epoch, if the history has it.
 
-    Beside the loss on other images it says whether a training set was learned by heart.
+    The comparison with the loss on other images shows whether the training set was memorised.
     """
     losses = [line["train/loss"] for line in lines if line["kind"] == "epoch"]
     return {"train/loss": losses[-1]} if losses else {}

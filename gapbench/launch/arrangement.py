@@ -1,4 +1,4 @@
-"""Which jobs trials become: a chain of several, one each, or one for a pack of short trials."""
+"""Arrangement of trials as jobs: a chain of jobs, one job, or one job for several short trials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pack = tuple[Job, ...]
 
 @dataclass(frozen=True)
 class Chain:
-    """A trial that becomes several jobs, each after the one before."""
+    """A trial that becomes several jobs, one after another."""
 
     job: Job
     shape: Shape
@@ -26,18 +26,18 @@ class Chain:
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Jobs before they are submitted.
+    """Jobs before their submission.
 
     Attributes:
-        arrays: for each shape the jobs, and for each of those the trials that it carries.
-        chains: trials that are chains of jobs.
+        arrays: the jobs of each shape, each job as a pack of trials.
+        chains: trials that become chains of jobs.
     """
 
     arrays: dict[Shape, list[Pack]]
     chains: list[Chain]
 
     def __str__(self) -> str:
-        """Say how many jobs carry how many trials."""
+        """Return a text with the numbers of trials and jobs."""
         packs = [pack for packs in self.arrays.values() for pack in packs]
         jobs = len(packs) + sum(
             leg.count if isinstance(leg, Branches) else 1
@@ -48,15 +48,15 @@ class Arrangement:
 
 
 def counted(trials: int, jobs: int) -> str:
-    """Say how many jobs carry how many trials."""
+    """Return a text with the numbers of trials and jobs."""
     return f"{trials} trial{'s' * (trials != 1)} as {jobs} job{'s' * (jobs != 1)}"
 
 
 def arrange(jobs: Sequence[Job], chosen: Profile) -> Arrangement:
-    """Return the jobs that trials become on the cluster of a profile.
+    """Return the arrangement of trials as jobs on the cluster of a profile.
 
     Raises:
-        UserError: if the profile has other processes than a trial needs.
+        UserError: if the profile's number of processes is not the number that a trial needs.
     """
     alike: dict[Shape, list[Job]] = {}
     chains: list[Chain] = []
@@ -80,10 +80,10 @@ def _legs(job: Job, shape: Shape, chosen: Profile) -> tuple[Leg, ...]:
 
 
 def pack(jobs: Sequence[Job], shape: Shape, chosen: Profile) -> list[Pack]:
-    """Return which trials of one shape share a job, in the order of their first ones.
+    """Return the trials of one shape grouped into jobs, in the order of the jobs' first trials.
 
-    A job takes the next trial until it would train for longer than the profile's `pack_minutes`, or
-    than its time limit. Trials that take longer alone, or several processes, share none.
+    A job takes further trials as long as its training time stays below the profile's `pack_minutes`
+    and its time limit. A trial that alone takes longer, or needs several processes, shares no job.
     """
     limit = shape.resources.hours * 3600 - profile.warning(shape, chosen)
     most = min(chosen.pack_minutes * 60, limit)
@@ -104,7 +104,7 @@ def pack(jobs: Sequence[Job], shape: Shape, chosen: Profile) -> list[Pack]:
 
 
 def side_by_side(job: Job, shape: Shape, chosen: Profile) -> int:
-    """Return how many trials such as this one a job trains at a time."""
+    """Return the number of such trials that a job trains in parallel."""
     wanted = shape.resources
     if wanted.gpus or chosen.gres:
         return 1

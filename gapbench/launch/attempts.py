@@ -1,4 +1,4 @@
-"""What runs inside SLURM jobs: attempts that ask to be requeued, legs of a chain, and branches."""
+"""The work of SLURM jobs: attempts that can be requeued, legs of a chain, and branches."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ STALLED = f"{STALLS} jobs in a row ended before one training step: give more hou
 
 
 class SlurmAttempt(Attempt):
-    """An attempt inside a SLURM job, which hands itself back to be requeued when interrupted."""
+    """An attempt in a SLURM job; an interrupted attempt asks SLURM to requeue the job."""
 
     stalls = 0
 
     def __call__(self) -> str:
-        """Run one attempt; leave with an error code if it failed, for SLURM's records.
+        """Run one attempt; exit with an error code after a failure, for SLURM's records.
 
-        The first of several ranks leaves so too where it could not begin, which ends the others.
+        Rank 0 of several ranks also exits with an error code if it cannot begin, which ends the
+        other ranks.
         """
         import submitit
 
@@ -49,20 +50,20 @@ class SlurmAttempt(Attempt):
         if state == "interrupted":
             self.stalls = 0 if progress(folder) != before else self.stalls + 1
             if self._wanted_again(folder):
-                # the safe point is behind us: now submitit may requeue, from its signal handler
+                # after the safe point submitit may requeue, from its signal handler
                 signal.raise_signal(signal.SIGUSR2)
         if state == "failed" or (self.ranks > 1 and state in ("elsewhere", "taken over")):
             sys.exit(1)
         return state
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what is to be run after the requeue: the same, since all state is in files."""
+        """Return the submission for the requeue: this object, since all state is in files."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
     def _wanted_again(self, folder: RunFolder) -> bool:
-        """Say whether this job has to ask for a requeue, that is: nobody else has ended it."""
+        """Say whether this job must ask for a requeue: nobody else has ended the job."""
         if folder.cancelled.exists():
             return False
         if self.stalls >= STALLS:
@@ -72,7 +73,7 @@ class SlurmAttempt(Attempt):
 
 
 def not_ended_by_others() -> bool:
-    """Say whether SLURM thinks that this job runs."""
+    """Say whether this job is running according to SLURM."""
     job = leases.slurm_job()
     listed = ((job and queue.listed([job.partition("_")[0]])) or {}).get(job or "")
     # cancelled jobs are COMPLETING, and those that SLURM requeues by itself too, or PENDING
@@ -81,15 +82,15 @@ def not_ended_by_others() -> bool:
 
 
 def progress(folder: RunFolder) -> object:
-    """Return what changes as training goes on, in the trial itself or in one of its branches."""
+    """Return a value that changes with the progress of the trial or of one of its branches."""
     places = [folder, *(branch for _, _, branch in folder.branches())]
     return [(str(place.path), place.read_status().get("epoch")) for place in places]
 
 
 def wait_for_dead_owner(folder: RunFolder) -> bool:
-    """Wait until an owner on another host counts as dead; say False if it is alive.
+    """Wait until an owner on another host counts as dead; return False if the owner is alive.
 
-    A trial's node may have died a moment ago, so that its heart seems to beat still.
+    The node of an owner may have died a moment ago, so that its last heartbeat is recent.
     """
     deadline = time.monotonic() + LOST_AFTER + 2 * OWNER_SECONDS
     while (owner := folder.living_owner()) is not None:
@@ -108,10 +109,10 @@ def wait_for_dead_owner(folder: RunFolder) -> bool:
 
 
 def forget_half_written_pickles(first: bool) -> None:
-    """Remove what a killed process has left: submitit refuses to write where it lies.
+    """Remove partial files of a killed process, which submitit refuses to overwrite.
 
     Args:
-        first: whether this is rank 0; the others write a result each, but only it requeues.
+        first: whether this process is rank 0; each rank writes a result, but only rank 0 requeues.
     """
     from submitit import JobEnvironment
 
@@ -127,9 +128,9 @@ class LegAttempt(SlurmAttempt):
 
     Args:
         job: the trial.
-        ranks: processes that train it together.
-        leg: how far this job trains.
-        first: whether it is the first of its chain; the others leave a trial alone that has failed.
+        ranks: number of processes that train the trial together.
+        leg: the part of the plan that this job trains.
+        first: whether this is the first job of the chain; later jobs skip a failed trial.
     """
 
     def __init__(self, job: Job, ranks: int, leg: Train, first: bool) -> None:
@@ -138,7 +139,7 @@ class LegAttempt(SlurmAttempt):
         self.first = first
 
     def __call__(self) -> str:
-        """Run the leg, unless an earlier one has failed; see `SlurmAttempt`."""
+        """Run the leg, unless an earlier leg has failed; see `SlurmAttempt`."""
         folder = RunFolder(Path(self.folder))
         if not self.first and folder.state() == "failed":
             print("an earlier job of this chain has failed: see its log")
@@ -152,18 +153,18 @@ class LegAttempt(SlurmAttempt):
                 _end_chain(folder)
 
     def execution(self) -> Execution:
-        """Return how the attempt is executed."""
+        """Return the settings of the attempt's execution."""
         from gapbench.execution.trial_run import Execution
 
         return Execution(self.branches, apart=self.leg.apart, until=self.leg.until)
 
 
 class BranchAttempt(SlurmAttempt):
-    """One branch of a P-GaP round in a job of its own; what it does not finish the merge does.
+    """One branch of a P-GaP round in its own job; the merging job finishes an unfinished branch.
 
     Args:
         job: the trial.
-        ranks: processes that train the branch together.
+        ranks: number of processes that train the branch together.
         part: index of the round among the plan's parts.
         branch: index of the branch in the round.
     """
@@ -174,7 +175,7 @@ class BranchAttempt(SlurmAttempt):
         self.branch = branch
 
     def __call__(self) -> str:
-        """Train the branch; leave with an error code if it failed, for SLURM's records."""
+        """Train the branch; exit with an error code after a failure, for SLURM's records."""
         import submitit
 
         self.set_variables()
@@ -204,7 +205,7 @@ class BranchAttempt(SlurmAttempt):
         return state
 
     def _train(self, place: RunFolder, first: bool) -> str:
-        """Train on all ranks; the first one owns the branch's folder."""
+        """Train on all ranks; rank 0 owns the branch's folder."""
         from gapbench.execution.branches import run_branch
         from gapbench.execution.stopping import StopSign
         from gapbench.launch.ranks import joined
@@ -224,14 +225,14 @@ class BranchAttempt(SlurmAttempt):
 
 
 def _end_chain(folder: RunFolder) -> None:
-    """Cancel the jobs that wait for this one: there is nothing that they could go on with."""
+    """Cancel the jobs that wait for this job, since they have nothing to continue from."""
     others = set(jobs_of(folder)) - {leases.slurm_job() or ""}
     with suppress(queue.SlurmError):
         queue.cancel(others)
 
 
 def attempts_of(job: Job, ranks: int, leg: Train | Branches, first: bool) -> list[SlurmAttempt]:
-    """Return what the jobs of one leg run: one attempt, or all branches of a round."""
+    """Return the attempts of one leg's jobs: one attempt, or one attempt per branch of a round."""
     if isinstance(leg, Train):
         return [LegAttempt(job, ranks, leg, first)]
     return [BranchAttempt(job, ranks, leg.part, branch) for branch in range(leg.count)]

@@ -1,7 +1,7 @@
-"""Chains: one trial as several jobs, submitted in advance, each waiting for the one before it.
+"""Chains: one trial as several jobs, submitted in advance; each job waits for the job before.
 
-P-GaP becomes a chain at its rounds, whose branches are then jobs side by side; any other trial
-becomes one at the boundaries of its phases, where the time limit is shorter than the run.
+A trial of P-GaP is split at its rounds, whose branches become parallel jobs. Any other trial is
+split at boundaries of its phases if the time limit is shorter than the run.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from gapbench.plan.phases import Plan
 
 @dataclass(frozen=True)
 class Train:
-    """A job that trains, and that merges first what the branches before it have handed back.
+    """A job that first merges the results of the branches before it, and then trains.
 
     Attributes:
-        until: the machine-epoch at which the next job takes over; None for the last one.
-        apart: whether branches of rounds are jobs of their own.
+        until: the machine-epoch at which the next job takes over; None for the last job.
+        apart: whether branches of rounds are separate jobs.
     """
 
     until: int | None
@@ -26,7 +26,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Branches:
-    """The branches of one P-GaP round, each a job.
+    """The branches of one P-GaP round, one job per branch.
 
     Attributes:
         part: index of the round among the plan's parts.
@@ -41,12 +41,12 @@ Leg = Train | Branches
 
 
 def legs(plan: Plan, pieces: int, done: float = 0) -> tuple[Leg, ...]:
-    """Return the legs that are left of a trial, one alone if it need not be a chain.
+    """Return the remaining legs of a trial, or one leg if the trial needs no chain.
 
     Args:
-        plan: of the trial.
-        pieces: how many jobs the time limit asks for.
-        done: machine-epochs that the trial has done.
+        plan: the trial's plan.
+        pieces: number of jobs that the time limit requires.
+        done: number of machine-epochs that the trial has done.
     """
     ends = {segment.part: segment.stop for segment in plan.segments}
     rounds = [segment for segment in plan.segments if segment.branch == 0]
@@ -63,7 +63,7 @@ def legs(plan: Plan, pieces: int, done: float = 0) -> tuple[Leg, ...]:
 
 
 def _boundaries(plan: Plan, pieces: int) -> list[int]:
-    """Return the ends of phases that come nearest to `pieces` equal shares of the epochs."""
+    """Return the ends of phases that are nearest to `pieces` equal shares of the epochs."""
     ends = [segment.stop for segment in plan.segments[:-1]]
     shares = [plan.epochs * number / pieces for number in range(1, pieces)]
     return sorted({min(ends, key=lambda end: abs(end - share)) for share in shares}) if ends else []

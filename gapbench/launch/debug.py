@@ -1,4 +1,4 @@
-"""Trials in this very process, one after another: for a debugger, and for tests."""
+"""Execution of trials in this process, one after another, for debuggers and tests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class DebugLaunch:
     """Runs one job at each `poll`.
 
     Args:
-        jobs: trials to run.
-        parallel: not used; there is one process.
+        jobs: the trials to run.
+        parallel: unused; there is one process.
     """
 
     told = ""
@@ -23,7 +23,7 @@ class DebugLaunch:
         self._waiting = deque(jobs)
 
     def poll(self) -> bool:
-        """Run the next trial to its end; say whether any is left."""
+        """Run the next trial to its end; return whether trials are left."""
         if self._waiting:
             job = self._waiting.popleft()
             state = Attempt(job, gpus=None if job.resources.gpus else "")()

@@ -1,4 +1,4 @@
-"""Waiting for what is about to end, and for what was launched, with a bar for programs."""
+"""Waiting for trials that are about to end and for launched trials, and a progress bar."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENDING_SECONDS = 1.0
 def settled(
     folders: Sequence[RunFolder], queue: Queue, tell: Callable[[str], None] = lambda _: None
 ) -> list[TrialState]:
-    """Return what is known of each trial, once all that is about to end has ended.
+    """Return the state of each trial, after waiting for trials that are about to end.
 
-    So trials that were cancelled a moment ago, or have just failed, can be run again. What takes
-    longer than a dead process counts as alive is returned as it is.
+    So trials that were cancelled or have failed a moment ago can be run again. The wait is limited
+    to the time after which a dead process counts as dead.
 
     Args:
-        folders: of the trials.
-        queue: for SLURM's word.
-        tell: called with what is waited for, if anything is.
+        folders: the trials' run folders.
+        queue: the queue that answers for SLURM.
+        tell: function that is called with a message if there is a wait.
     """
     deadline = time.monotonic() + LOST_AFTER
     seen = look(folders, queue)
@@ -50,16 +50,16 @@ def _ending(seen: Sequence[TrialState]) -> set[int]:
 def follow(
     started: Launch, others: Callable[[], bool], show: Callable[[], None] = lambda: None
 ) -> None:
-    """Wait until what was started, and what `others` tells of, has ended.
+    """Wait until the launched trials have ended and `others` returns False.
 
     Args:
-        started: what `Study.start` returned.
-        others: says whether something else is still to be waited for.
-        show: called at each look.
+        started: the launch from `Study.start`.
+        others: function that says whether other trials must be waited for.
+        show: function that is called at each poll.
     """
     going = True
     while going:
-        # another launcher may have been quicker with one of ours: it is waited for as well
+        # another launcher may have taken one of these trials first: wait for that trial as well
         going = started.poll() or others()
         show()
         if going:
@@ -70,14 +70,14 @@ def follow(
 def epoch_bar(
     epochs: Mapping[RunFolder, int], console: Console | None = None
 ) -> Iterator[Callable[[], None]]:
-    """Show a bar of the machine-epochs that trials have done, on a terminal and in a notebook.
+    """Show a progress bar of the trials' machine-epochs, on a terminal and in a notebook.
 
     Args:
-        epochs: machine-epochs of each trial.
-        console: where it draws.
+        epochs: number of machine-epochs of each trial.
+        console: console for the bar.
 
     Yields:
-        what draws how far the trials are; it does nothing where nobody looks.
+        a function that updates the bar; without a terminal or notebook, the function does nothing.
     """
     console = console or Console()
     if not (console.is_terminal or console.is_jupyter):

@@ -1,4 +1,4 @@
-"""What is launched: one attempt of one trial, known by its run folder; and who launches it."""
+"""Jobs: attempts of trials, identified by their run folders; and the registry of executors."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Job:
     """One trial to run.
 
     Attributes:
-        folder: its run folder, which holds trial.json.
-        ablation: the Sacred experiment's name.
-        label: what people call it.
-        resources: what the task asks for.
-        threads: CPU threads it computes with.
-        branches: processes for the branches of a P-GaP round.
-        ranks: processes that share each batch.
-        portable: whether it takes the CPU kernels that all processors have.
-        compiled: whether torch's compiler makes its kernels.
-        plan: what it does, by which it may be cut into several jobs.
-        seconds: how long it is expected to train, if that is known.
+        folder: the trial's run folder, which has its trial.json.
+        ablation: name of the Sacred experiment.
+        label: the trial's label.
+        resources: resources that the task asks for.
+        threads: number of CPU threads.
+        branches: number of processes for the branches of a P-GaP round.
+        ranks: number of processes that share each batch.
+        portable: whether the trial uses the CPU kernels that all processors have.
+        compiled: whether training uses torch.compile.
+        plan: the trial's plan, by which the trial may be split into several jobs.
+        seconds: expected training time in seconds, or None if unknown.
     """
 
     folder: Path
@@ -51,17 +51,17 @@ class Job:
 
     @property
     def expected(self) -> float:
-        """Seconds that it is expected to train: what its task asks for, if no more is known."""
+        """Expected training time in seconds; if unknown, the time that the task asks for."""
         return self.resources.hours * 3600 if self.seconds is None else self.seconds
 
 
 class Attempt:
-    """The callable that submitit pickles: paths and plain values, nothing live.
+    """The callable that submitit pickles; it has paths and plain values only.
 
     Args:
         job: the trial.
-        ranks: processes that train it together.
-        gpus: value for CUDA_VISIBLE_DEVICES; None leaves the choice to who started the process.
+        ranks: number of processes that train the trial together.
+        gpus: value of CUDA_VISIBLE_DEVICES; None keeps the process's value.
     """
 
     def __init__(self, job: Job, ranks: int = 1, gpus: str | None = None) -> None:
@@ -73,7 +73,7 @@ class Attempt:
         self.portable = job.portable
 
     def __call__(self) -> str:
-        """Run one attempt in this process; return the state it ended in."""
+        """Run one attempt in this process; return its final state."""
         self.set_variables()
         from gapbench.runs.store import Owned, RunFolder
 
@@ -86,11 +86,11 @@ class Attempt:
             return "elsewhere"
 
     def set_variables(self) -> None:
-        """Tell this process its GPUs and kernels, before torch looks."""
+        """Set this process's variables for GPUs and kernels, before torch reads them."""
         set_variables(self.gpus, self.portable)
 
     def execution(self) -> Execution:
-        """Return how the attempt is executed."""
+        """Return the settings of the attempt's execution."""
         from gapbench.execution.trial_run import Execution
 
         return Execution(self.branches)
@@ -111,7 +111,7 @@ class Attempt:
 
 
 def set_variables(gpus: str | None, portable: bool) -> None:
-    """Tell this process its GPUs, None being those it has, and its kernels, before torch looks."""
+    """Set this process's variables for GPUs (None: no change) and kernels, before torch starts."""
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     if portable:
@@ -120,7 +120,7 @@ def set_variables(gpus: str | None, portable: bool) -> None:
 
 @contextmanager
 def own_signals() -> Iterator[None]:
-    """Let the block handle signals in its own way; afterwards the handlers are as before."""
+    """Let the block install signal handlers; restore the earlier handlers afterwards."""
     from gapbench.execution.stopping import STOP_SIGNALS
 
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -132,19 +132,19 @@ def own_signals() -> Iterator[None]:
 
 
 class Launch(Protocol):
-    """Trials on their way.
+    """Launched trials.
 
     Attributes:
-        told: what has been submitted, in words; empty where the launcher runs trials itself.
+        told: description of the submitted jobs; empty if the launcher runs trials itself.
     """
 
     told: str
 
     def poll(self) -> bool:
-        """Start what can be started; return whether anything is still to come."""
+        """Start trials that can be started; return whether any trial has not ended."""
 
     def stop(self) -> str:
-        """Leave off because the user wants to; return one line that says what becomes of trials."""
+        """Stop at the user's request; return one line about what happens to the trials."""
 
 
 Launcher = Callable[..., Launch]
@@ -152,12 +152,12 @@ executors: Registry[Launcher] = Registry("executor", "gapbench.launch")
 
 
 def executor(name: str) -> Callable[[Launcher], Launcher]:
-    """Register a function from (jobs, parallel, options) to a `Launch`."""
+    """Register an executor: a function of (jobs, parallel, options) that returns a `Launch`."""
     return executors.register(name)
 
 
 def launch(name: str, jobs: Sequence[Job], parallel: int | None, **options: Any) -> Launch:
-    """Start `jobs` with the executor `name`, at most `parallel` side by side.
+    """Start `jobs` with the executor `name`, at most `parallel` in parallel.
 
     Raises:
         UserError: if the executor is unknown or refuses.

@@ -1,4 +1,4 @@
-"""Trials that share a process: which may, how many do, and what their process runs."""
+"""Trials that share a process: their grouping, their number, and the work of the process."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gapbench.runs.store import RunFolder
 
 
 class LanesAttempt:
-    """The callable that submitit pickles: an attempt of each of several trials, in one process.
+    """The callable that submitit pickles: attempts of several trials in one process.
 
-    It begins no trial any more once the process that made this object has ended.
+    The process begins no further trial once the process that created this object has ended.
 
     Args:
-        jobs: trials that may share a process; other processes may be given the same ones.
-        at_once: how many are trained side by side; as many as fit if None.
-        gpus: value for CUDA_VISIBLE_DEVICES; None leaves the choice to who started the process.
+        jobs: trials that may share a process; other processes may get the same trials.
+        at_once: number of trials that are trained in parallel; as many as fit if None.
+        gpus: value of CUDA_VISIBLE_DEVICES; None keeps the process's value.
 
     Attributes:
-        name: what the trials that the process has go by.
+        name: name of the lanes of the process.
     """
 
     def __init__(self, jobs: Sequence[Job], at_once: int | None, gpus: str | None = None) -> None:
@@ -37,7 +37,7 @@ class LanesAttempt:
         self.gpus = gpus
 
     def __call__(self) -> dict[str, str]:
-        """Run the attempts; return the state that each trial ended in."""
+        """Run the attempts; return the final state of each trial."""
         set_variables(self.gpus, self.portable)
         from gapbench.execution.lanes import LaneTrial, run_lanes
         from gapbench.execution.stopping import StopSign
@@ -59,15 +59,15 @@ class LanesAttempt:
 
 
 def untouched(folder: Path, begun: int) -> bool:
-    """Say whether no attempt of a trial has begun since there were `begun`."""
+    """Say whether no attempt of a trial has begun since the number of attempts was `begun`."""
     return RunFolder(folder).attempts <= begun
 
 
 def sharing(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return the trials that may share a process, by the kind of process that they need.
+    """Return groups of trials that may share a process, by the kind of process that they need.
 
-    Threads and kernels are a process's. One of several processes, or of several GPUs, is no small
-    one, and torch's compiler is not for several threads.
+    CPU threads and kernels are settings of a process. A trial of several processes or several GPUs
+    shares no process, nor does a compiled trial, since torch's compiler is not thread-safe.
     """
     groups: dict[tuple[int, bool, bool], list[Job]] = {}
     for job in jobs:
@@ -84,13 +84,13 @@ def as_lanes(jobs: Sequence[Job]) -> bool:
 
 
 def sizes(trials: int, parallel: int | None, room: int, lanes: int | None) -> list[int | None]:
-    """Return how many lanes each process has that trains trials of one kind; None: it measures.
+    """Return the number of lanes of each process; None: the process measures what fits.
 
     Args:
-        trials: how many there are.
-        parallel: how many are to be trained side by side, or None.
-        room: processes that fit the processors and GPUs.
-        lanes: of a process, or None.
+        trials: number of trials of one kind.
+        parallel: number of trials to train in parallel, or None.
+        room: number of processes that fit the processors and GPUs.
+        lanes: number of lanes of a process, or None.
     """
     if lanes is None and parallel is None:
         return [None] * min(room, trials)

@@ -1,4 +1,4 @@
-"""Trials on this machine: submitit jobs in processes of their own, a few side by side."""
+"""Execution of trials on this machine: submitit jobs in separate processes, some in parallel."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ YEAR = 60 * 24 * 365  # minutes; submitit's own limit must never be what ends a 
 
 @dataclass(frozen=True)
 class Work:
-    """What one process trains: a trial, or several as lanes.
+    """The work of one process: one trial, or several trials as lanes.
 
     Attributes:
-        jobs: the trials; other processes may have the same ones, and take what is left of them.
-        lanes: how many of them are trained side by side; None: as many as fit.
+        jobs: the trials; other processes may have the same trials, and take trials that are left.
+        lanes: number of trials that are trained in parallel; None: as many as fit.
     """
 
     jobs: tuple[Job, ...]
@@ -40,7 +40,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Running:
-    """A process at work, what its lanes go by, and its GPUs."""
+    """A running process, the name of its lanes, and its GPUs."""
 
     work: Work
     lanes: str
@@ -52,14 +52,15 @@ class Running:
 class LocalLaunch:
     """Runs jobs through submitit's local executor.
 
-    Trials whose task asks for GPUs get one a rank, or share none if the machine has none; the
-    others see none, so that they compute the same wherever they run.
+    Trials whose task asks for GPUs get one GPU per rank, or the CPU on a machine without GPUs.
+    Other trials see no GPU, so that they compute the same results on every machine.
 
     Args:
-        jobs: trials to run.
-        parallel: how many side by side; as many as fit the processors and GPUs by default.
-        lanes: how many share a process, where they can; by default one on the CPU, and on a GPU as
-            many as `parallel` asks for or its memory has room for.
+        jobs: the trials to run.
+        parallel: number of trials that run in parallel; by default as many as fit the processors
+            and GPUs.
+        lanes: number of trials that share a process, if they can; by default one on the CPU, and on
+            a GPU as many as `parallel` asks for or fit its memory.
     """
 
     told = ""
@@ -81,7 +82,7 @@ class LocalLaunch:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
     def poll(self) -> bool:
-        """Start waiting trials where there is room; say whether any is left."""
+        """Start waiting trials if there is room; return whether trials are left."""
         self._running = [running for running in self._running if not running.handle.done()]
         while self._waiting and self._has_room(self._waiting[0]):
             work = self._waiting.popleft()
@@ -105,7 +106,7 @@ class LocalLaunch:
         return "run the same command again to go on"
 
     def _has_room(self, work: Work) -> bool:
-        """Say whether a process can begin; one whose lanes are not known counts as a trial."""
+        """Say whether a process can begin; a process with unknown lanes counts as one trial."""
         going = sum(running.work.lanes or 1 for running in self._running)
         return not going or going + (work.lanes or 1) <= self.parallel
 
@@ -116,7 +117,7 @@ class LocalLaunch:
         return max(1, fitting)
 
     def _choose_gpus(self, job: Job) -> tuple[str, ...]:
-        """Return the GPUs of a trial, those first that the fewest trials use."""
+        """Return the GPUs for a trial, starting with the least used GPUs."""
         used = [gpu for running in self._running for gpu in running.gpus]
         return tuple(sorted(self._gpus, key=used.count)[: job.ranks if job.resources.gpus else 0])
 
@@ -124,13 +125,13 @@ class LocalLaunch:
 def works(
     jobs: Sequence[Job], parallel: int | None, room: int, lanes: int | None, with_gpus: bool
 ) -> Iterator[Work]:
-    """Yield what processes train, those first that train several trials.
+    """Yield the work of each process, starting with processes of several trials.
 
     Args:
         jobs: all trials.
-        parallel: as of `LocalLaunch`.
-        room: processes that fit the processors and GPUs.
-        lanes: as of `LocalLaunch`.
+        parallel: as for `LocalLaunch`.
+        room: number of processes that fit the processors and GPUs.
+        lanes: as for `LocalLaunch`.
         with_gpus: whether trials that ask for a GPU get one.
     """
     together: set[Path] = set()
@@ -146,7 +147,7 @@ def works(
 
 
 def processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -188,8 +189,8 @@ def _submit(work: Work, chosen: tuple[str, ...]) -> Running:
 def _children_ignore_interrupts() -> Iterator[None]:
     """Start processes that Ctrl-C does not end.
 
-    The terminal sends it to all of them, and submitit's controller would kill a trial one second
-    later. A trial handles the signal itself as soon as it can write a checkpoint.
+    The terminal sends Ctrl-C to all processes, and submitit's controller would kill a trial one
+    second later. A trial handles the signal itself as soon as it can write a checkpoint.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,7 +1,8 @@
-"""Packs: several trials in one SLURM job. One that fails or is cancelled does not stop the others.
+"""Packs: several trials in one SLURM job. A failed or cancelled trial does not stop the others.
 
-What a stop, the end of the time limit or a dead node has left open goes on when SLURM has requeued
-the job. Which trials those are is read from the run folders: a killed job could write nothing else.
+After a stop, the end of the time limit or the death of a node, SLURM requeues the job, and the
+unfinished trials continue. The run folders say which trials are unfinished, since a killed job
+cannot write anything else.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ LOOK_SECONDS = 0.5
 
 
 class PackAttempt:
-    """The callable of a job that carries several trials.
+    """The callable of a job with several trials.
 
     Args:
         jobs: the trials, each of one process.
-        submission: the name of the one that claims them.
-        at_a_time: how many are trained side by side, each in a process of its own; None: all in
-            one process, as many as its GPU has room for.
+        submission: name of the submission that claims the trials.
+        at_a_time: number of trials that are trained in parallel, each in its own process; None: all
+            trials in one process, as many in parallel as fit its GPU.
     """
 
     def __init__(self, jobs: Sequence[Job], submission: str, at_a_time: int | None) -> None:
@@ -47,7 +48,7 @@ class PackAttempt:
         self.stalls = 0
 
     def __call__(self) -> str:
-        """Run what is open; leave with an error code if any trial failed, for SLURM's records."""
+        """Run the open trials; exit with an error code if a trial failed, for SLURM's records."""
         attempts.forget_half_written_pickles(first=True)
         todo = [trial for trial in self.trials if trial.open()]
         before = _progress(todo)
@@ -67,14 +68,14 @@ class PackAttempt:
         return "interrupted" if left else "completed"
 
     def _left(self, todo: Sequence[PackedTrial], begun: int, moved: bool) -> list[PackedTrial]:
-        """Return the trials that a requeued job has to go on with.
+        """Return the trials that a requeued job must continue.
 
-        Where several jobs in a row come no step further, those that they began fail.
+        If several jobs in a row make no progress, the trials that they began are marked as failed.
 
         Args:
             todo: the trials of this job, in order.
-            begun: how many of them have begun.
-            moved: whether any came further.
+            begun: number of trials that have begun.
+            moved: whether any trial made progress.
         """
         halted = [
             trial for trial in todo[:begun] if trial.open() and trial.run.state() == "interrupted"
@@ -89,18 +90,18 @@ class PackAttempt:
         return later if halted else []
 
     def checkpoint(self) -> DelayedSubmission:
-        """Return what is to be run after the requeue: the same, since all state is in files."""
+        """Return the submission for the requeue: this object, since all state is in files."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class PackedTrial(Attempt):
-    """An attempt of one trial of a pack, in a process of its own.
+    """An attempt of one trial of a pack, in its own process.
 
     Args:
         job: the trial.
-        submission: the name of the one that has to claim it still when its turn comes.
+        submission: name of the submission that must still claim the trial when its turn comes.
     """
 
     def __init__(self, job: Job, submission: str) -> None:
@@ -112,16 +113,16 @@ class PackedTrial(Attempt):
         return super().__call__() if self.wanted() else "elsewhere"
 
     def wanted(self) -> bool:
-        """Say whether the trial is still this job's, once its turn has come."""
+        """Say whether the trial still belongs to this job, once its turn has come."""
         return self.open() and attempts.wait_for_dead_owner(self.run)
 
     @property
     def run(self) -> RunFolder:
-        """The run folder."""
+        """The trial's run folder."""
         return RunFolder(Path(self.folder))
 
     def open(self) -> bool:
-        """Say whether the job has still to run the trial."""
+        """Say whether the job must still run the trial."""
         run = self.run
         mine = Submission(run.path.parent.parent, self.submission).holds(run)
         return mine and not (run.completed() or run.cancelled.exists() or self.failed_here())
@@ -135,17 +136,18 @@ class PackedTrial(Attempt):
 def run_trials(
     trials: Sequence[PackedTrial], at_a_time: int, stop: Callable[[], bool]
 ) -> list[int]:
-    """Train trials in turn or side by side, until all have ended or `stop` says so.
+    """Train trials one after another or in parallel, until all have ended or `stop` says so.
 
-    Each has a process of its own, so that one which is killed takes no other with it.
+    Each trial has its own process, so that a killed trial does not end other trials.
 
     Args:
-        trials: in the order in which they begin.
-        at_a_time: how many processes there are.
-        stop: asked twice a second; the trials that run then write a checkpoint and end.
+        trials: the trials in the order of their start.
+        at_a_time: number of parallel processes.
+        stop: function that is asked twice a second whether to stop; running trials then write a
+            checkpoint and end.
 
     Returns:
-        Exit codes of those that have begun; one that is not 0 means a failure.
+        exit codes of the trials that have begun; a code other than 0 means a failure.
     """
     if trials:
         trials[0].set_variables()  # before torch looks
@@ -167,7 +169,7 @@ def run_trials(
 
 
 def run_as_lanes(trials: Sequence[PackedTrial], stop: Callable[[], bool]) -> list[int]:
-    """Train trials in this process, which has a GPU, side by side; see `run_trials`."""
+    """Train trials in parallel in this process, which has a GPU; see `run_trials`."""
     if not trials:
         return []
     trials[0].set_variables()  # before torch looks
@@ -178,7 +180,7 @@ def run_as_lanes(trials: Sequence[PackedTrial], stop: Callable[[], bool]) -> lis
 
 
 def _start(trial: PackedTrial) -> BaseProcess:
-    """Start the process of a trial; no signal reaches it before it has handlers of its own."""
+    """Start the process of a trial; block signals until the process has its own handlers."""
     process = FORK.Process(target=_run, args=(trial,), name=Path(trial.folder).name)
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

@@ -1,4 +1,4 @@
-"""Cluster profiles: what is true of a cluster, never of an experiment."""
+"""Cluster profiles: settings of a cluster, never of an experiment."""
 
 from __future__ import annotations
 
@@ -34,18 +34,19 @@ Option = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 
 
 class Profile(Strict):
-    """How trials are submitted to one cluster; every key is optional.
+    """Settings for submitting trials to one cluster; every key is optional.
 
     Attributes:
         partition: as for sbatch, like account, qos, constraint, gres, exclude and reservation.
-        setup: shell lines that run on the node before Python: `module load ...`.
-        nodes: replaces what the task asks for, as do gpus, cpus, memory_gb and hours.
-        memory_gb: null where jobs must not ask for the memory of a node.
-        tasks_per_node: processes that train one trial together on each node; one a GPU if absent.
-        parallel: how many trials of an array run side by side.
-        pack_minutes: how long a job trains that carries several short trials; 0: a trial is a job.
-        chain: whether one trial may become several jobs, each after the one before: P-GaP with its
-            branches side by side, and any trial whose task asks for more hours than `hours`.
+        setup: shell lines that run on the node before Python, such as `module load ...`.
+        nodes: number of nodes; like gpus, cpus, memory_gb and hours, it overrides the task's value.
+        memory_gb: memory of a job in GB; null if jobs must not ask for memory.
+        tasks_per_node: processes per node that train one trial together; by default one per GPU.
+        parallel: number of trials of an array that run in parallel.
+        pack_minutes: training time in minutes of a job with several short trials; 0: each trial has
+            its own job.
+        chain: whether one trial may become several jobs, one after another: P-GaP with parallel
+            jobs for its branches, and any trial whose task asks for more hours than `hours`.
         warning_seconds: time between SLURM's signal and the end of the time limit; at most a third
             of the limit is used.
         sbatch: further options of sbatch, by their long names.
@@ -74,7 +75,7 @@ class Profile(Strict):
 
     @property
     def asks_for_memory(self) -> bool:
-        """Whether jobs ask for the memory of a node: some clusters take other options only."""
+        """Whether jobs ask for memory; some clusters accept only other options."""
         without = "memory_gb" in self.model_fields_set and self.memory_gb is None
         others = {key.replace("_", "-") for key in self.sbatch} & {"mem-per-cpu", "mem-per-gpu"}
         return not (without or others)
@@ -82,11 +83,11 @@ class Profile(Strict):
 
 @dataclass(frozen=True)
 class Shape:
-    """What one trial occupies; trials of one shape make one array.
+    """The resources of one job; jobs of one shape form one array.
 
     Attributes:
-        resources: of the task, with what the profile replaces.
-        tasks_per_node: processes on each node.
+        resources: the task's resources, with the profile's overrides.
+        tasks_per_node: number of processes on each node.
     """
 
     resources: Resources
@@ -94,14 +95,14 @@ class Shape:
 
     @property
     def ranks(self) -> int:
-        """Processes that train one trial together."""
+        """Number of processes that train one trial together."""
         return self.resources.nodes * self.tasks_per_node
 
 
 def find(given: Path | None) -> Path | None:
     """Return the profile's file: `--profile`, $GAPBENCH_PROFILE or ~/.config/gapbench/profile.yaml.
 
-    None if the last does not exist and no other is named.
+    The result is None if no file is named and the file in ~/.config does not exist.
     """
     if given is not None:
         return given
@@ -116,19 +117,19 @@ def find(given: Path | None) -> Path | None:
 
 
 def read(file: Path | None) -> Profile:
-    """Return the profile in `file`; the default one for None.
+    """Return the profile in `file`, or the default profile for None.
 
     Raises:
-        UserError: naming file, line and key, if something does not fit.
+        UserError: naming file, line and key of an invalid value.
     """
     return Profile() if file is None else validated(Profile, load(file))
 
 
 def shape(resources: Resources, threads: int, profile: Profile, ranks: int) -> Shape:
-    """Return what a trial of so many ranks occupies on the cluster of `profile`.
+    """Return the shape of a trial of `ranks` processes on the cluster of `profile`.
 
     Raises:
-        UserError: if the profile has other processes, or processors do not suffice for them.
+        UserError: if the profile has another number of processes, or too few processors for them.
     """
     given = {
         name: value
@@ -161,10 +162,10 @@ def parameters(
     """Return the parameters of submitit's SLURM executor for jobs of one shape.
 
     Args:
-        shape: what each job occupies.
-        profile: of the cluster.
-        name: the jobs' name.
-        after: sbatch's dependency, or None.
+        shape: resources of each job.
+        profile: profile of the cluster.
+        name: name of the jobs.
+        after: value of sbatch's option dependency, or None.
     """
     wanted = shape.resources
     minutes = math.ceil(wanted.hours * 60)

@@ -1,7 +1,7 @@
-"""What SLURM says about jobs. Only squeue is asked: it needs no accounting and never lags behind.
+"""SLURM's states of jobs, from squeue alone, which needs no accounting and never lags behind.
 
-SLURM's word is a hint about trials that wait; what a trial has done is told by its run folder. A
-question that gets no answer means nothing, and a state that is not known to be final is not final.
+SLURM's answer only refines the state of waiting trials; the run folder says what a trial has done.
+A missing answer means nothing. A state counts as final only if it is known to be final.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FINAL = (
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
     *("REVOKED", "TIMEOUT"),
 )
-# Reasons for which a job waits until somebody changes it or the cluster
+# Reasons for which a job waits until a person changes the job or the cluster
 HOPELESS = (
     *("AccountNotAllowed", "BadConstraints", "InvalidAccount", "InvalidQOS", "PartitionConfig"),
     *("PartitionNodeLimit", "PartitionTimeLimit", "QOSNotAllowed"),
@@ -38,17 +38,17 @@ PROGRAM = re.compile(r"^\w+: (error|fatal): ")
 
 
 class SlurmError(Exception):
-    """A command of SLURM's failed; the message is SLURM's reason in one line."""
+    """A SLURM command failed; the message is SLURM's reason in one line."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A job, or one task of an array, as squeue lists it.
+    """A job, or one task of an array, as listed by squeue.
 
     Attributes:
-        job: "12" or "12_3".
-        state: SLURM's word, such as RUNNING.
-        reason: why it waits, such as Priority.
+        job: the id, such as "12" or "12_3".
+        state: SLURM's state, such as RUNNING.
+        reason: SLURM's reason for waiting, such as Priority.
     """
 
     job: str
@@ -57,7 +57,7 @@ class Listed:
 
     @property
     def lives(self) -> bool:
-        """Whether the job may still run or is running."""
+        """Whether the job is running or may still run."""
         return self.state not in FINAL
 
     @property
@@ -67,10 +67,10 @@ class Listed:
 
 
 class Queue:
-    """Answers of squeue, each used for a few seconds.
+    """A cache of squeue's answers.
 
     Args:
-        seconds: how old an answer may be.
+        seconds: maximum age of an answer in seconds.
     """
 
     def __init__(self, seconds: float = 2.0) -> None:
@@ -78,7 +78,7 @@ class Queue:
         self._answers: dict[frozenset[str], tuple[float, dict[str, Listed] | None]] = {}
 
     def ask(self, jobs: Iterable[str]) -> dict[str, Listed] | None:
-        """Return what SLURM knows of `jobs` (their base ids are asked for), or None: no answer."""
+        """Return SLURM's entries of `jobs` (looked up by base id), or None without an answer."""
         wanted = frozenset(job.partition("_")[0] for job in jobs)
         if not wanted:
             return {}
@@ -103,13 +103,13 @@ def listed(jobs: Sequence[str]) -> dict[str, Listed] | None:
 
 
 def parsed(line: str) -> Listed:
-    """Return what one line of squeue, in the format of FIELDS, tells."""
+    """Return the job of one line of squeue in the format FIELDS."""
     job, state, reason = line.strip().split("|", 2)
     return Listed(job, state, reason.strip("()"))
 
 
 def cancel(jobs: Iterable[str]) -> None:
-    """Cancel jobs; those that have ended already are no error.
+    """Cancel jobs; jobs that have already ended cause no error.
 
     Raises:
         SlurmError: if SLURM does not answer or refuses.
@@ -120,7 +120,7 @@ def cancel(jobs: Iterable[str]) -> None:
 
 
 def command(*words: str, seconds: float = ANSWER_SECONDS) -> str:
-    """Run one of SLURM's commands and return what it prints.
+    """Run a SLURM command and return its output.
 
     Raises:
         SlurmError: with SLURM's reason.
@@ -137,17 +137,17 @@ def command(*words: str, seconds: float = ANSWER_SECONDS) -> str:
 
 
 def reason(text: str) -> str:
-    """Return what SLURM's error output says, as one line without the programs' names."""
+    """Return SLURM's error output as one line without the programs' names."""
     lines = [PROGRAM.sub("", line).strip() for line in text.splitlines()]
     said = dict.fromkeys(line for line in lines if line)
     return "; ".join(list(said)[-2:])
 
 
 def usable() -> tuple[bool, str]:
-    """Say whether this machine belongs to a SLURM cluster, and why.
+    """Return whether this machine belongs to a SLURM cluster, and the reason.
 
-    A cluster whose controller is down still counts: running on its login node instead would be no
-    favour, so that the submission has to fail with SLURM's reason.
+    A cluster whose controller is down still counts. The submission then fails with SLURM's reason,
+    instead of running trials on the login node.
     """
     if shutil.which("sbatch") is None:
         return False, "no sbatch here"
@@ -160,7 +160,7 @@ def usable() -> tuple[bool, str]:
 
 
 def most_in_array() -> int:
-    """Return how many jobs an array may have on this cluster."""
+    """Return the maximum number of jobs in an array on this cluster."""
     try:
         told = re.search(r"^MaxArraySize\s*=\s*(\d+)", command("scontrol", "show", "config"), re.M)
     except SlurmError:
@@ -169,7 +169,7 @@ def most_in_array() -> int:
 
 
 def _environment() -> Mapping[str, str]:
-    """Leave out what would change what is asked and answered behind our back."""
+    """Return the environment without variables that change SLURM's questions and answers."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -178,10 +178,10 @@ def _environment() -> Mapping[str, str]:
 
 
 def require_usable() -> None:
-    """Check that SLURM's commands are here.
+    """Check that SLURM's commands are installed.
 
     Raises:
-        UserError: if they are not.
+        UserError: if a command is missing.
     """
     if shutil.which("sbatch") is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""One trial on several processes: how they find each other, and what all but the first do."""
+"""One trial on several processes: the process group, and the work of all ranks but rank 0."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def joined() -> Iterator[int]:
-    """Join the processes of this submitit job to one group; yield this process's rank."""
+    """Join the processes of this submitit job into one process group; yield this process's rank."""
     import torch
     from submitit.helpers import TorchDistributedEnvironment
 
@@ -34,7 +34,7 @@ def joined() -> Iterator[int]:
 
 
 def address(node: str) -> str:
-    """Return what a node is reached by: its name, or the address that SLURM has for it."""
+    """Return the network address of a node: its name, or the address that SLURM lists."""
     try:
         socket.getaddrinfo(node, None)
         return node
@@ -49,7 +49,7 @@ def address(node: str) -> str:
 
 
 def follow_first_rank(run_dir: Path, execution: Execution) -> str:
-    """Train along with rank 0, which alone owns the run folder and writes into it."""
+    """Train along with rank 0; only rank 0 owns the run folder and writes into it."""
     from gapbench.execution.stopping import StopSign
     from gapbench.execution.trial_run import run_trial
     from gapbench.runs.store import RunFolder
@@ -67,4 +67,4 @@ def follow_first_rank(run_dir: Path, execution: Execution) -> str:
 
 
 def _no_scalar(name: str, value: float, step: int) -> None:
-    """Only rank 0 has a Sacred run to log to."""
+    """Do nothing: only rank 0 has a Sacred run."""

@@ -1,4 +1,4 @@
-"""Trials on a SLURM cluster: a throttled submitit array for each shape of job."""
+"""Execution of trials on a SLURM cluster: a throttled submitit array for each shape of job."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ SETTLE_SECONDS = 1.5
 
 @executor("slurm")
 class SlurmLaunch:
-    """Submits jobs and follows them; they go on when the launcher ends.
+    """Submits jobs and follows them; the jobs continue when the launcher ends.
 
     Args:
-        jobs: trials to run; those that another launcher has submitted are left to it.
-        parallel: how many of an array run side by side; the profile's number by default.
-        profile: the cluster profile's file; see `gapbench.launch.profile.find`.
+        jobs: the trials to run; trials that another launcher has submitted are skipped.
+        parallel: number of jobs of an array that run in parallel; by default the profile's number.
+        profile: file of the cluster profile; see `gapbench.launch.profile.find`.
 
     Raises:
-        UserError: with SLURM's reason, if it refuses; then nothing stays submitted.
+        UserError: with SLURM's reason, if SLURM refuses; then no job stays submitted.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SlurmLaunch:
         self._refuse_hopeless()
 
     def poll(self) -> bool:
-        """Say whether a trial still waits or runs; SLURM is asked more and more rarely."""
+        """Say whether a trial still waits or runs; ask SLURM more and more rarely."""
         waiting = [f for f in self._folders if f.state() not in ("completed", "failed")]
         if not waiting:
             return False
@@ -79,7 +79,7 @@ class SlurmLaunch:
         return "the jobs go on; see `gapbench status --watch`, and `gapbench cancel` stops them"
 
     def _refuse_hopeless(self) -> None:
-        """Cancel everything if SLURM has accepted a job that it will never start.
+        """Cancel all jobs if SLURM has accepted a job that SLURM will never start.
 
         Raises:
             UserError: with SLURM's reason.
@@ -105,12 +105,12 @@ def _hopeless(answer: dict[str, Listed] | None) -> list[Listed]:
 
 @dataclass
 class Submitted:
-    """What SLURM has taken.
+    """The submitted jobs.
 
     Attributes:
-        arrays: ids, of arrays and of jobs.
-        jobs: how many jobs those are.
-        trials: how many trials these carry.
+        arrays: ids of arrays and of single jobs.
+        jobs: number of jobs.
+        trials: number of trials of the jobs.
     """
 
     arrays: list[str] = field(default_factory=list)
@@ -125,10 +125,10 @@ class Submitted:
 
 
 def arranged(jobs: Sequence[Job], parallel: int | None, file: Path | None) -> Arrangement:
-    """Return the jobs that trials would be submitted as; the arguments are those of a launch.
+    """Return the arrangement of trials as jobs, without a submission; arguments as for a launch.
 
     Raises:
-        UserError: about the profile.
+        UserError: if the profile is invalid.
     """
     return arrange(jobs, _profile(file, parallel))
 
@@ -139,10 +139,10 @@ def _profile(file: Path | None, parallel: int | None) -> Profile:
 
 
 def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: Queue) -> Submitted:
-    """Submit an array for each shape, or several for many jobs.
+    """Submit an array for each shape, or several arrays for many jobs.
 
     Raises:
-        UserError: with SLURM's reason; what was submitted before is cancelled.
+        UserError: with SLURM's reason, if SLURM refuses; jobs submitted before are cancelled.
     """
     if pattern := re.search(r"[%\\]", str(jobs[0].folder)):
         raise UserError(
@@ -159,7 +159,7 @@ def submit(jobs: Sequence[Job], parallel: int | None, file: Path | None, asked: 
             for first in range(0, len(packs), most):
                 _submit_array(packs[first : first + most], shape, chosen, asked, submitted)
         for chain in arrangement.chains:
-            # as many chains side by side as an array has trials
+            # as many parallel chains as an array has trials
             after = lasts[-chosen.parallel] if len(lasts) >= chosen.parallel else None
             lasts += _submit_chain(chain, chosen, asked, after, submitted)[-1:]
     except (SlurmError, OSError) as error:
@@ -189,7 +189,7 @@ def _submit_array(
         else PackAttempt(pack, submission.name, None if as_lanes(pack) else width)
         for pack, width in zip(trials, widths, strict=True)
     ]
-    # as many trials side by side as without packs
+    # as many parallel trials as without packs
     throttled = chosen.model_copy(update={"parallel": max(1, chosen.parallel // max(widths))})
     ids: list[str] = []
     try:
@@ -203,7 +203,7 @@ def _submit_array(
 
 
 def _take_back(submission: Submission, claimed: Sequence[RunFolder], ids: Sequence[str]) -> None:
-    """Cancel what was submitted, and withdraw the claims."""
+    """Cancel the submitted jobs, and withdraw the claims."""
     with contextlib.suppress(SlurmError):
         queue.cancel({_base(name) for name in ids})
     submission.withdraw(claimed)
@@ -212,17 +212,17 @@ def _take_back(submission: Submission, claimed: Sequence[RunFolder], ids: Sequen
 def _submit_chain(
     chain: Chain, chosen: Profile, asked: Queue, after: str | None, submitted: Submitted
 ) -> list[str]:
-    """Submit all jobs of one trial, each after those before it, and return their base ids.
+    """Submit all jobs of one trial as a chain, and return their base ids.
 
-    A job waits for the end of the one before it, not for its success: what that one has left
-    undone, the next one does.
+    A job waits for the end of the job before, not for its success: the next job does the work that
+    the job before has not finished.
 
     Args:
         chain: the trial and its legs.
         chosen: profile of the cluster.
-        asked: for what SLURM says about earlier claims.
-        after: the job that the first one waits for, or None.
-        submitted: where the jobs are counted.
+        asked: the queue that answers about earlier claims.
+        after: id of the job that the first job waits for, or None.
+        submitted: record in which the jobs are counted.
     """
     job, shape = chain.job, chain.shape
     folder = RunFolder(job.folder)
@@ -259,7 +259,7 @@ def _sbatch(
     name: str,
     after: str | None = None,
 ) -> list[str]:
-    """Submit one array, or one job if there is but one attempt; return the ids in order."""
+    """Submit one array, or one job for a single attempt; return the ids in order."""
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -276,9 +276,9 @@ def _sbatch(
 
 
 def _outside_of_jobs() -> contextlib.AbstractContextManager[None]:
-    """Hide what is not in the profile and would decide about the job.
+    """Hide environment variables that would override the profile's settings of a job.
 
-    That is the job that this process may run in, whose limits sbatch would pass on, and the
-    options of SLURM's commands that stand in variables of the user's shell: they beat the script's.
+    These are the variables of the SLURM job in which this process may run, whose limits sbatch
+    would pass on, and options of SLURM's commands in the user's shell, which override the script's.
     """
     return started_safely(queue.VARIABLES, queue.CLUSTER_VARIABLES)

@@ -1,10 +1,10 @@
-"""Submissions: which launcher has handed which trial to SLURM, so that no second one does.
+"""Submissions: records of submitted trials, so that no second launcher submits the same trial.
 
-Before anything is submitted, each run folder gets a claim that names the submission; afterwards the
-submission's own file gets the id of the job. Claims need no renewal: one counts as long as SLURM
-may still run its job, or, before there is a job, as long as the launcher lives. That includes a job
-that is COMPLETING; who wants its trials waits until it has ended. A job may carry a pack of trials:
-one that has failed, or that was cancelled, can then be submitted anew beside it.
+Before a submission, each run folder gets a claim that names the submission. Afterwards the
+submission's own file gets the id of the job. Claims need no renewal: a claim counts as long as
+SLURM may still run its job or, before there is a job, as long as the launcher lives. A COMPLETING
+job also counts; another launcher waits until the job has ended. In a job with a pack of trials, a
+failed or cancelled trial can be submitted again while the job runs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ JOB = re.compile(r"\d+(_\d+)?")
 
 
 class Claim(BaseModel):
-    """What submitted.json says, beside who wrote it.
+    """The content of submitted.json, except its author.
 
     Attributes:
-        submission: its name, which is that of a folder.
-        index: the job's place in its array.
-        attempts: that had begun before.
-        at: seconds since 1970.
-        packed: whether the job carries several trials.
+        submission: name of the submission and of its folder.
+        index: index of the job in its array.
+        attempts: number of attempts that had begun before.
+        at: time of the claim in seconds since 1970.
+        packed: whether the job has several trials.
     """
 
     model_config = {"strict": True}
@@ -49,11 +49,11 @@ class Claim(BaseModel):
 
 
 class Submission:
-    """One array of jobs; its folder holds submitit's files, log output among them.
+    """One array of jobs; its folder contains submitit's files, including log output.
 
     Args:
         results: the results folder.
-        name: the submission's own, which is also in the jobs' comment.
+        name: name of the submission, which the comment of the jobs also has.
     """
 
     def __init__(self, results: Path, name: str | None = None) -> None:
@@ -63,18 +63,18 @@ class Submission:
         self.packs = self.folder / "packs.json"
 
     def claim(self, folders: Sequence[RunFolder], queue: Queue) -> list[RunFolder]:
-        """Claim trials that are a job each, and return those that nobody else has claimed.
+        """Claim trials with one job each, and return the trials that nobody else has claimed.
 
-        A folder's place in the returned list is its index in the array.
+        A folder's position in the returned list is its index in the array.
         """
         return [folder for (folder,) in self.claim_packs([[folder] for folder in folders], queue)]
 
     def claim_packs(
         self, packs: Iterable[Sequence[RunFolder]], queue: Queue
     ) -> list[list[RunFolder]]:
-        """Claim trials that share jobs; return, pack by pack, those that nobody else has claimed.
+        """Claim packs of trials; return, by pack, the trials that nobody else has claimed.
 
-        A pack's place in the returned list is its index in the array.
+        A pack's position in the returned list is its index in the array.
         """
         claimed: list[list[RunFolder]] = []
         for pack in packs:
@@ -88,24 +88,24 @@ class Submission:
         return claimed
 
     def holds(self, folder: RunFolder) -> bool:
-        """Say whether a trial is claimed by this submission, and by no later one."""
+        """Say whether this submission, and no later submission, claims a trial."""
         claim = _claim(folder)
         return claim is not None and claim["submission"] == self.name
 
     def withdraw(self, folders: Iterable[RunFolder]) -> None:
-        """Take this submission's claims back."""
+        """Withdraw this submission's claims."""
         for folder in folders:
             claim = _claim(folder)
             if claim is not None and claim["submission"] == self.name:
                 leases.remove(folder.submitted, claim)
 
     def submitted(self, job: str, count: int, packs: Sequence[Sequence[RunFolder]] = ()) -> None:
-        """Record the job's id; with more than one job it is an array.
+        """Record the job's id; several jobs are an array.
 
         Args:
             job: the id.
             count: number of jobs.
-            packs: the trials of each job, where jobs carry several.
+            packs: the trials of each job, if jobs have several trials.
         """
         if packs:
             names = [" ".join(folder.path.name for folder in pack) for pack in packs]
@@ -113,12 +113,12 @@ class Submission:
         write_json(self.file, {"job": job, "count": count, "at": time.time()})
 
     def chained(self, jobs: Sequence[str]) -> None:
-        """Record the ids of the jobs that one trial was split into, in order."""
+        """Record the ids of a chain's jobs, in order."""
         write_json(self.file, {"chain": list(jobs), "at": time.time()})
 
 
 def jobs_of(folder: RunFolder) -> list[str]:
-    """Return the ids of the SLURM jobs that a trial was last submitted as, such as 12_3."""
+    """Return the ids of the SLURM jobs of a trial's last submission, such as 12_3."""
     claim = _claim(folder)
     known = None if claim is None else read_json(_submission(folder, claim).file)
     if claim is None or known is None:
@@ -132,9 +132,9 @@ def jobs_of(folder: RunFolder) -> list[str]:
 
 
 def leave(folder: RunFolder) -> list[str]:
-    """Return the jobs to be cancelled with a trial; others of its pack keep theirs.
+    """Return the jobs to cancel with a trial, without jobs that other trials of its pack need.
 
-    From those the trial parts: its claim is withdrawn, and its job passes it over.
+    A trial leaves such a job: the trial's claim is withdrawn, and the job skips the trial.
     """
     claim, jobs = _claim(folder), jobs_of(folder)
     if claim is None or not claim.get("packed"):
@@ -147,7 +147,7 @@ def leave(folder: RunFolder) -> list[str]:
 
 
 def _pack(folder: RunFolder, claim: Mapping[str, Any]) -> list[RunFolder]:
-    """Return the other trials that were submitted in one job with this one."""
+    """Return the other trials of the job in which a trial was submitted."""
     packs = (read_json(_submission(folder, claim).packs) or {}).get("packs")
     names = packs[claim["index"]] if isinstance(packs, list) and len(packs) > claim["index"] else ""
     keys = re.findall(r"[0-9a-f]{16}", names) if isinstance(names, str) else []
@@ -155,14 +155,14 @@ def _pack(folder: RunFolder, claim: Mapping[str, Any]) -> list[RunFolder]:
 
 
 def _open(mate: RunFolder, claim: Mapping[str, Any]) -> bool:
-    """Say whether a job has still to run a trial that it was submitted with."""
+    """Say whether a job must still run a trial of its pack."""
     own = _claim(mate) or {}
     same = all(own.get(name) == claim[name] for name in ("submission", "index"))
     return same and mate.state() not in ("completed", "failed") and not mate.cancelled.exists()
 
 
 def log_of(folder: RunFolder) -> Path | None:
-    """Return the file with what the latest of the trial's SLURM jobs has printed, if any has."""
+    """Return the file with the output of the trial's latest SLURM job, if any."""
     claim, jobs = _claim(folder), jobs_of(folder)
     if claim is None or not jobs:
         return None
@@ -172,15 +172,15 @@ def log_of(folder: RunFolder) -> Path | None:
 
 @dataclass(frozen=True)
 class TrialState:
-    """What is known of a trial, SLURM's word included.
+    """The state of a trial, including SLURM's answer.
 
     Attributes:
-        state: judged by the run folder; SLURM only tells waiting trials from forgotten ones.
-        job: the id of its SLURM job, if it has one; of a chain that one whose turn it is.
-        hint: what SLURM says about that job.
-        jobs: the ids of all its jobs.
-        ending: whether what has it, a process or a job, is about to end: what comes of the trial
-            shows only then, and nobody else gets it before.
+        state: state from the run folder; SLURM only tells waiting trials from forgotten trials.
+        job: id of the trial's SLURM job, if any; in a chain, of the job whose turn it is.
+        hint: SLURM's state and reason of the job.
+        jobs: ids of all the trial's jobs.
+        ending: whether the process or job that has the trial is about to end; until then the
+            outcome is open, and no other process can take the trial.
     """
 
     state: State
@@ -191,7 +191,7 @@ class TrialState:
 
 
 def look(folders: Sequence[RunFolder], queue: Queue) -> list[TrialState]:
-    """Return what is known of each trial."""
+    """Return the state of each trial."""
     jobs = [jobs_of(folder) for folder in folders]
     answer = queue.ask(job for several in jobs for job in several)
     return [_sight(folder, several, answer) for folder, several in zip(folders, jobs, strict=True)]
@@ -206,9 +206,9 @@ def _sight(folder: RunFolder, jobs: list[str], answer: dict[str, Listed] | None)
 def _ends(
     folder: RunFolder, seen: TrialState, jobs: Sequence[str], answer: dict[str, Listed] | None
 ) -> bool:
-    """Say whether a trial is about to be left by what has it.
+    """Say whether the process or job that has a trial is about to end.
 
-    Most jobs that are COMPLETING never run again, but some of them SLURM requeues.
+    Most COMPLETING jobs never run again, but SLURM requeues some of them.
     """
     if seen.state == "running" and folder.cancelled.exists():
         return True
@@ -221,7 +221,7 @@ def _ends(
 
 
 def _whose_turn(jobs: Sequence[str], answer: dict[str, Listed] | None) -> str | None:
-    """Return that job of a chain which runs, else the next one, else the last."""
+    """Return the running job of a chain, else the next job, else the last job."""
     known = {job: answer[job] for job in jobs if job in answer} if answer else {}
     running = [job for job, listed in known.items() if listed.state == "RUNNING"]
     waiting = [job for job, listed in known.items() if listed.lives]
@@ -256,25 +256,25 @@ def _begun(folder: RunFolder, claim: Mapping[str, Any]) -> bool:
 
 
 def _without_job(state: State) -> State:
-    """Return the state of a trial that SLURM will not run (any more)."""
+    """Return the state of a trial that SLURM will not run, or not run again."""
     return "planned" if state == "queued" else state
 
 
 def _beats_elsewhere(folder: RunFolder, job: str) -> bool:
-    """Say whether a run on another host, whose job SLURM still lists, has just been silent."""
+    """Say whether SLURM still lists the job of a silent owner on another host."""
     owner = read_json(folder.owner)
     return owner is not None and not leases.is_here(owner) and owner.get("slurm_job") == job
 
 
 def branches_of(folder: RunFolder) -> Iterator[RunFolder]:
-    """Yield the folders of the P-GaP branches that are being trained in jobs of their own."""
+    """Yield the folders of the P-GaP branches that separate jobs are training."""
     for _, _, branch in folder.branches():
         if branch.living_owner() is not None:
             yield branch
 
 
 def _replace(folder: RunFolder, mark: dict[str, Any], queue: Queue) -> bool:
-    """Put a claim in place of none or of one that no longer counts."""
+    """Write a claim, unless a claim that still counts exists; return whether it was written."""
     while not leases.create(folder.submitted, mark):
         found = read_json(folder.submitted)
         claim = _claim(folder)
@@ -285,7 +285,7 @@ def _replace(folder: RunFolder, mark: dict[str, Any], queue: Queue) -> bool:
 
 
 def _claim(folder: RunFolder) -> dict[str, Any] | None:
-    """Return the trial's claim; one that is damaged is none."""
+    """Return the trial's claim, or None if it is absent or damaged."""
     claim = read_json(folder.submitted)
     try:
         Claim.model_validate(claim)
@@ -295,7 +295,7 @@ def _claim(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _lives(folder: RunFolder, claim: dict[str, Any], answer: dict[str, Listed] | None) -> bool:
-    """Say whether a claim counts; one about which SLURM does not answer does."""
+    """Say whether a claim counts; without an answer from SLURM, the claim counts."""
     jobs = jobs_of(folder)
     if not jobs:
         if leases.is_here(claim):

@@ -19,22 +19,23 @@ def ac_dc(
     phase_epochs: int | None = None,
     fine_tune_epochs: int | None = None,
 ) -> Plan:
-    """Warm up densely, alternate sparse and dense phases, end with a longer sparse one.
+    """Warm up densely, alternate sparse and dense phases, and end with a longer sparse phase.
 
     One learning-rate schedule spans the run, and the optimiser keeps its state. The defaults are
-    the paper's proportions (10, 5 and 15 of 100 epochs); what does not fill a pair of phases goes
-    to the last dense phase, as there.
+    the paper's proportions (10, 5 and 15 of 100 epochs). As in the paper, epochs that do not fill a
+    pair of phases extend the last dense phase.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        warmup_epochs: of dense training at the beginning; a tenth of the epochs by default.
-        phase_epochs: of each sparse and of each dense phase; a twentieth by default.
-        fine_tune_epochs: of the sparse phase at the end; 15 % by default.
+        warmup_epochs: epochs of dense training at the start; by default a tenth of the epochs.
+        phase_epochs: epochs of each sparse phase and of each dense phase; by default a twentieth of
+            the epochs.
+        fine_tune_epochs: epochs of the last sparse phase; by default 15 % of the epochs.
 
     Raises:
-        UserError: if the epochs do not hold one sparse and one dense phase between the two ends.
+        UserError: if one sparse and one dense phase do not fit between warm-up and last phase.
     """
     warmup = max(1, epochs // 10) if warmup_epochs is None else warmup_epochs
     length = max(1, epochs // 20) if phase_epochs is None else phase_epochs

@@ -29,31 +29,32 @@ def c_gap(
     restart: bool = True,
     step_lr: Literal["recipe", "constant"] = "recipe",
 ) -> Plan:
-    """Grow one partition a step, train, prune it back; fine-tune with the masks of the end.
+    """In each step grow one partition, train, and prune the partition; then fine-tune.
 
-    All layers start sparse under random masks. Step q grows partition q mod kappa for T epochs
-    while the others stay inside their masks. The defaults of `step_epochs` (T) and `steps` keep
-    the paper's proportions: 990 epochs are 28 steps of 30 and a fine-tune of 150.
+    All layers start sparse under random masks. Step q grows partition q mod kappa for T epochs; the
+    other partitions stay inside their masks. The fine-tune keeps the masks of the last step. The
+    defaults of `step_epochs` (T) and `steps` keep the paper's proportions: 990 epochs are 28 steps
+    of 30 epochs and a fine-tune of 150 epochs.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget; what the steps leave of it is the fine-tune.
-        rng: draws random partitions, and the layers of the random strategy.
-        partitions: kappa.
-        strategy: cyclic over a fixed partition, or each step a fresh random set of a kappa-th of
-            the layers, none of which the step before has grown. With kappa = 2 that would be what
-            is left, not random, and is refused.
-        step_epochs: T; epochs // 33 by default.
+        epochs: the whole budget in epochs; the fine-tune takes the epochs that the steps leave.
+        rng: source of random partitions, and of the layers of the random strategy.
+        partitions: kappa, the number of partitions.
+        strategy: "cyclic" takes the partitions in turn; "random" takes a new random set of a
+            kappa-th of the layers in each step, without layers of the step before. With kappa = 2,
+            "random" is refused: the set would be the remaining layers, which is not random.
+        step_epochs: T, the epochs of a step; epochs // 33 by default.
         steps: number of steps; by default the whole rounds that fit into 85 % of the epochs.
-        partition_rule: how layers are split into partitions: consecutive and of equal size, dealt
-            out in turn, dealt out shuffled, or by `patterns`.
+        partition_rule: rule that splits layers into partitions: consecutive and of equal size,
+            dealt out in turn, dealt out shuffled, or by `patterns`.
         patterns: name patterns of each partition, for the rule "patterns"; by default the task's
-            own.
+            patterns.
         restart: whether each step restarts the optimiser state and the learning-rate schedule.
-        step_lr: the schedule inside a step: the recipe's, or constant at the peak rate.
+        step_lr: learning rate inside a step: the recipe's schedule, or constant at the peak rate.
 
     Raises:
-        UserError: if the layers cannot be split so, or no epoch is left for the fine-tune.
+        UserError: if the layers cannot be split this way, or no epoch is left for the fine-tune.
     """
     order: Iterator[frozenset[str]]
     if strategy == "cyclic":
@@ -94,16 +95,16 @@ def dsd(
     restart: bool = True,
     step_lr: Literal["recipe", "constant"] = "recipe",
 ) -> Plan:
-    """Grow and prune the whole model each step: C-GaP with one partition.
+    """Grow and prune the whole model in each step (dense-sparse-dense): C-GaP with one partition.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget; what the steps leave of it is the fine-tune.
+        epochs: the whole budget in epochs; the fine-tune takes the epochs that the steps leave.
         rng: unused.
-        step_epochs: as for C-GaP, like the options below.
+        step_epochs: epochs of a step; defaults as for C-GaP, like those of the options below.
         steps: number of steps.
         restart: whether each step restarts the optimiser state and the learning-rate schedule.
-        step_lr: the schedule inside a step.
+        step_lr: learning rate inside a step: the recipe's schedule, or constant at the peak rate.
     """
     return c_gap(
         layers,
@@ -118,7 +119,7 @@ def dsd(
 
 
 def _random_sets(layers: Layers, partitions: int, rng: random.Random) -> Iterator[frozenset[str]]:
-    """Yield ceil(L / kappa) random layers a step, none of which the step before had grown."""
+    """Yield ceil(L / kappa) random layers per step, without layers of the step before."""
     sizes = {kappa: math.ceil(len(layers) / kappa) for kappa in range(1, len(layers) + 1)}
     valid = [kappa for kappa, size in sizes.items() if 2 * size < len(layers)]
     if partitions not in valid:

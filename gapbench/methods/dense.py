@@ -1,4 +1,4 @@
-"""Dense training: the reference that pruning is measured against."""
+"""Dense training: the reference for pruned models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: prune the model as it is built, and train what is left."""
+"""Fine-tuning: prune the initial model by magnitude, and train the remaining weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from gapbench.plan.phases import Layers, Phase, Plan
 
 @method("fine_tune", label="Fine-tune")
 def fine_tune(layers: Layers, epochs: int, rng: random.Random) -> Plan:
-    """Keep the largest weights that the model begins with, and train inside their mask.
+    """Keep the largest weights of the initial model, and train inside their mask.
 
-    Of a task that loads trained weights these are the ones to keep; a sparse model keeps its zeros.
+    This method is meant for tasks that load trained weights; a sparse model keeps its zeros.
     """
     return Plan((Phase(epochs, label="fine-tune"),))

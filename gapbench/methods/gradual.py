@@ -24,11 +24,11 @@ def gradual(
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        every: steps between two prunes.
-        start: the first prune, as a fraction of the run.
-        stop: the last prune, which reaches the target.
+        every: optimiser steps between two prunes.
+        start: time of the first prune, as a fraction of the run.
+        stop: time of the last prune, which reaches the target, as a fraction of the run.
 
     Raises:
         UserError: unless 0 <= start < stop < 1 and every >= 1.

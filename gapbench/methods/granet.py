@@ -21,18 +21,18 @@ def granet(
     stop: float = 0.75,
     alpha: float = 0.5,
 ) -> Plan:
-    """Prune along the cubic curve, and after each prune drop and grow a share of what is left.
+    """Prune along the cubic curve; after each prune drop and grow a share of the active weights.
 
-    The paper's dense-to-sparse variant (s_i = 0).
+    This is the paper's dense-to-sparse variant (s_i = 0).
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        every: steps between two prunes.
-        start: the first prune, as a fraction of the run.
-        stop: the last prune, which reaches the target.
-        alpha: the share of the active weights that the first regrowth moves.
+        every: optimiser steps between two prunes.
+        start: time of the first prune, as a fraction of the run.
+        stop: time of the last prune, which reaches the target, as a fraction of the run.
+        alpha: share of the active weights that the first regrowth moves.
 
     Raises:
         UserError: unless 0 <= start < stop < 1, every >= 1 and 0 < alpha < 1.

@@ -21,15 +21,15 @@ def mest(
     alpha: float = 0.3,
     coefficient: float = 0.01,
 ) -> Plan:
-    """Grow a random surplus, train with it, and drop the lowest |w| + coefficient x |g|.
+    """Grow a random surplus of weights, train, and drop the lowest |w| + coefficient x |g|.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        every: steps between two changes.
-        until: the last growth, as a fraction of the run.
-        alpha: the first surplus, as a share of the target.
+        every: optimiser steps between two changes.
+        until: time of the last growth, as a fraction of the run.
+        alpha: the first surplus, as a share of the target count.
         coefficient: weight of the gradient's magnitude in the score.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The registry of methods, and the one way to call one. One file in this package a method."""
+"""The registry of methods, and the call of a method. Each method has a file in this package."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Method:
     """A registered method: `build(layers, epochs, rng, **options)` returns its plan.
 
     Attributes:
-        narrow: whether it trains a dense network that is as small as a sparse one.
-        small: options with which masks change within dozens of steps; the contract tests, which
-            run over every registered method, take them.
-        look: colour and marker of its rows in all figures; None: those of methods without any.
+        narrow: whether the method trains a dense network of the size of a sparse network.
+        small: options with which masks change within dozens of steps; the contract tests of all
+            registered methods use these options.
+        look: colour and marker of the method's rows in all figures; None: a default look.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Method:
 
     @property
     def origin(self) -> str:
-        """Where the function is, for messages."""
+        """Location of the function, for messages."""
         return f"{self.build.__module__}.{self.build.__name__}"
 
 
@@ -62,8 +62,8 @@ def method(
 ) -> Callable[[Build], Build]:
     """Register a function as a method.
 
-    The function takes (layers, epochs, rng) and its options as keyword-only arguments with types
-    and defaults. `rng` is the trial's partition stream.
+    The function takes (layers, epochs, rng), and its options as keyword-only arguments with types
+    and defaults. `rng` is the trial's random stream for partitions.
     """
 
     def add(build: Build) -> Build:
@@ -79,7 +79,7 @@ def _tuples(value: object) -> object:
 
 @functools.cache
 def options_model(name: str) -> type[BaseModel]:
-    """Return the strict pydantic model of a method's options, made from its signature."""
+    """Return the strict pydantic model of a method's options, from the function's signature."""
     build = methods[name].build
     hints = get_type_hints(build)
     for key, parameter in inspect.signature(build).parameters.items():

@@ -24,27 +24,28 @@ def p_gap(
     patterns: tuple[tuple[str, ...], ...] = (),
     step_lr: Literal["recipe", "constant"] = "recipe",
 ) -> Plan:
-    """Grow every partition in a worker of its own, merge what they grew, repeat, fine-tune.
+    """In each round grow every partition in its own worker and merge the results; then fine-tune.
 
-    A round costs kappa x T machine-epochs and T epochs of wall-clock. The defaults of
+    A round costs kappa x T machine-epochs and T epochs of wall-clock time. The defaults of
     `step_epochs` (T) and `rounds` keep the paper's proportions: 1110 machine-epochs are 8 rounds
-    of 4 workers x 30 and a fine-tune of 150.
+    of 4 workers x 30 epochs and a fine-tune of 150 epochs.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget in machine-epochs; what the rounds leave of it is the fine-tune.
-        rng: draws random partitions.
-        partitions: kappa, the number of workers.
-        step_epochs: T; epochs // 37 by default.
-        rounds: by default as many as fit into 87 % of the machine-epochs.
-        partition_rule: how layers are split into partitions: consecutive and of equal size, dealt
-            out in turn, dealt out shuffled, or by `patterns`.
+        epochs: the whole budget in machine-epochs; the fine-tune takes the epochs that the rounds
+            leave.
+        rng: source of random partitions.
+        partitions: kappa, the number of partitions and of workers.
+        step_epochs: T, the epochs of a round in each worker; epochs // 37 by default.
+        rounds: number of rounds; by default as many as fit into 87 % of the machine-epochs.
+        partition_rule: rule that splits layers into partitions: consecutive and of equal size,
+            dealt out in turn, dealt out shuffled, or by `patterns`.
         patterns: name patterns of each partition, for the rule "patterns"; by default the task's
-            own.
-        step_lr: the schedule inside a round: the recipe's, or constant at the peak rate.
+            patterns.
+        step_lr: learning rate inside a round: the recipe's schedule, or constant at the peak rate.
 
     Raises:
-        UserError: if the layers cannot be split so, or no epoch is left for the fine-tune.
+        UserError: if the layers cannot be split this way, or no epoch is left for the fine-tune.
     """
     groups = partition(layers, partitions, partition_rule, rng, patterns)
     length = max(1, epochs // 37) if step_epochs is None else step_epochs

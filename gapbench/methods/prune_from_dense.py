@@ -1,4 +1,4 @@
-"""Prune from dense in one shot: train dense, prune by magnitude, fine-tune."""
+"""One-shot pruning from dense: train densely, prune by magnitude, fine-tune."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def prune_from_dense(
     dense_epochs: int | None = None,
     restart: bool = True,
 ) -> Plan:
-    """Train densely for `dense_epochs` (half of the budget if None), prune, train the rest sparse.
+    """Train densely for `dense_epochs`, prune once, and train sparsely for the remaining epochs.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        dense_epochs: of dense training.
+        dense_epochs: epochs of dense training; by default half of the epochs.
         restart: whether the fine-tune restarts the optimiser state and the learning-rate schedule.
 
     Raises:
-        UserError: if nothing is left for one of the two phases.
+        UserError: if no epoch is left for one of the two phases.
     """
     first = epochs // 2 if dense_epochs is None else dense_epochs
     if not 0 < first < epochs:

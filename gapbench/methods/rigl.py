@@ -22,16 +22,16 @@ def rigl(
 ) -> Plan:
     """Drop the smallest weights and grow where the dense gradient is largest (RigL, section 3).
 
-    A run of M times the epochs is the paper's M-fold run: T_end and the learning-rate anchors are
-    fractions of the run; peak rate, warm-up and the interval stay.
+    A run of M times the epochs is the paper's M-fold run. T_end and the learning-rate milestones
+    are fractions of the run; the peak rate, the warm-up and the update interval do not change.
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        every: steps between two updates.
-        alpha: the share of the active weights that the first update moves.
-        until: the last update, as a fraction of the run.
+        every: optimiser steps between two updates (delta T).
+        alpha: share of the active weights that the first update moves.
+        until: end of the updates (T_end), as a fraction of the run.
     """
     return _moving(DropGrow("gradient", every, until, alpha), epochs)
 
@@ -50,11 +50,11 @@ def set_(
 
     Args:
         layers: the prunable layers, in model order.
-        epochs: the whole budget.
+        epochs: the whole budget in epochs.
         rng: unused.
-        every: steps between two updates.
-        alpha: the share of the active weights that the first update moves.
-        until: the last update, as a fraction of the run.
+        every: optimiser steps between two updates.
+        alpha: share of the active weights that the first update moves.
+        until: end of the updates (T_end), as a fraction of the run.
     """
     return _moving(DropGrow("random", every, until, alpha, replaces_step=False), epochs)
 

@@ -1,4 +1,4 @@
-"""Small-dense: a narrower network, dense, that is as small as a sparse one (Evci et al., 2020)."""
+"""Small-dense: a narrower dense network of the size of a sparse network (Evci et al., 2020)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def small_dense(
     match: Literal["parameters", "inference_flops"] = "parameters",
     full_width: int | None = None,
 ) -> Plan:
-    """Train the widest dense network that is no larger than the sparse one of full width.
+    """Train the widest dense network that is no larger than the sparse network of full width.
 
-    The width follows from the sparsity, distribution and first layer that a row gives.
+    The width follows from the row's settings `sparsity`, `distribution` and `first_layer`.
 
     Args:
-        layers: those of the narrow network.
-        epochs: the whole budget.
-        rng: not used.
-        match: what must not be more: all parameters, or multiply-accumulates of a forward pass.
-        full_width: of the network that would be pruned; by default the task's own.
+        layers: the layers of the narrow network.
+        epochs: the whole budget in epochs.
+        rng: unused.
+        match: the size to match: all parameters, or the multiply-accumulates of a forward pass.
+        full_width: width of the network of full width; by default the task's width.
     """
     return Plan((Phase(epochs, grow=names_of(layers), label="dense"),))

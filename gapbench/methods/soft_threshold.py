@@ -1,4 +1,4 @@
-"""STR (Kusupati et al., 2020): thresholds of each layer are learned, and with them its sparsity."""
+"""STR (Kusupati et al., 2020): each layer's threshold, and so its sparsity, is learned."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def soft_threshold(
     s_initial: float = -3200.0,
     s_decay: float | None = None,
 ) -> Plan:
-    """Train through soft thresholds sigmoid(s), with one s a layer that is trained as well.
+    """Train through soft thresholds sigmoid(s), with one trained scalar s per layer.
 
-    The sparsity is what comes out: a stronger decay of s raises the thresholds sooner, and they
-    stop where the loss holds against it. The sparsity that is asked for only names the column of a
-    table, and results are compared where they have come within a hundredth of it.
+    The sparsity is a result of training: a stronger decay of s raises the thresholds sooner, until
+    the loss balances the decay. The requested sparsity only names the column of a table. Results
+    are compared in this column if the learned sparsity is within 0.01 of the requested sparsity.
 
     Args:
         layers: the prunable layers.
-        epochs: the whole budget.
-        rng: not used.
-        s_initial: the first value of s; by default that of the authors for ResNet-50.
-        s_decay: weight decay of s; by default the recipe's, as in the paper.
+        epochs: the whole budget in epochs.
+        rng: unused.
+        s_initial: initial value of s; the default is the authors' value for ResNet-50.
+        s_decay: weight decay of s; by default the recipe's weight decay, as in the paper.
 
     Raises:
         UserError: if the decay is negative.

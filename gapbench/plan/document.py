@@ -1,6 +1,6 @@
-"""Plans as documents: what a file holds of a plan, losslessly, and what a trial's key takes of it.
+"""Plans as documents: a lossless form for files, and a reduced form for a trial's key.
 
-A plan from a file is the plan that was planned, whatever its method has become since.
+A plan that is read from a file equals the plan that was written, even if its method has changed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def document_of(plan: Plan) -> Document:
 
 
 def identity_of(plan: Plan) -> Document:
-    """Return what a plan's numbers depend on: its document without names and neutral values."""
+    """Return the document of a plan without names and neutral values, which change no result."""
     return _of_plan(plan, _counting)
 
 
@@ -57,7 +57,7 @@ def plan_of(document: Any) -> Plan:
     """Return the plan of a document.
 
     Raises:
-        ValueError: saying what in it is none, in one line.
+        ValueError: if a value is invalid; the one-line message names the value.
     """
     try:
         return _PLANS.validate_python(_filled(document))
@@ -72,7 +72,7 @@ def plan_of(document: Any) -> Plan:
 
 
 def _filled(document: Any) -> Any:
-    """Return a document with the fields that came after it was written."""
+    """Return a document with the neutral values of fields that were added later."""
     if "branches" in document:
         return {"branches": [_filled(phase) for phase in document["branches"]]}
     if "parts" in document:
@@ -84,7 +84,7 @@ def _filled(document: Any) -> Any:
 
 
 def _place(keys: tuple[int | str, ...]) -> Iterator[int | str]:
-    """Yield the keys of a place in the document; pydantic adds the names of types to them."""
+    """Yield the keys of a value in the document, without the type names that pydantic inserts."""
     return (key for key in keys if isinstance(key, int) or key.islower())
 
 

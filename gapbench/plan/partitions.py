@@ -1,4 +1,4 @@
-"""How layers are split into partitions. Pure Python."""
+"""Rules that split layers into partitions. Pure Python."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def partition(
     rng: random.Random,
     patterns: Sequence[Sequence[str]] = (),
 ) -> Groups:
-    """Split layers into groups that cover all of them and do not overlap; none is empty.
+    """Split layers into disjoint, non-empty groups that together contain all layers.
 
     Args:
-        layers: in model order.
+        layers: the layers, in model order.
         partitions: kappa, the number of groups.
-        rule: "contiguous" cuts the model into consecutive pieces, the largest of which has as few
-            weights as possible; "interleaved" deals layers out in turn; "random" deals them out
-            shuffled; "patterns" follows `patterns`.
-        rng: shuffles for the rule "random".
+        rule: "contiguous" cuts the model into consecutive pieces such that the largest piece has as
+            few weights as possible; "interleaved" deals layers out in turn; "random" deals shuffled
+            layers out; "patterns" follows `patterns`.
+        rng: source of the shuffle of the rule "random".
         patterns: shell-style name patterns of each group, for the rule "patterns".
 
     Raises:
@@ -56,8 +56,8 @@ def partition(
 def _contiguous(layers: Layers, partitions: int) -> Groups:
     """Cut so that the largest group is as small as possible, then the second largest, and so on.
 
-    Groups' sizes in falling order compare just so, and stay in order when both sides get one more
-    group. So the best cut of the first layers into one group less extends to the best cut.
+    Lists of group sizes in falling order compare in this way. A group that is added to two lists
+    does not change the lists' order. So the best cut extends the best cut into one group less.
     """
     before = list(itertools.accumulate((layer.numel for layer in layers), initial=0))
     best: dict[int, _Cut] = {stop: ((size,), (stop,)) for stop, size in enumerate(before) if stop}

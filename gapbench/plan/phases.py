@@ -1,7 +1,7 @@
-"""The plan of a method: which layers are dense when, and how masks change. Imports no torch.
+"""The plan of a method: when each layer is dense, and how masks change. Imports no torch.
 
-A method is a function from (layers, epochs, options) to a `Plan`. Everything that can be known
-before training (epochs, machine-epochs, cost, coverage) is computed from the plan.
+A method is a function from (layers, epochs, options) to a `Plan`. All figures that are known before
+training (epochs, machine-epochs, cost, coverage) are computed from the plan.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ Layers = tuple[Layer, ...]
 class Phase:
     """A stretch of epochs between two scheduled mask changes.
 
-    Entering it prunes the layers that the phase before it grew to their targets, then drops the
-    masks of the layers in `grow`. A layer may be in both: with one partition (DSD) every step
-    prunes the whole model and grows it again from zero.
+    The start of a phase first prunes to their targets the layers that the phase before grew, then
+    removes the masks of the layers in `grow`. A layer may be in both sets: with one partition (DSD)
+    every step prunes the whole model and grows the model again from zero.
 
     Attributes:
-        epochs: length, at least 1.
+        epochs: length in epochs, at least 1.
         grow: names of the layers that are dense during the phase.
-        update: mask changes inside the phase.
-        restart: whether the optimiser state and the learning-rate schedule start anew.
-        lr: "recipe" follows the task's schedule, "constant" stays at the peak rate.
-        label: what the phase does, for people.
+        update: the update that changes masks inside the phase, or None.
+        restart: whether the optimiser state and the learning-rate schedule restart.
+        lr: "recipe" follows the task's schedule; "constant" stays at the peak rate.
+        label: description of the phase for people.
     """
 
     epochs: int
@@ -64,7 +64,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Parallel:
-    """One P-GaP round: every branch starts from one state and hands back the layers it grew."""
+    """One P-GaP round: all branches start from one state; each hands back the layers it grew."""
 
     branches: tuple[Phase, ...]
 
@@ -73,14 +73,14 @@ class Parallel:
 
 @dataclass(frozen=True)
 class Segment:
-    """A phase with its place in the plan.
+    """A phase with its position in the plan.
 
     Attributes:
-        phase: what happens.
-        start: first machine-epoch; `stop` is the one after the last.
+        phase: the phase.
+        start: first machine-epoch; `stop` is the machine-epoch after the last one.
         part: index of the plan's part (a phase, or a whole parallel round).
-        branch: index within a parallel round, else None.
-        branches: number of branches in the round, 1 for a plain phase.
+        branch: index of the branch in a parallel round, else None.
+        branches: number of branches in the round; 1 for a plain phase.
     """
 
     phase: Phase
@@ -91,19 +91,19 @@ class Segment:
 
     @property
     def stop(self) -> int:
-        """The machine-epoch after the last."""
+        """The machine-epoch after the last machine-epoch of the segment."""
         return self.start + self.phase.epochs
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A transform of all layers' weights before the forward pass, all through a plan.
+    """A transform that computes all layers' weights before the forward pass, throughout a plan.
 
     Attributes:
-        name: the registered name of its function.
-        initial: the first value of each layer's own trained scalar; None: it has none.
-        decay: the weight decay of that; None: the optimiser's own.
-        budget: what it leaves exact.
+        name: registered name of the transform's function.
+        initial: initial value of each layer's trained scalar; None: the transform has no scalar.
+        decay: weight decay of the scalar; None: the optimiser's weight decay.
+        budget: which counts are exact at the end: every layer's, the total, or none.
     """
 
     name: str
@@ -116,12 +116,13 @@ class Transform:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method does over time.
+    """The phases and mask changes of a method over time.
 
     Attributes:
         parts: phases and parallel rounds, in order.
         initial: whether training starts from dense layers or from random masks of exact counts.
-        transform: of the weights before the forward pass; the optimiser moves what it is made from.
+        transform: transform of the weights before the forward pass, or None; the optimiser moves
+            the latent weights.
     """
 
     parts: tuple[Phase | Parallel, ...]
@@ -152,21 +153,21 @@ class Plan:
 
     @property
     def epochs(self) -> int:
-        """Machine-epochs: what all workers train together."""
+        """Machine-epochs: the sum of the epochs of all workers."""
         return sum(segment.phase.epochs for segment in self.segments)
 
     @property
     def wall_epochs(self) -> int:
-        """Epochs on the longest path, the branches of a round side by side."""
+        """Epochs of wall-clock time, with the branches of a round in parallel."""
         return sum(
             part.epochs if isinstance(part, Phase) else max(b.epochs for b in part.branches)
             for part in self.parts
         )
 
     def role(self, epoch: float) -> Literal["grow", "tune", ""]:
-        """Return what the plan does in the machine-epoch that ends at `epoch`.
+        """Return the role of the machine-epoch that ends at `epoch`.
 
-        Layers grow, or the last of several phases tunes what they have left, or neither.
+        "grow": layers are grown; "tune": the last of several phases fine-tunes; "": neither.
         """
         inside = (s for s in self.segments if s.start < epoch <= s.stop)
         segment = next(inside, self.segments[-1])
@@ -177,12 +178,12 @@ class Plan:
     def schedule_of(self, segment: Segment) -> tuple[int, int]:
         """Return the first and the last machine-epoch (exclusive) of the schedule around `segment`.
 
-        A schedule of the learning rate spans the phase where the phase restarts it, else the
-        stretch since the last restart. A stretch that begins with phases of constant rate has its
-        schedule behind them, so that nothing of it passes unused.
+        A learning-rate schedule spans one phase if the phase restarts the schedule, else all phases
+        since the last restart. If these phases begin with phases of constant rate, the schedule
+        starts after the latter, so that no part of the schedule is skipped.
 
         Args:
-            segment: one that follows the schedule.
+            segment: a segment that follows the schedule.
         """
         if segment.branch is not None:
             return segment.start, segment.stop
@@ -208,7 +209,7 @@ class Plan:
 
     @property
     def budget(self) -> Budget:
-        """What is exact at the end of the plan."""
+        """Which counts are exact at the end of the plan: every layer's, the total, or none."""
         updates = (segment.phase.update for segment in self.segments)
         found = {update.budget for update in updates if update is not None}
         if self.transform is not None:
@@ -217,10 +218,10 @@ class Plan:
         return next((budget for budget in order if budget in found), "layers")
 
     def require_sparse_end(self, sparsity: float) -> None:
-        """Check that a plan for a sparse model prunes all that it grows.
+        """Check that a plan for a sparse model prunes all layers that the plan grows.
 
         Raises:
-            UserError: naming a layer that it leaves dense.
+            UserError: naming a layer that the plan leaves dense.
         """
         if sparsity > 0 and self.dense_at_end:
             name = min(self.dense_at_end)
@@ -230,7 +231,7 @@ class Plan:
             )
 
     def pruned_together(self, names: frozenset[str]) -> Iterator[frozenset[str]]:
-        """Yield the layers of each prune to their targets, in a model whose layers are `names`."""
+        """Yield the layers of each prune to targets, in a model whose layers are `names`."""
         if self.initial == "dense" and names - self.segments[0].phase.grow:
             yield names - self.segments[0].phase.grow
         for segment in self.segments:

@@ -1,8 +1,8 @@
-"""Updates: how masks change inside of a phase, as values that tell their own cost.
+"""Updates: rules by which masks change inside a phase.
 
-An update is a frozen dataclass in a file of its own, registered by its kind. What it does to masks
-it says by the operations of `Masks`; what it costs, and what a plan may promise with it, it says
-itself, so that nothing else has to know which updates there are.
+An update is a frozen dataclass in its own file, registered by its kind. The update changes masks
+through the operations of `Masks`, and states its own cost and which counts it leaves exact. So no
+other module depends on the list of updates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 from gapbench.base.registry import Registry
 
 U = TypeVar("U", bound="type[Update]")
-# what is exact at the end of a plan: the count of every layer, that of all together, or none
+# which counts are exact at the end of a plan: every layer's count, the total count, or none
 Budget = Literal["layers", "total", "emergent"]
 
 # of plans that are read from files
@@ -27,37 +27,37 @@ class Active(Protocol):
     """The active weights of every layer."""
 
     def __call__(self, progress: float = 1.0) -> dict[str, int]:
-        """Return them at a share of the final sparsity."""
+        """Return the number of active weights at `progress` times the final sparsity, by layer."""
 
     def fit(self, name: str, count: int) -> int:
         """Return the count nearest to `count` that a layer can have under its pattern."""
 
 
 class Masks(Protocol):
-    """What an update can do to the masks of all sparse layers, each with exact counts."""
+    """The operations of an update on the masks of all sparse layers; counts are exact."""
 
     def prune(self, progress: float) -> None:
         """Keep the largest weights at `progress` times the final sparsity."""
 
     def drop_and_grow(self, fraction: float, drop: str, grow: str, coefficient: float = 0) -> None:
-        """Move int(fraction x active) positions of each layer, by names of scores."""
+        """Move int(fraction x active) positions of each layer by the named scores."""
 
     def resize(self, factor: float, drop: str, grow: str, coefficient: float = 0) -> None:
-        """Go to int(factor x target) active positions in each layer: drop the lowest, or grow."""
+        """Give each layer int(factor x target) active positions: drop lowest scores, or grow."""
 
     def resize_to(
         self, keep: Mapping[str, int], drop: str, grow: str, coefficient: float = 0
     ) -> None:
-        """Go to `keep[layer]` active positions in each layer named."""
+        """Give each layer in `keep` `keep[layer]` active positions."""
 
     def active(self) -> dict[str, int]:
-        """Return the active positions of each sparse layer."""
+        """Return the number of active positions of each sparse layer."""
 
     def sizes(self) -> dict[str, int]:
         """Return the number of all positions of each sparse layer."""
 
     def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
-        """Return the mean score of the active positions of each sparse layer that has scores."""
+        """Return the mean score of each sparse layer's active positions; skip layers without."""
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,17 @@ class Stretch:
 
 
 class Update:
-    """What changes masks every so often in a phase; step 0 is the first of the phase.
+    """A rule that changes masks at some steps of a phase; the phase's first step is step 0.
 
     Attributes:
         kind: the registered name.
-        every: steps between two changes.
-        scores: names of the scores that it asks for.
-        replaces_step: whether a change takes the place of the optimiser step.
-        dense_gradient: whether a change needs the gradients of weights that do not exist.
-        moves: whether masks move where no plan can tell, so that coverage is measured alone.
-        reaches_targets: whether it prunes the layers that are dense in its phase to their targets.
-        budget: what it leaves exact; an update that moves weights between layers says "total".
+        every: optimiser steps between two changes.
+        scores: names of the scores that the update uses.
+        replaces_step: whether a change replaces the optimiser step.
+        dense_gradient: whether a change needs the gradients of masked weights.
+        moves: whether the plan cannot tell the masks' positions, so that coverage is only measured.
+        reaches_targets: whether the update prunes the phase's dense layers to their targets.
+        budget: which counts stay exact; "total" if the update moves weights between layers.
     """
 
     kind: str
@@ -101,7 +101,7 @@ class Update:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """The names of the scores that are asked for."""
+        """The names of the scores that the update uses."""
         return ()
 
     def due(self, step: int, steps: int) -> bool:
@@ -109,24 +109,24 @@ class Update:
         raise NotImplementedError
 
     def dues(self, steps: int) -> Iterable[int]:
-        """Return the steps of a phase of `steps` steps that are due, in order."""
+        """Return the steps at which masks change in a phase of `steps` steps, in order."""
         return (step for step in range(steps) if self.due(step, steps))
 
     def change(self, masks: Masks, step: int, steps: int) -> None:
-        """Change the masks at a step that is due."""
+        """Change the masks at a step at which the update is due."""
         raise NotImplementedError
 
     def completes(self, step: int, steps: int) -> bool:
-        """Say whether this change is the last of a gradual pruning, whose shock is measured."""
+        """Say whether this change ends a gradual pruning; the metric is measured around it."""
         return False
 
     def stretches(self, steps: int, active: Active, grown: Mapping[str, int]) -> Iterator[Stretch]:
-        """Yield what a phase of `steps` steps costs: of equal counts of active weights, by default.
+        """Yield stretches of equal active counts in a phase, from which its cost is computed.
 
         Args:
-            steps: of the phase.
+            steps: number of optimiser steps of the phase.
             active: the active weights of every layer.
-            grown: the weights of the layers that are dense in the phase.
+            grown: number of weights of the layers that are dense in the phase.
         """
         due = sum(1 for _ in self.dues(steps)) if self.dense_gradient else 0
         yield Stretch({**active(1.0), **grown}, steps - due, due)
@@ -136,7 +136,7 @@ updates: Registry[type[Update]] = Registry("update", "gapbench.plan.updates")
 
 
 def update(kind: str) -> Callable[[U], U]:
-    """Register a frozen dataclass as the update `kind`, a name that is never given again."""
+    """Register a frozen dataclass as the update `kind`; a kind must never be reused."""
 
     def add(cls: U) -> U:
         updates.register(kind)(cls)
@@ -146,11 +146,11 @@ def update(kind: str) -> Callable[[U], U]:
 
 
 def update_of(value: Any) -> Any:
-    """Return the update that a document holds; an update, or None, as it is.
+    """Return the update of a document; return an update, or None, as it is.
 
     Raises:
-        UserError: if its kind is unknown.
-        ValidationError: if a field is none.
+        UserError: if the kind is unknown.
+        ValidationError: if a field is invalid.
     """
     if value is None or isinstance(value, Update):
         return value

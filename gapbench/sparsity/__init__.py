@@ -1,6 +1,6 @@
-"""Masks, their densities, how they move, what they cost and what they explore.
+"""Masks: densities, patterns, mask changes, cost and exploration.
 
-The functions of shapes alone are offered here; the modules beside them work on tensors.
+This module exports the functions of shapes alone; the submodules work on tensors.
 """
 
 from gapbench.sparsity.distributions import densities, erk, uniform

@@ -1,9 +1,9 @@
-"""What a model costs by parameter, and what a plan costs before it is run.
+"""The cost of a model by parameter, and the cost of a plan before the run.
 
-Costs are exact multiply-accumulates (MACs) of convolutions and matrix products. Norms, losses and
-mask work are not counted, nor are biases. A forward pass costs f, and the backward pass 2f.
+Costs are exact multiply-accumulates (MACs) of convolutions and matrix products. Norms, biases,
+losses and mask operations are not counted. A forward pass costs f, and a backward pass costs 2f.
 
-Published ratios of RigL count a little more: see `published_ratio`.
+RigL's published ratios count slightly more operations: see `published_ratio`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ __all__ = [
 
 
 def inference_ratio(cost: ForwardCost, densities: Mapping[str, float]) -> float:
-    """Return sparse over dense MACs of one forward pass; layers not named are dense."""
+    """Return sparse over dense MACs of one forward pass; layers without a density are dense."""
     saved = sum(cost.macs[name] * (1 - density) for name, density in densities.items())
     return 1 - saved / cost.total
 
 
 def published_ratio(cost: ForwardCost, densities: Mapping[str, float]) -> float:
-    """Return sparse over dense forward cost as the published factors of RigL count it.
+    """Return sparse over dense forward cost as RigL's published factors count it.
 
-    A MAC is two operations there, and every element that a convolution or a product with a weight
-    writes costs one more (its bias or activation), which pruning does not save:
-    (2 x sparse MACs + outputs) / (2 x dense MACs + outputs). For ResNet-50 this moves the third
-    digit of `inference_ratio`.
+    These factors count two operations per MAC. They count one more operation (bias or activation)
+    per output element of a convolution or a product with a weight; pruning does not save this
+    operation: (2 x sparse MACs + outputs) / (2 x dense MACs + outputs). For ResNet-50 the result
+    differs from `inference_ratio` in the third digit.
     """
     operations = 2 * cost.total
     sparse = operations * inference_ratio(cost, densities)
@@ -49,25 +49,25 @@ def published_ratio(cost: ForwardCost, densities: Mapping[str, float]) -> float:
 def rigl_factor(sparse: float, every: int = 100) -> float:
     """Return RigL's training cost over dense training (Evci et al., 2020, appendix H).
 
-    Of every + 1 steps one is an update: a sparse forward pass, a sparse backward pass through
-    activations and the dense gradient of the weights. With f_D = 1 for the dense forward pass,
-    (3 f_s every + 2 f_s + f_D) / (3 f_D (every + 1)).
+    One of every + 1 steps is an update: a sparse forward pass, a sparse backward pass through
+    activations, and the dense gradient of the weights. With f_D = 1 for the dense forward pass, the
+    ratio is (3 f_s every + 2 f_s + f_D) / (3 f_D (every + 1)).
 
     Args:
-        sparse: f_s / f_D; of `published_ratio` it gives the published factors.
-        every: steps between two updates (delta T).
+        sparse: f_s / f_D; the value of `published_ratio` gives the published factors.
+        every: optimiser steps between two updates (delta T).
     """
     return (3 * sparse * every + 2 * sparse + 1) / (3 * (every + 1))
 
 
 @dataclass(frozen=True)
 class PlanCost:
-    """What a plan costs.
+    """The cost of a plan.
 
     Attributes:
         dense_epochs: training cost in epochs of dense training.
         peak_density: largest density of the prunable weights in any step.
-        mean_density: their density averaged over the steps.
+        mean_density: mean density of the prunable weights over the steps.
     """
 
     dense_epochs: float
@@ -78,13 +78,13 @@ class PlanCost:
 def plan_cost(plan: Plan, counts: Counts, cost: ForwardCost, steps_per_epoch: int) -> PlanCost:
     """Return the exact cost of a plan whose final counts are known.
 
-    A step costs 3 f of the layers' present densities. An update that grows by the dense gradient
-    costs 2 f and the dense gradient instead of the optimiser step that it replaces.
+    A step costs 3 f at the layers' current densities. An update with the dense gradient replaces an
+    optimiser step and costs 2 f plus the dense gradient.
 
     Args:
         plan: the plan.
-        counts: of the weights that each layer keeps.
-        cost: of the dense model.
+        counts: number of weights that each layer keeps.
+        cost: forward cost of the dense model.
         steps_per_epoch: optimiser steps of one epoch.
     """
     numel = {layer.name: layer.numel for layer in counts.layers}

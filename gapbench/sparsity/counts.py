@@ -1,4 +1,4 @@
-"""From densities to exact counts. Pure Python."""
+"""Conversion of densities to exact counts. Pure Python."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _ROUNDING = 1e-12
 
 
 def zeros_of(numel: int, density: float) -> int:
-    """Return floor((1 - density) x numel), the zeros of a layer.
+    """Return floor((1 - density) x numel), the number of zeros of a layer.
 
-    A product that rounding puts just below an integer counts as that integer: 90 % of 10 weights
-    are 9 zeros.
+    If floating-point rounding puts the product just below an integer, the result is this integer:
+    90 % of 10 weights are 9 zeros.
 
     Args:
         numel: number of weights.
-        density: fraction of them that is kept; outside [0, 1] it counts as the nearer end.
+        density: fraction of the weights that is kept; values outside [0, 1] are clipped.
     """
     zeros = math.floor((1 - density) * numel + _ROUNDING * numel)
     return min(numel, max(0, zeros))
 
 
 class Counts:
-    """How many weights each layer keeps under a pattern.
+    """The number of weights that each layer keeps under a pattern.
 
     Args:
         layers: the prunable layers.
         densities: final density of every layer.
-        pattern: which counts its masks can have; any, if it is None.
+        pattern: pattern that restricts the counts of masks; None allows any count.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Counts:
         self._pattern = pattern
 
     def __call__(self, progress: float = 1.0) -> dict[str, int]:
-        """Return the kept counts at `progress` times the final sparsity."""
+        """Return the kept count of every layer at `progress` times the final sparsity."""
         return {name: self.of(name, progress) for name in self._layers}
 
     def of(self, name: str, progress: float = 1.0) -> int:
@@ -56,7 +56,7 @@ class Counts:
         return self.fit(name, self.asked(name, progress))
 
     def asked(self, name: str, progress: float = 1.0) -> int:
-        """Return the count that the layer's density asks for, whatever the pattern."""
+        """Return the kept count that follows from the layer's density, without the pattern."""
         numel = self._layers[name].numel
         return numel - zeros_of(numel, 1 - (1 - self._densities[name]) * progress)
 
@@ -65,5 +65,5 @@ class Counts:
         return count if self._pattern is None else self._pattern.fit(self._layers[name], count)
 
     def exact_densities(self) -> dict[str, float]:
-        """Return the density of every layer that its count is."""
+        """Return the density of every layer that results from its kept count."""
         return {name: self.of(name) / layer.numel for name, layer in self._layers.items()}

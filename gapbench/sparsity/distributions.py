@@ -1,4 +1,4 @@
-"""How a sparsity is spread over layers. Imports torch only where weights are at hand."""
+"""Distributions of an overall sparsity over layers. Imports torch only for given weights."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ class Distribution:
     """A registered distribution.
 
     Attributes:
-        by_magnitude: whether `spread` takes weights and returns kept counts, or takes shapes and
-            returns densities.
-        least: the counts that layers of these shapes keep whatever their weights are, if the rule
-            has such floors.
+        by_magnitude: whether `spread` takes weights and returns kept counts; otherwise `spread`
+            takes shapes and returns densities.
+        least: minimum kept counts of layers of given shapes, if the rule has such floors.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Distribution:
 
     @property
     def origin(self) -> str:
-        """Where the function is, for messages."""
+        """Location of the function, for messages."""
         return f"{self.spread.__module__}.{self.spread.__name__}"
 
 
@@ -61,11 +60,11 @@ def distribution(
 
 
 def densities(name: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
-    """Return the density of every layer under a distribution that follows from shapes alone.
+    """Return the density of every layer under a distribution that depends on shapes alone.
 
     Raises:
-        UserError: if the name is unknown, its densities follow from weights, or the sparsity is
-            outside [0, 1).
+        UserError: if the name is unknown, if the distribution depends on weights, or if the
+            sparsity is outside [0, 1).
     """
     chosen = distributions[name]
     if chosen.by_magnitude:
@@ -76,16 +75,17 @@ def densities(name: str, shapes: Shapes, sparsity: float) -> dict[str, float]:
 def check_reachable(
     name: str, shapes: Shapes, sparsity: float, together: Iterable[frozenset[str]]
 ) -> None:
-    """Refuse a sparsity that layers which are pruned together cannot have under a distribution.
+    """Check that the layers of each prune can reach a sparsity under a distribution.
 
     Args:
-        name: of the distribution.
+        name: name of the distribution.
         shapes: shape of every layer by name.
-        sparsity: in [0, 1).
+        sparsity: fraction of zeros, in [0, 1).
         together: names of the layers of each prune.
 
     Raises:
-        UserError: naming the layers whose least counts are more than they may keep together.
+        UserError: naming layers of one prune whose minimum counts add up to more than the kept
+            count.
     """
     least_counts = distributions[name].least
     if least_counts is None:
@@ -108,7 +108,7 @@ def dense(shapes: Shapes, sparsity: float) -> dict[str, float]:
 
     Args:
         shapes: shape of every layer by name.
-        sparsity: 0.
+        sparsity: must be 0.
 
     Raises:
         UserError: if the sparsity is not 0.
@@ -125,7 +125,7 @@ def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
 
     Args:
         shapes: shape of every layer by name.
-        sparsity: in [0, 1).
+        sparsity: fraction of zeros, in [0, 1).
 
     Raises:
         UserError: if the sparsity is outside [0, 1).
@@ -136,11 +136,11 @@ def uniform(shapes: Shapes, sparsity: float) -> dict[str, float]:
 
 @distribution(EMERGENT)
 def emergent(shapes: Shapes, sparsity: float) -> dict[str, float]:
-    """Name the zeros that a method learns by itself; counted as uniform where counts are asked for.
+    """Stand for zeros that a method learns by itself; the density 1 - sparsity serves for counts.
 
     Args:
         shapes: shape of every layer by name.
-        sparsity: in [0, 1).
+        sparsity: fraction of zeros, in [0, 1).
 
     Raises:
         UserError: if the sparsity is outside [0, 1).
@@ -152,13 +152,13 @@ def emergent(shapes: Shapes, sparsity: float) -> dict[str, float]:
 def erk(shapes: Shapes, sparsity: float) -> dict[str, float]:
     """Return Erdős–Rényi-kernel densities: epsilon x sum(dims) / prod(dims), clipped at 1.
 
-    Epsilon makes all layers together keep as many weights as uniform masks with exact counts do.
-    Where it would make a layer more than dense, the layers that tie for the largest ratio become
-    dense together and epsilon is solved again over the rest (Evci et al., 2020, section 3).
+    Epsilon is chosen such that all layers together keep as many weights as uniform masks with exact
+    counts. If a layer's density would exceed 1, the layers that tie for the largest ratio become
+    dense together, and epsilon is solved again over the others (Evci et al., 2020, section 3).
 
     Args:
-        shapes: shape of every layer by name; a convolution's is (out, in, height, width).
-        sparsity: in [0, 1).
+        shapes: shape of every layer by name; convolutions have (out, in, height, width).
+        sparsity: fraction of zeros, in [0, 1).
 
     Raises:
         UserError: if the sparsity is outside [0, 1).
@@ -182,7 +182,7 @@ def erk(shapes: Shapes, sparsity: float) -> dict[str, float]:
 
 
 def floors(shapes: Shapes, floor: float = FLOOR) -> dict[str, int]:
-    """Return the least counts under global_magnitude: `floor` of a layer, or one a row if more."""
+    """Return the minimum counts of global_magnitude: a share `floor`, or one per row if more."""
     counts: dict[str, int] = {}
     for name, shape in shapes.items():
         numel = math.prod(shape)
@@ -194,16 +194,16 @@ def floors(shapes: Shapes, floor: float = FLOOR) -> dict[str, int]:
 def global_magnitude(
     weights: Mapping[str, Tensor], sparsity: float, floor: float = FLOOR
 ) -> dict[str, int]:
-    """Return the kept counts that one magnitude threshold over all layers gives.
+    """Return the kept counts that result from one magnitude threshold over all layers.
 
-    No layer collapses: each keeps at least `floor` of its weights, or one a row (output unit) if
-    that is more. The counts add up to N - floor(sparsity x N), unless the least counts alone are
-    more. Of equal magnitudes those of earlier layers, then of lower indices are kept.
+    No layer collapses: each layer keeps at least the share `floor` of its weights, or one weight
+    per row (output unit) if this is more. The counts add up to N - floor(sparsity x N), unless the
+    minimum counts alone are more. Among equal magnitudes, earlier layers, then lower indices win.
 
     Args:
-        weights: the layers that are pruned together, by name, in model order.
-        sparsity: fraction of zeros over all of them, in [0, 1).
-        floor: least density of a layer.
+        weights: weights of the layers that are pruned together, by name, in model order.
+        sparsity: fraction of zeros over all these layers, in [0, 1).
+        floor: minimum density of a layer.
 
     Raises:
         UserError: if the sparsity is outside [0, 1).

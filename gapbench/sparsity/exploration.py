@@ -1,4 +1,4 @@
-"""How much of the weight space a run has explored, and what pruning does to it."""
+"""The share of weights that a run has explored, and measures of mask changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEARLY_ALL = 0.99  # of the weights: rules that move masks by chance never end
 class Coverage:
     """R(t): the fraction of prunable weights that has been active in at least one step.
 
-    The record lies where the masks lie, one byte a weight.
+    The record is on the masks' device and takes one byte per weight.
 
     Args:
         shapes: shape of every prunable layer by name.
@@ -28,7 +28,7 @@ class Coverage:
         self._seen = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in shapes.items()}
 
     def update(self, masks: Mapping[str, Tensor]) -> None:
-        """Add what is active now; a layer without a mask is dense."""
+        """Add the weights that are active now; a layer without a mask is dense."""
         together = worth_joining(list(masks.values()))
         for name, seen in self._seen.items():
             if name not in masks:
@@ -45,7 +45,7 @@ class Coverage:
             )
 
     def fraction(self) -> float:
-        """Return R over all layers."""
+        """Return R over all layers together."""
         return sum(counts(self._seen).values()) / sum(seen.numel() for seen in self._seen.values())
 
     def per_layer(self) -> dict[str, float]:
@@ -53,11 +53,11 @@ class Coverage:
         return {n: count / self._seen[n].numel() for n, count in counts(self._seen).items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the record, packed."""
+        """Return the record, packed to bits, by layer."""
         return {name: pack(seen) for name, seen in self._seen.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load a state that `state_dict` returned."""
         self._seen = {
             name: unpack(state[name], tuple(seen.shape)) for name, seen in self._seen.items()
         }
@@ -68,7 +68,7 @@ def iou(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float]:
 
     Args:
         a: masks by layer.
-        b: others of the same layers; those of further layers do not matter.
+        b: other masks of the same layers; masks of further layers are ignored.
     """
     both = {name: mask & b[name] for name, mask in a.items()}
     parts = {0: a, 1: b, 2: both}
@@ -78,11 +78,11 @@ def iou(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def mask_error(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> float:
-    """Return ||w - m w||^2 / ||w||^2 over all `weights`; 0 where all are zero.
+    """Return ||w - m w||^2 / ||w||^2 over all `weights`; 0 if all weights are zero.
 
     Args:
         weights: dense weights by name.
-        masks: a mask for each of them.
+        masks: a mask for each of the weights.
     """
     cut = (weight.masked_fill(masks[name], 0) for name, weight in weights.items())
     # waits once for the device
@@ -93,10 +93,10 @@ def mask_error(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> fl
 def planned_coverage(
     plan: Plan, layers: Layers, densities: Mapping[str, float]
 ) -> list[float] | None:
-    """Return R at the end of each segment, or None where updates move masks: there it is measured.
+    """Return R at the end of each segment, or None if updates move masks, so that R is measured.
 
-    Inside a parallel round a branch knows only what came before the round and what it grows itself,
-    as in the run; the union of the branches counts from the next part on.
+    As in the run, a branch of a parallel round counts weights from before the round and weights
+    that the branch grows itself. The union of the branches counts from the next part on.
 
     Args:
         plan: the plan.

@@ -1,4 +1,4 @@
-"""Linear layers that multiply by what is not zero: CSR on CPUs, 2:4 on GPUs that have it."""
+"""Linear layers that skip zero weights: CSR on CPUs, 2:4 on GPUs that support it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST = 0.2  # density; of more, a dense product is faster on the CPUs that were 
 
 
 class CsrLinear(nn.Module):
-    """A linear layer whose weight is a CSR tensor, for inference; both are buffers.
+    """A linear layer for inference with a CSR weight; weight and bias are buffers.
 
     Args:
         weight: of shape (outputs, inputs), dense or CSR.
@@ -43,14 +43,14 @@ class CsrLinear(nn.Module):
 
 
 def to_csr(model: nn.Module, most: float = MOST) -> list[str]:
-    """Give every linear layer of a low density a CSR weight; the model can only infer then.
+    """Give every linear layer of low density a CSR weight; the model is then for inference only.
 
     Args:
-        model: changed in place.
-        most: density up to which a layer is changed.
+        model: the model, changed in place.
+        most: maximum density of a layer that is changed.
 
     Returns:
-        names of the layers that were.
+        names of the changed layers.
     """
     changed = []
     for name, owner, last, layer in list(_linear_layers(model)):
@@ -61,14 +61,14 @@ def to_csr(model: nn.Module, most: float = MOST) -> list[str]:
 
 
 def to_semi_structured(model: nn.Module) -> list[str]:
-    """Give every linear layer that has 2:4 sparsity torch's semi-structured weight.
+    """Give every linear layer with 2:4 sparsity a semi-structured weight of torch.
 
     Args:
-        model: on a GPU of compute capability 8.0 or more, in float16 or bfloat16; changed in place.
-            Layers whose shape is no multiple of (32, 64) stay as they are.
+        model: a float16 or bfloat16 model on a GPU of compute capability 8.0 or more; changed in
+            place. Layers whose shape is not a multiple of (32, 64) stay as they are.
 
     Returns:
-        names of the layers that were changed.
+        names of the changed layers.
 
     Raises:
         UserError: if there is no such GPU.
@@ -87,10 +87,10 @@ def to_semi_structured(model: nn.Module) -> list[str]:
 
 
 def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Load a state dict in which weights of linear layers are CSR tensors; return the model.
+    """Load a state dict with CSR weights of linear layers into a model; return the model.
 
     Raises:
-        UserError: if names or shapes do not fit; the model is as it was then.
+        UserError: if names or shapes do not match; the model is then unchanged.
     """
     layers = {f"{place[0]}.weight": place for place in _linear_layers(model)}
     rows = {n: tensor for n, tensor in state.items() if tensor.layout == torch.sparse_csr}

@@ -1,7 +1,7 @@
-"""Layers end to end as one vector, so that one kernel serves all of them.
+"""Concatenation of layers into one vector, so that one kernel serves all layers.
 
-A change of a small model's masks takes a GPU less time than its host takes to launch the kernels
-for each layer. On the CPU nothing is launched, and layers are changed one by one.
+For a small model, a GPU needs less time to change the masks than the host needs to launch kernels
+for each layer. On the CPU there are no kernel launches, and layers are changed one by one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by by
 
 
 def worth_joining(tensors: Sequence[Tensor]) -> bool:
-    """Say whether launches cost more than arithmetic where tensors lie: on one GPU, all of them."""
+    """Say whether joining saves time: whether all tensors are on one GPU."""
     devices = {tensor.device for tensor in tensors}
     return len(devices) == 1 and devices.pop().type != "cpu"
 
 
 def portions(layers: Mapping[K, Tensor]) -> Iterator[list[K]]:
-    """Yield names of layers that are changed together: one by one where joining is not worth it.
+    """Yield portions: names of layers that are changed together, one by one without joining.
 
-    Those of a portion have one type, and are not more than `LIMIT` weights if they are many.
+    The layers of a portion have one dtype. A portion of several layers has at most `LIMIT` weights.
     """
     if not worth_joining(list(layers.values())):
         yield from ([name] for name in layers)
@@ -47,10 +47,10 @@ def portions(layers: Mapping[K, Tensor]) -> Iterator[list[K]]:
 
 
 class Joined:
-    """The places of layers in a vector.
+    """The positions of layers in a vector.
 
     Args:
-        layers: tensors of the layers' shapes, none of them empty, all on one device.
+        layers: non-empty tensors of the layers' shapes, all on one device.
     """
 
     def __init__(self, layers: Sequence[Tensor]) -> None:
@@ -60,11 +60,11 @@ class Joined:
         self._device = layers[0].device
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return a vector with a copy of one tensor a layer, row-major."""
+        """Return a vector with copies of the tensors, one per layer, row-major."""
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
     def split(self, vector: Tensor) -> list[Tensor]:
-        """Return a view for each layer."""
+        """Return a view of the vector for each layer, in the layer's shape."""
         parts = torch.split(vector, self._sizes)
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
@@ -72,7 +72,7 @@ class Joined:
         """Return the mask of the `keep[layer]` largest scores of each layer, as `top_mask` does.
 
         Raises:
-            ValueError: if a layer cannot keep so many.
+            ValueError: if a count is out of range.
         """
         for count, size in zip(keep, self._sizes, strict=True):
             if not 0 <= count <= size:
@@ -96,23 +96,23 @@ class Joined:
         return mask.cumsum(0)[self._sent(self._ends) - 1].diff(prepend=self._sent([0]))
 
     def _repeated(self, values: Tensor) -> Tensor:
-        """Return the value of its layer for each entry."""
+        """Return, for each entry of the vector, the value of the entry's layer."""
         return values.repeat_interleave(self._sent(self._sizes), output_size=self._ends[-1])
 
     def _sent(self, values: Sequence[int]) -> Tensor:
-        """Return numbers on the device, for which nothing waits."""
+        """Return numbers as a tensor on the device, without waiting for the device."""
         return torch.tensor(values).to(self._device, non_blocking=True)
 
 
 def top_masks(
     scores: Sequence[Tensor], keep: Sequence[int], inside: Sequence[Tensor | None]
 ) -> list[Tensor]:
-    """Return what `top_mask` returns for each layer of a portion.
+    """Return the result of `top_mask` for each layer of a portion.
 
     Args:
-        scores: of the layers.
-        keep: how many each keeps.
-        inside: a mask of each layer outside of which nothing is kept, or None.
+        scores: scores of each layer.
+        keep: number of positions that each layer keeps.
+        inside: a mask of each layer, to which the kept positions are restricted, or None.
     """
     joined = Joined(scores)
     vector = joined.join(scores)
@@ -132,14 +132,14 @@ def replaced(
     kept: Sequence[int],
     grown: Sequence[int],
 ) -> list[Tensor]:
-    """Return the masks of a portion's layers that keep their largest scores and grow beside them.
+    """Return masks of a portion's layers with the largest drop scores kept and new positions grown.
 
     Args:
-        drop: scores of what is kept.
-        masks: what is active now.
-        growth: scores of what is grown, among all positions that are not kept.
-        kept: how many each layer keeps.
-        grown: how many each layer grows.
+        drop: drop scores of each layer; the largest are kept.
+        masks: the current masks.
+        growth: growth scores of each layer; positions that are not kept compete.
+        kept: number of positions that each layer keeps.
+        grown: number of positions that each layer grows.
     """
     joined = Joined(drop)
     going, active, coming = (joined.join(each) for each in (drop, masks, growth))
@@ -149,7 +149,7 @@ def replaced(
 
 
 def intersected(masks: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
-    """Return the intersections of a portion's masks with others, and their counts on the device."""
+    """Return the intersections of a portion's masks with others, and the counts on the device."""
     if len(masks) == 1:
         both = masks[0] & others[0]
         return [both], both.count_nonzero()[None]
@@ -159,11 +159,11 @@ def intersected(masks: Sequence[Tensor], others: Sequence[Tensor]) -> tuple[list
 
 
 def clear_outside(masks: Sequence[Tensor], tensors: Sequence[Sequence[Tensor]]) -> None:
-    """Make entries outside the masks +0.0, finite or not; a product would leave -0.0 and NaN.
+    """Set entries outside the masks to +0.0, finite or not; a product would leave -0.0 and NaN.
 
     Args:
-        masks: of a portion's layers.
-        tensors: those of each layer, of its shape.
+        masks: masks of a portion's layers.
+        tensors: tensors of each layer, of the layer's shape.
     """
     if len(masks) > 1 and len({tuple(tensor.dtype for tensor in own) for own in tensors}) == 1:
         joined = Joined(masks)
@@ -183,7 +183,7 @@ def _bits_of(tensor: Tensor) -> Tensor:
 
 
 def counted(masks: Mapping[K, Tensor]) -> dict[K, int]:
-    """Return how many entries of each mask are True; waits once for the device."""
+    """Return the number of True entries of each mask; wait once for the device."""
     names: list[K] = []
     found = []
     for portion in portions(masks):

@@ -1,4 +1,4 @@
-"""Which tensors of a model are prunable. Imports torch only where a model is at hand."""
+"""The prunable tensors of a model. Imports torch only for a given model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Layer", "Layers", "layers_of", "prunable"]
 def prunable(model: nn.Module) -> tuple[str, ...]:
     """Return the names of all convolution and linear weights, in model order.
 
-    Biases, norms and embeddings are never prunable, nor is a weight that is tied to an embedding.
-    Other tied weights are named once, as `named_parameters` names them. The packed projection of
-    `nn.MultiheadAttention` counts.
+    Biases, norms, embeddings and weights that are tied to an embedding are never prunable. Other
+    tied weights appear once, under the name from `named_parameters`. The packed projection of
+    `nn.MultiheadAttention` is prunable.
     """
     matrices = {id(weight) for module in model.modules() for weight in _matrices(module)}
     matrices -= embeddings(model)
@@ -27,7 +27,7 @@ def prunable(model: nn.Module) -> tuple[str, ...]:
 
 
 def embeddings(model: nn.Module) -> set[int]:
-    """Return the identities of the weights that are embeddings."""
+    """Return the `id` of every embedding weight."""
     from torch import nn
 
     kinds = (nn.Embedding, nn.EmbeddingBag)
@@ -38,7 +38,7 @@ def layers_of(model: nn.Module, names: Sequence[str]) -> Layers:
     """Return the named parameters of a model as layers.
 
     Raises:
-        UserError: if a name is no parameter of the model, or none is given.
+        UserError: if a name is no parameter of the model, or no name is given.
     """
     parameters = dict(model.named_parameters())
     if not names:

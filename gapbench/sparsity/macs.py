@@ -1,4 +1,4 @@
-"""Multiply-accumulates (MACs) of one forward pass, attributed to the parameters they belong to."""
+"""Multiply-accumulates (MACs) of one forward pass, by parameter."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ForwardCost:
     """MACs of one forward pass of one example.
 
     Attributes:
-        macs: by parameter name; 0 for one that takes part in no convolution or matrix product.
+        macs: MACs by parameter name; 0 for a parameter of no convolution or matrix product.
         other: MACs of products of activations with activations, such as attention scores.
-        outputs: elements that convolutions and products with parameters write.
+        outputs: number of output elements of convolutions and of products with parameters.
     """
 
     macs: dict[str, int]
@@ -39,13 +39,13 @@ class ForwardCost:
 def forward_macs(model: nn.Module, inputs: Sequence[Any]) -> ForwardCost:
     """Count the MACs of `model(*inputs)` in evaluation mode by parameter.
 
-    A copy of the model on the meta device computes shapes alone, under a dispatch mode that looks
-    up the storage of every operand. So packed, functional and tied weights are counted where module
-    hooks would miss them, and the model itself is not even called. Where it branches on a value
-    (is anything padded?), which the meta device does not know, the answer is no.
+    A copy of the model runs on the meta device, which computes shapes alone. A dispatch mode looks
+    up the storage of every operand. So packed, functional and tied weights, which module hooks
+    would miss, are counted, and the model itself is not called. If the model branches on a value
+    (is anything padded?), which the meta device does not know, the condition counts as false.
 
     Args:
-        model: on any device, meta included.
+        model: a model on any device, meta included.
         inputs: positional arguments of one forward pass of one example; tensors may be on meta.
     """
     with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -57,9 +57,9 @@ def forward_macs(model: nn.Module, inputs: Sequence[Any]) -> ForwardCost:
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the MACs of every product that is computed under it.
+    """Adds up the MACs of every product that is computed under this mode.
 
-    What is computed from one parameter alone (a cast, a copy) counts as that parameter.
+    A tensor that is computed from one parameter alone (a cast, a copy) counts as this parameter.
     """
 
     def __init__(self, parameters: Mapping[str, Tensor]) -> None:

@@ -1,10 +1,10 @@
-"""Masks as bytes near the entropy bound, for files and for what travels between processes.
+"""Compression of masks to bytes near the entropy bound, for files and for exchange of masks.
 
-The distances between entries of the rarer kind are coded by Rice's code (Rice and Plaunt, 1971): a
-distance g is g >> k in unary and its low k bits as they are, with the k that gives the fewest bits.
-For entries that fall at random, as those of a pruned layer nearly do, that is within 4 % of the
-entropy, and for any mask at most a bit an entry. Nothing in it depends on a library's version, so
-equal masks have equal bytes.
+Rice's code (Rice and Plaunt, 1971) encodes the distances between entries of the rarer kind. A
+distance g becomes g >> k in unary, followed by its low k bits; k is the value that gives the fewest
+bits. For random masks, which masks of pruned layers resemble, the code is within 4 % of the
+entropy. For any mask the code takes at most one bit per entry. The code depends on no library's
+version, so equal masks have equal bytes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _SUM = struct.Struct("<I")  # crc32 of the mask's size, the head and the bits
 def encode(mask: Tensor) -> Tensor:
     """Return a boolean mask as a vector of uint8 on the CPU.
 
-    The bytes are a checksum and a head (14 bytes), then all unary parts (a 1 after as many 0 as the
-    number), then all low bits, each padded with 0 to whole bytes. Bits fill bytes from the lowest.
+    The bytes are a checksum and a header (14 bytes), then all unary parts (a number of zeros, then
+    a one), then all low bits. Unary parts and low bits are each padded with 0 to whole bytes. Bits
+    fill bytes from the lowest bit.
     """
     flat = mask.detach().reshape(-1).cpu().numpy()
     inverted = 2 * np.count_nonzero(flat) > flat.size
@@ -48,7 +49,7 @@ def decode(code: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the boolean mask of `shape` that `encode` was given, on the CPU.
 
     Raises:
-        UserError: if the bytes are damaged, or those of a mask of another size.
+        UserError: if the bytes are damaged, or encode a mask of another size.
     """
     whole, numel = code.cpu().numpy().tobytes(), math.prod(shape)
     checksum, told = whole[: _SUM.size], whole[_SUM.size :]
@@ -66,7 +67,7 @@ def decode(code: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _cheapest(gaps: NDArray[np.int64]) -> int:
-    """Return how many low bits give the fewest bits in all; about log2 of the mean gap."""
+    """Return the number of low bits that gives the shortest code, about log2 of the mean gap."""
     if gaps.size == 0:
         return 0
     near = max(1, int(math.log2(1 + gaps.mean())))

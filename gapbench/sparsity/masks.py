@@ -1,4 +1,4 @@
-"""Masks with exact counts: how they are made, compared and packed."""
+"""Masks with exact counts: creation, comparison and packing."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _INF = float("inf")
 
 
 def top_counts(weights: Mapping[str, Tensor], keep: int) -> dict[str, int]:
-    """Return how many of the `keep` largest magnitudes of all tensors together each has.
+    """Return how many of the `keep` largest magnitudes over all tensors lie in each tensor.
 
-    Of equal ones those of earlier tensors are counted, and NaN as infinitely large.
+    Among equal magnitudes, earlier tensors win. NaN counts as infinitely large.
 
     Args:
-        weights: at least one, of any shapes, all on one device.
+        weights: at least one tensor by name, of any shapes, all on one device.
         keep: a count in [0, number of all entries].
 
     Raises:
@@ -66,7 +66,7 @@ def top_counts(weights: Mapping[str, Tensor], keep: int) -> dict[str, int]:
 
 
 def _dtype_of(weights: Mapping[str, Tensor]) -> torch.dtype:
-    """Return a type that holds all values exactly, and that numpy has."""
+    """Return a dtype that numpy has and that represents all values exactly."""
     types = [torch.float32, *(weight.dtype for weight in weights.values())]
     return functools.reduce(torch.promote_types, types)
 
@@ -75,9 +75,9 @@ def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -
     """Return a uniformly random mask with exactly `keep` True entries.
 
     Args:
-        shape: of the mask.
+        shape: shape of the mask.
         keep: a count in [0, product of the shape].
-        generator: on the CPU, where the mask is drawn too, so that every device gets the same.
+        generator: a CPU generator; the mask is drawn on the CPU, the same for every device.
 
     Raises:
         ValueError: if `keep` is out of range.
@@ -91,7 +91,7 @@ def random_mask(shape: tuple[int, ...], keep: int, generator: torch.Generator) -
 
 
 def counts(masks: Mapping[K, Tensor]) -> dict[K, int]:
-    """Return how many entries of each mask are True; waits once for a device, not once a mask."""
+    """Return the number of True entries of each mask; wait once for a device, not once per mask."""
     if worth_joining(list(masks.values())):
         return counted(masks)
     found: dict[K, int] = {}
@@ -102,7 +102,7 @@ def counts(masks: Mapping[K, Tensor]) -> dict[K, int]:
 
 
 def digest(masks: Mapping[str, Tensor]) -> str:
-    """Return a sha256 that is equal for equal masks of equal names, whatever their order."""
+    """Return a sha256 of names and masks that does not depend on their order."""
     names = sorted(masks)
     total = hashlib.sha256(repr([(name, tuple(masks[name].shape)) for name in names]).encode())
     if names:
@@ -112,7 +112,7 @@ def digest(masks: Mapping[str, Tensor]) -> str:
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Return a mask as a vector of uint8: eight entries a byte, row-major, zero-padded."""
+    """Return a mask as a vector of uint8: eight entries per byte, row-major, zero-padded."""
     flat = mask.reshape(-1).to(torch.uint8)
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8))
     return (padded.view(-1, 8) << _bits(mask.device)).sum(1, dtype=torch.uint8)

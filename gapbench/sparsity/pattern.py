@@ -1,4 +1,4 @@
-"""Patterns: which masks of a layer are allowed, as values with a name."""
+"""Patterns: named rules that say which masks of a layer are allowed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOWEST = -float("inf")
 
 @dataclass(frozen=True)
 class Move:
-    """What `Pattern.drop_grow` is asked for of one layer; its arguments."""
+    """The arguments of `Pattern.drop_grow` for one layer."""
 
     drop: Tensor
     mask: Tensor
@@ -35,18 +35,18 @@ class Move:
 
 
 class Pattern:
-    """A rule that the masks of all layers keep; the base class is for subclasses.
+    """A rule for the masks of all layers; the base class of all patterns.
 
-    A subclass is registered under its kind, and gives `select` and `holds`. People write a pattern
-    as its kind, or in the form that `parse` reads.
+    A subclass is registered under its kind, and implements `select` and `holds`. People write a
+    pattern as its kind, or in the form that `parse` reads.
 
     Attributes:
         kind: the registered name.
-        form: how people write it, for messages; as its kind by default.
-        text: how this one is written.
-        rounds_up: whether a layer that would keep less than the least that is allowed keeps that;
-            otherwise it is refused.
-        keeps_counts: whether drop-and-grow leaves as many active positions as there were.
+        form: the written forms of the pattern, for messages; by default the kind.
+        text: the written form of this pattern.
+        rounds_up: whether a layer whose count is below the minimum count keeps the minimum count;
+            otherwise the layer is refused.
+        keeps_counts: whether drop-and-grow leaves the number of active positions unchanged.
     """
 
     kind = ""
@@ -57,42 +57,42 @@ class Pattern:
 
     @classmethod
     def parse(cls, text: str) -> Pattern | None:
-        """Return the pattern that a text means, or None if it is of another kind.
+        """Return the pattern that a text denotes, or None if the text has another kind.
 
         Raises:
-            ValueError: saying what is wrong with its numbers.
+            ValueError: if the numbers in the text are invalid.
         """
         return cls() if text == cls.kind else None
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
-        """Return a mask of the `count` largest scores that the pattern allows, beside `kept`.
+        """Return a mask of `kept` and of the `count` largest other scores that the pattern allows.
 
         Args:
-            scores: of every position; of equal ones the lower index wins.
-            count: how many positions join those that are kept; in all, a count that `fit` returned.
-            kept: positions that are active in any case; none if it is not given.
+            scores: score of every position; among equal scores the lower index wins.
+            count: number of positions in addition to `kept`; the total is a count from `fit`.
+            kept: mask of positions that are active in any case; None: no position.
         """
         raise NotImplementedError
 
     def shrink(self, scores: Tensor, count: int, mask: Tensor) -> Tensor:
-        """Return a mask of the `count` largest scores inside of a mask that has more positions.
+        """Return a mask of the `count` largest scores inside a larger mask.
 
         Args:
-            scores: of every position, lower outside of the mask than anywhere in it.
-            count: how many stay: a count that `fit` returned.
-            mask: the present one.
+            scores: score of every position; scores outside the mask are lower than all inside.
+            count: number of positions that stay, a count from `fit`.
+            mask: the current mask.
         """
         return self.select(scores, count)
 
     def largest(
         self, scores: Sequence[Tensor], counts: Sequence[int], masks: Sequence[Tensor | None]
     ) -> list[Tensor]:
-        """Return masks of the largest scores of several layers, each inside of its present mask.
+        """Return masks of the largest scores of several layers, each inside its current mask.
 
         Args:
-            scores: of the layers, not negative; they may be overwritten.
-            counts: how many positions each keeps.
-            masks: the present ones; a layer without one is dense.
+            scores: non-negative scores of each layer; they may be overwritten.
+            counts: number of positions that each layer keeps.
+            masks: the current masks; a layer with None is dense.
         """
         return [
             self.select(score, count)
@@ -102,29 +102,29 @@ class Pattern:
         ]
 
     def moved(self, moves: Sequence[Move]) -> list[Tensor]:
-        """Return what `drop_grow` returns for several layers."""
+        """Return the results of `drop_grow` for several layers."""
         return [
             self.drop_grow(move.drop, move.mask, move.growth, move.count, move.active, move.keep)
             for move in moves
         ]
 
     def holds(self, mask: Tensor) -> bool:
-        """Say whether a mask keeps the rule."""
+        """Say whether a mask satisfies the pattern."""
         raise NotImplementedError
 
     def fit(self, layer: Layer, keep: int) -> int:
-        """Return the count nearest to `keep`, and not above it, that a mask of the layer can have.
+        """Return the largest count up to `keep` that a mask of the layer can have.
 
-        A layer has at least the least that the pattern allows, if `keep` is less.
+        If `keep` is below the pattern's minimum count, the result is the minimum count.
         """
         return keep
 
     def misfit(self, layer: Layer, keep: int) -> str | None:
-        """Return why the layer cannot have such a mask of `keep` positions, or None if it can."""
+        """Return why the layer cannot have a mask of `keep` positions, or None if it can."""
         return None
 
     def slack(self, layer: Layer) -> int:
-        """Return by how many positions a mask may be below its count after drop-and-grow."""
+        """Return by how many positions a mask may miss its count after drop-and-grow."""
         return 0
 
     def random(self, shape: tuple[int, ...], keep: int, generator: torch.Generator) -> Tensor:
@@ -142,16 +142,16 @@ class Pattern:
     ) -> Tensor:
         """Drop the `count` active positions of the lowest `drop` score and grow as many.
 
-        Growth chooses among all positions that are not kept, so that a position dropped now may
-        come back (RigL, algorithm 1).
+        Growth chooses among all positions that are not kept, so a dropped position may grow again
+        (RigL, algorithm 1).
 
         Args:
-            drop: score of every position: the weights' magnitude (RigL, SET), or another.
-            mask: the present boolean mask, of the same shape.
-            growth: score of every position: |dense gradient| (RigL), or random numbers (SET).
-            count: how many positions move; at most as many as are active.
-            active: how many are active, where that is known: counting them waits for the device.
-            keep: how many are meant to be, where slack has left fewer.
+            drop: drop score of every position: the weights' magnitude (RigL, SET), or another.
+            mask: the current boolean mask, of the same shape.
+            growth: growth score of every position: |dense gradient| (RigL), or random (SET).
+            count: number of positions that move; at most the number of active positions.
+            active: number of active positions, if known: counting waits for the device.
+            keep: target number of active positions, if slack has left fewer.
         """
         active = int(mask.sum()) if active is None else active
         meant = active if keep is None else max(active, keep)
@@ -160,13 +160,13 @@ class Pattern:
     def replace(
         self, drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int, meant: int
     ) -> Tensor:
-        """Do what `drop_grow` says, all counts being known; patterns with own rules override it."""
+        """Do the work of `drop_grow` with known counts; patterns with own rules override this."""
         kept = top_mask(drop.masked_fill(~mask, LOWEST), active - count)
         return self.select(growth, count, kept)
 
 
 def finite(scores: Tensor) -> Tensor:
-    """Return scores in which NaN and infinities are the largest and lowest finite numbers."""
+    """Return scores in which the largest or lowest finite number replaces NaN and infinities."""
     most = torch.finfo(scores.dtype).max
     return scores.nan_to_num(nan=most, posinf=most, neginf=-most)
 
@@ -188,10 +188,10 @@ def pattern(kind: str) -> Callable[[P], P]:
 
 
 def pattern_of(text: str | Pattern) -> Pattern:
-    """Return the pattern that a text means.
+    """Return the pattern that a text denotes.
 
     Raises:
-        UserError: if there is none, with the forms there are.
+        UserError: if the text denotes no pattern; the message lists the valid forms.
     """
     if isinstance(text, Pattern):
         return text
@@ -211,12 +211,12 @@ def require_fit(pattern: Pattern, plan: Plan, counts: Counts | None) -> None:
 
     Args:
         pattern: the pattern.
-        plan: of the method.
-        counts: how many weights each layer keeps in the end; None where magnitudes decide.
+        plan: the method's plan.
+        counts: final kept counts of the layers; None if magnitudes decide.
 
     Raises:
-        UserError: about the first layer that cannot have it, if its counts are not known, or if the
-            method learns its masks.
+        UserError: naming the first layer that the pattern does not fit; or if counts are not known,
+            or if the method learns its masks.
     """
     if pattern.text != UNSTRUCTURED and plan.budget != "layers":
         does = "learns its masks" if plan.budget == "emergent" else "moves weights between layers"

@@ -1,4 +1,4 @@
-"""Scores: by what positions of a layer are dropped and grown."""
+"""Scores that rank the positions of a layer for dropping and growing."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gapbench.base.registry import Registry
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a score of one layer is computed from.
+    """The inputs of a score of one layer.
 
     Attributes:
-        weight: detached; masked positions are 0.
-        gradient: of the dense layer, or None where the layer took no part in the loss.
+        weight: the detached weight; masked positions are 0.
+        gradient: gradient of the dense layer, or None if the layer took no part in the loss.
         moments: the optimiser's tensors of the weight's shape by name, such as momentum_buffer.
-        generator: returns the layer's stream of random numbers at this step, on the CPU.
-        coefficient: of scores that weigh two terms.
+        generator: function that returns the layer's random stream at this step, on the CPU.
+        coefficient: coefficient of a score with two terms.
     """
 
     weight: Tensor
@@ -30,7 +30,7 @@ class Inputs:
     coefficient: float = 0.0
 
 
-# higher is kept or grown; None leaves the layer as it is
+# positions of higher scores are kept or grown; None leaves the layer as it is
 Compute = Callable[[Inputs], Tensor | None]
 
 scores: Registry[Compute] = Registry("score", "gapbench.sparsity.scores")

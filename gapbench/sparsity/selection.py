@@ -1,4 +1,4 @@
-"""The largest scores of a layer: one selection, the same on every device."""
+"""Selection of a layer's largest scores, with the same result on every device."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _INF = float("inf")
 
 
 def top_mask(scores: Tensor, keep: int) -> Tensor:
-    """Return the mask of the `keep` largest scores; of equal ones the lower index wins.
+    """Return the mask of the `keep` largest scores; among equal scores the lower index wins.
 
-    One selection finds the lowest score that is kept, and comparisons with it the rest. So the
-    order in which a selection takes equal scores does not matter, every device gives the same mask,
-    nothing is sorted, and nothing waits for a device. NaN counts as infinitely large: a weight that
-    has diverged stays to be seen.
+    One selection finds the lowest kept score; comparisons with this score give the mask. So the
+    order of equal scores in the selection does not matter, and every device gives the same mask.
+    Nothing is sorted, and the host waits for no device. NaN counts as infinitely large, so a
+    diverged weight stays visible.
 
     Args:
         scores: any shape; indices are row-major.
@@ -43,14 +43,14 @@ def top_mask(scores: Tensor, keep: int) -> Tensor:
 
 
 def _top_of_device(flat: Tensor, keep: int) -> Tensor:
-    """Do it without asking the device for a value."""
+    """Return the mask without reading a value from the device."""
     threshold = flat.topk(keep, sorted=False).values.amin()
     above, ties = flat > threshold, flat == threshold
     return above | (ties & (ties.cumsum(0) <= keep - above.sum()))
 
 
 def _top_of_host(flat: Tensor, keep: int) -> Tensor:
-    """Do it on the CPU: numpy selects many times faster than torch, and counts can be read."""
+    """Return the mask on the CPU, where numpy selects many times faster than torch."""
     if flat.element_size() < 4:
         flat = flat.float()  # exact; numpy has no bfloat16
     values = flat.numpy()
@@ -65,8 +65,8 @@ def _top_of_host(flat: Tensor, keep: int) -> Tensor:
 def lowest_kept(values: FloatArray, keep: int) -> Any:
     """Return the lowest of the `keep` largest values.
 
-    Masked entries, and zero gradients behind dead units, are ties that make numpy's partition
-    twenty times slower: the lowest values are left out of it as long as they are many.
+    Masked entries and zero gradients of dead units are ties, which make numpy's partition twenty
+    times slower. So the lowest values are left out of the partition as long as they are many.
     """
     some = values
     while True:

@@ -1,4 +1,4 @@
-"""Transforms: the weights that the forward pass sees, as functions of weights that are trained."""
+"""Transforms: functions that compute the forward pass's weights from trained latent weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gapbench.base.registry import Registry
 
 @dataclass(frozen=True)
 class Latent:
-    """What the weights of one layer are computed from.
+    """The inputs of a transform of one layer.
 
     Attributes:
-        weight: the trained tensor.
-        parameter: a trained scalar of the layer, or None where the plan gives no initial value.
-        select: returns the layer's mask of the largest scores, with its final count.
+        weight: the trained latent weight.
+        parameter: a trained scalar of the layer, or None if the plan gives no initial value.
+        select: function that returns the layer's mask of the largest scores, at the final count.
     """
 
     weight: Tensor
@@ -25,7 +25,7 @@ class Latent:
     select: Callable[[Tensor], Tensor]
 
 
-# differentiable: gradients of `weight` and `parameter` follow from it
+# differentiable: the gradients of `weight` and `parameter` are computed through the transform
 Apply = Callable[[Latent], Tensor]
 
 transforms: Registry[Apply] = Registry("transform", "gapbench.sparsity.transforms")

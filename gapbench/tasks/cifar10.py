@@ -1,4 +1,4 @@
-"""CIFAR-10: colour images of 32 x 32 in ten classes, with the recipe of RigL's experiments."""
+"""CIFAR-10: colour images of 32 x 32 pixels in ten classes, with RigL's recipe."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Model = Literal["wrn-22-2", "resnet-20", "resnet-32"]
 class Cifar10(InMemoryImages):
     """A wide or a small ResNet on CIFAR-10; training images are shifted and mirrored.
 
-    The recipe is that of RigL's experiments with WRN-22-2: 250 epochs, the rate divided by five
-    after 30,000, 60,000 and 90,000 of 97,656 steps.
+    The recipe is RigL's recipe for WRN-22-2: 250 epochs; the learning rate is divided by five after
+    30,000, 60,000 and 90,000 of 97,656 steps.
 
     Args:
-        model: WRN-22-2, or He et al.'s ResNet-20 and ResNet-32, with 1 x 1 shortcuts.
-        width: channels of the first stage, before a wide network is widened.
-        validation: images that are cut off the training set as the validation split; published
-            numbers come from training on all 50,000.
+        model: WRN-22-2, or He et al.'s ResNet-20 or ResNet-32 with 1 x 1 shortcuts.
+        width: channels of the first stage, before the widening of a wide network.
+        validation: number of training images that form the validation split; published results
+            use all 50,000 images for training.
 
     Raises:
-        UserError: if `validation` leaves nothing to train on.
+        UserError: if `validation` leaves no training images.
 
     Source: U. Evci et al., Rigging the Lottery, 2020, section 4.2, and its code, cifar_resnet/.
     """
@@ -75,7 +75,7 @@ class Cifar10(InMemoryImages):
         self.train_examples = cifar.IMAGES - validation
 
     def build_model(self) -> nn.Module:
-        """Return a new network of the kind that `model` names."""
+        """Return a new network of the architecture `model`."""
         from gapbench.tasks.models.small_resnet import SmallResNet
         from gapbench.tasks.models.wide_resnet import WideResNet
 
@@ -85,11 +85,11 @@ class Cifar10(InMemoryImages):
         return SmallResNet(depth=depth, width=self.width, channels=3, classes=self.classes)
 
     def prepare(self, data_dir: Path | None) -> None:
-        """Download the files, unless they are there."""
+        """Download the files, unless they are present."""
         cifar.download(self.files, data_dir)
 
     def read(self) -> dict[Split, Labelled]:
-        """Return the splits; the test split is the data set's own."""
+        """Return the splits; the test split is the data set's test set."""
         from gapbench.tasks.images.memory import labelled, split_off
 
         train, test = (labelled(cifar.reader(self.files, train=train)) for train in (True, False))

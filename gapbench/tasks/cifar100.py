@@ -1,4 +1,4 @@
-"""CIFAR-100: the images of CIFAR-10's kind in a hundred classes."""
+"""CIFAR-100: images as in CIFAR-10, in a hundred classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Cifar100(Cifar10):
     """The models and the recipe of the task cifar10 on CIFAR-100.
 
     Args:
-        model: WRN-22-2, or He et al.'s ResNet-20 and ResNet-32, with 1 x 1 shortcuts.
-        width: channels of the first stage, before a wide network is widened.
-        validation: images that are cut off the training set as the validation split.
+        model: WRN-22-2, or He et al.'s ResNet-20 or ResNet-32 with 1 x 1 shortcuts.
+        width: channels of the first stage, before the widening of a wide network.
+        validation: number of training images that form the validation split.
 
     Raises:
-        UserError: if `validation` leaves nothing to train on.
+        UserError: if `validation` leaves no training images.
     """
 
     classes: ClassVar[int] = 100

@@ -1,7 +1,7 @@
-"""What image classification tasks share: loss, accuracy, and images kept in memory.
+"""The common part of image classification tasks: loss, accuracy, and images in memory.
 
-What works on tensors is in `images`, and imported where it is used: reports know tasks without
-loading torch.
+The code that works on tensors is in `images`, and is imported where it is used, so that reports can
+use tasks without loading torch.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Dataset(Protocol):
-    """The splits of a task, loaded.
+    """The loaded splits of a task.
 
     Attributes:
-        digest: sha256 over the data and their split.
+        digest: sha256 over the data and their splits.
     """
 
     digest: str
@@ -38,20 +38,20 @@ class Dataset(Protocol):
         ...
 
     def examples(self, split: Split) -> Iterator[Images]:
-        """Yield a split without augmentation."""
+        """Yield the batches of a split without augmentation."""
         ...
 
 
 def accuracy(classes: int) -> Metric:
-    """Return the metric of so many classes of equal size; collapsed is 1.5 times chance."""
+    """Return the accuracy of `classes` classes of equal size; collapsed is 1.5 times chance."""
     return Metric("accuracy", margin=0.3, collapsed=150 / classes)
 
 
 def checked_steps(epoch_steps: int | None) -> int | None:
-    """Return the optimiser steps of an epoch of a stream; None is an epoch of every pass.
+    """Return the optimiser steps of an epoch; None makes each pass over the data an epoch.
 
     Raises:
-        UserError: if they are not positive.
+        UserError: if the number of steps is not positive.
     """
     if epoch_steps is not None and epoch_steps < 1:
         raise UserError(f"epoch_steps: {epoch_steps} is not possible: give 1 or more")
@@ -71,7 +71,7 @@ class Classification(Task):
     _dataset: Dataset  # what `load` makes
 
     def data_digest(self) -> str:
-        """Return the dataset's sha256."""
+        """Return the sha256 of the data set."""
         return self._dataset.digest
 
     def batches(
@@ -87,7 +87,7 @@ class Classification(Task):
         )
 
     def examples(self, split: Split) -> Iterator[Images]:
-        """Yield the images of `split`, as they are, with their labels, in large batches."""
+        """Yield the images of `split` without augmentation, with labels, in large batches."""
         return self._dataset.examples(split)
 
     def loss(self, model: nn.Module, batch: Batch, recipe: Recipe) -> Tensor:
@@ -110,10 +110,10 @@ class InMemoryImages(Classification):
     """A task of square images that are small enough to stay on the device.
 
     Attributes:
-        size: pixels of a side.
-        channels: of an image: 1 is grey, 3 is colour.
-        shift: pixels by which training images are shifted in each direction, at most.
-        flip: whether training images are mirrored half of the time.
+        size: side of an image in pixels.
+        channels: channels of an image: 1 for grey, 3 for colour.
+        shift: maximum random shift of training images in each direction, in pixels.
+        flip: whether training images are mirrored with probability 1/2.
     """
 
     size: int
@@ -123,7 +123,7 @@ class InMemoryImages(Classification):
 
     @abstractmethod
     def read(self) -> dict[Split, Labelled]:
-        """Return the three splits; raise UserError where the data cannot be had."""
+        """Return the three splits; raise UserError if the data are not available."""
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return one blank image."""
@@ -132,9 +132,9 @@ class InMemoryImages(Classification):
         return (torch.zeros(1, self.channels, self.size, self.size),)
 
     def load(self, device: torch.device) -> None:
-        """Read the data and keep it on `device`, normalised by the training images.
+        """Read the data, normalise them by the training images, and keep them on `device`.
 
-        Tasks of a process that were made alike share it: of sixteen trials in lanes one reads.
+        Equal tasks of a process share the data, so one of sixteen trials in lanes reads them.
         """
         from gapbench.tasks.images.memory import InMemoryDataset
 
@@ -148,7 +148,7 @@ class InMemoryImages(Classification):
 
 
 def _data_key(task: Task, device: torch.device) -> str:
-    """Return what the data of a task are known by in this process; "" if it is not for sharing."""
+    """Return the key of a task's data in this process, or "" if the data cannot be shared."""
     made = sorted(vars(task).items())
     plain = all(isinstance(value, PLAIN) for _, value in made)
     kind = f"{type(task).__module__}.{type(task).__qualname__} {id(type(task))}"

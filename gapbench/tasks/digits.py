@@ -1,4 +1,4 @@
-"""Handwritten digits of scikit-learn, 8 x 8 pixels: no download, seconds a trial (scale smoke)."""
+"""Handwritten digits of scikit-learn, 8 x 8 pixels: no download, a few seconds per trial."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Digits(InMemoryImages):
 
     Args:
         width: channels of the network's first stage.
-        epoch_steps: optimiser steps of an epoch, which goes on where the one before has ended; None
-            makes an epoch of every pass.
+        epoch_steps: optimiser steps of an epoch; an epoch continues the pass of the epoch before.
+            None makes each pass over the data an epoch.
 
     Raises:
         UserError: if `epoch_steps` is not positive.
@@ -62,7 +62,7 @@ class Digits(InMemoryImages):
         return SmallResNet(depth=8, width=self.width)
 
     def read(self) -> dict[Split, Labelled]:
-        """Return the splits of the images that scikit-learn carries."""
+        """Return the splits of the images that come with scikit-learn."""
         import torch
 
         from gapbench.tasks.images.batching import fixed_order
@@ -83,8 +83,8 @@ class Digits(InMemoryImages):
 def _scikit_learns() -> tuple[Any, Any]:
     """Return pixels from 0 to 16, shape (1797, 64), and labels.
 
-    They are read as `sklearn.datasets.load_digits` reads them, without importing that module: this
-    takes a second of processor time, a fifth of a whole smoke trial.
+    The result equals the data of `sklearn.datasets.load_digits`. The import of that module would
+    take a second of processor time, a fifth of a whole smoke trial.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
 """English to German on sentences of LibreOffice's help: a real, small translation task.
 
-The corpus is committed beside this file (corpus/LICENSE.md says where it comes from), so nothing is
-downloaded. Splits are by help page, and no source sentence of val or test has a near-duplicate in
+The corpus is committed beside this file (see corpus/LICENSE.md for its origin), so nothing is
+downloaded. The splits divide help pages. No source sentence of val or test has a near-duplicate in
 another split.
 """
 
@@ -41,11 +41,11 @@ class DocsEnDe(Translation):
     """Short sentences and a small Transformer: minutes on one core.
 
     Args:
-        words: longest sentence, on either side, in words.
-        pairs: training pairs, the corpus's first; 0 for all.
+        words: maximum length of a sentence on either side, in words.
+        pairs: number of training pairs, the first pairs of the corpus; 0 for all pairs.
         width: model width; the feed-forward layers are twice as wide.
-        layers: blocks of the encoder, and of the decoder.
-        dropout: after embeddings and sublayers.
+        layers: number of blocks of the encoder, and of the decoder.
+        dropout: dropout rate after embeddings and sublayers.
 
     Raises:
         UserError: if an option is out of range.
@@ -107,14 +107,14 @@ class DocsEnDe(Translation):
 
     @property
     def train_examples(self) -> int:  # type: ignore[override]
-        """Training pairs of one epoch."""
+        """Number of training pairs of one epoch."""
         return len(self._pairs("train"))
 
     def read(self) -> tuple[dict[Split, Text], Any]:
         """Encode the committed corpus with its committed sentence pieces.
 
         Raises:
-            UserError: if a file is not the one that was committed.
+            UserError: if a file differs from the committed file.
         """
         import sentencepiece
 
@@ -135,7 +135,7 @@ class DocsEnDe(Translation):
         return hashlib.sha256(chosen.encode()).hexdigest()
 
     def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
-        """Return the batches of an epoch, which the committed corpus decides without `load`."""
+        """Return the number of batches of an epoch; the committed corpus gives it before `load`."""
         import torch
 
         if not self._texts:
@@ -173,7 +173,7 @@ def _tokens(pieces: list[str], dictionary: Any) -> torch.Tensor:
 
 @functools.cache
 def _corpus() -> dict[Split, Pairs]:
-    """Return the pairs of each split, in the order of a hash: the first few are a sample."""
+    """Return the pairs of each split in the order of a hash; the first pairs are a sample."""
     splits: dict[Split, Pairs] = {split: [] for split in SPLITS}
     for line in _content("docs_en_de.tsv.xz").decode().splitlines():
         split, _, english, german = line.split("\t")

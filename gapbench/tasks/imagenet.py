@@ -1,6 +1,6 @@
-"""ResNet-50 v1.5 on ImageNet, the paper's image task, or on any images sorted into class folders.
+"""ResNet-50 v1.5 on ImageNet, the paper's image task, or on any images in class folders.
 
-The values of the recipe, their sources and how to lay out the data: docs/imagenet.md.
+docs/imagenet.md has the values of the recipe, their sources, and the layout of the data.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ class ImageNet(Classification):
     """torchvision's ResNet-50; 100 epochs are the budget of RigL's dense training.
 
     Args:
-        image_size: side of the square that the network sees.
-        classes: class folders in train/ and in val/.
-        train_examples: images in train/ that are trained on: all but the validation split.
-        validation: images in train/ that are the validation split, whatever the seed.
-        mixup: parameter of the beta distribution that pairs of images are mixed by; 0 mixes none.
-        zero_init: begin with zeros in the last norm of each block, so that blocks pass through.
-        width: channels of the first convolution: those of all others are scaled with it.
-        compile: train through torch.compile: faster on a GPU, in other bits.
+        image_size: side of the network's square input in pixels.
+        classes: number of class folders in train/ and in val/.
+        train_examples: number of training images in train/, without the validation split.
+        validation: number of images in train/ that form the validation split, for every seed.
+        mixup: parameter of the beta distribution of mixup; 0 turns mixup off.
+        zero_init: whether the last norm of each block starts at zero, so that blocks start as
+            identities.
+        width: channels of the first convolution; the channels of all other layers scale with it.
+        compile: whether training uses torch.compile: faster on a GPU, with other bits.
 
     Raises:
         UserError: if an option is out of range.
@@ -85,7 +86,7 @@ class ImageNet(Classification):
         self.compile = compile
 
     def build_model(self) -> nn.Module:
-        """Return a new ResNet-50: with 1,000 classes 25.6 M parameters, 54 prunable layers."""
+        """Return a new ResNet-50: 25.6 M parameters with 1,000 classes, 54 prunable layers."""
         options: dict[str, Any] = {
             "num_classes": self.classes,
             "zero_init_residual": self.zero_init,
@@ -104,14 +105,14 @@ class ImageNet(Classification):
         return (torch.zeros(1, 3, self.image_size, self.image_size),)
 
     def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
-        """Return the paper's four partitions, consecutive by stage."""
+        """Return the name patterns of the paper's four partitions, consecutive by stage."""
         return STAGES if partitions == 4 else None
 
     def prepare(self, data_dir: Path | None) -> None:
-        """Check the images, and decode each of them once; nothing can be downloaded.
+        """Check the images, and decode each image once; nothing can be downloaded.
 
         Raises:
-            UserError: saying which folders are expected, or what is wrong with those there.
+            UserError: if folders are missing or invalid; the message names the expected folders.
         """
         from gapbench.tasks.images.reading import undecodable
 
@@ -121,10 +122,10 @@ class ImageNet(Classification):
             raise UserError(lines[0] + more)
 
     def load(self, device: torch.device) -> None:
-        """List the files and cut off the validation split.
+        """List the files and separate the validation split.
 
         Raises:
-            UserError: if folders are missing, or are not what the options say.
+            UserError: if folders are missing, or do not match the options.
         """
         from gapbench.tasks.images.disk import ImageFolderDataset
         from gapbench.tasks.images.reading import require_decodable

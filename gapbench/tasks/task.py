@@ -1,6 +1,6 @@
-"""What a task is: model, data, loss, metric and recipe. One file in this package a task.
+"""The definition of a task: model, data, loss, metric and recipe. One file per task.
 
-All commands import all tasks: what is slow to load, such as torch, is imported where it is used.
+All commands import all tasks, so slow modules such as torch are imported where they are used.
 """
 
 from __future__ import annotations
@@ -33,32 +33,33 @@ MOST_EPOCHS = 100_000
 
 
 class Recipe(BaseModel):
-    """How a task is trained when nothing is pruned; rows may override single fields.
+    """The hyperparameters of a task's dense training; rows may override single fields.
 
     Attributes:
         epochs: the task's 1x budget, to which training FLOPs are related.
-        batch_size: examples of an optimiser step, over all ranks; tokens for translation.
-        optimizer: torch's, of that name.
-        lr: the peak of the learning rate.
-        momentum: of sgd.
-        nesterov: whether the momentum is Nesterov's.
-        betas: of adam and adamw.
-        weight_decay: of the optimiser.
-        decay_norms: whether norms and biases decay, too.
-        schedule: how the rate falls from its peak.
-        milestones: where the schedule "step" falls, as fractions of the span that it covers, so
-            that an M-fold run stretches them.
-        decay_factor: of the rate at each milestone.
-        warmup_epochs: of linear warm-up; the longer of this and `warmup_steps` counts.
-        warmup_steps: the same in optimiser steps.
-        label_smoothing: of the cross-entropy.
-        clip_norm: the largest norm of the gradients; 0 clips none.
+        batch_size: examples per optimiser step over all ranks; for translation, tokens.
+        optimizer: name of torch's optimiser.
+        lr: peak learning rate.
+        momentum: momentum of sgd.
+        nesterov: whether sgd uses Nesterov momentum.
+        betas: betas of adam and adamw.
+        weight_decay: weight decay of the optimiser.
+        decay_norms: whether weight decay also applies to norms and biases.
+        schedule: decay of the learning rate from its peak.
+        milestones: times of decay of the schedule "step", as fractions of the schedule, so that an
+            M-fold run stretches them.
+        decay_factor: factor of the learning rate at each milestone.
+        warmup_epochs: length of linear warm-up in epochs; the longer of `warmup_epochs` and
+            `warmup_steps` counts.
+        warmup_steps: length of linear warm-up in optimiser steps.
+        label_smoothing: label smoothing of the cross-entropy.
+        clip_norm: maximum norm of the gradients; 0 turns clipping off.
         bf16: whether the forward pass runs under autocast to bfloat16.
-        channels_last: whether the model has torch's memory format of that name.
-        cpu_threads: torch's threads of each process.
-        ranks: processes that share each batch; None is one a GPU that the task asks for.
-        portable: whether the CPU kernels are those that every x86-64 processor has, so that their
-            bits do not depend on its kind; on a GPU it changes nothing.
+        channels_last: whether the model has torch's memory format channels_last.
+        cpu_threads: number of torch's threads in each process.
+        ranks: number of processes that share each batch; None: one per GPU that the task asks for.
+        portable: whether to use CPU kernels that every x86-64 processor has, so that results do not
+            depend on the kind of processor; no effect on a GPU.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -110,11 +111,12 @@ class Recipe(BaseModel):
 
 @dataclass(frozen=True)
 class Metric:
-    """The figure a task is judged by: its name without the split, and which way is better.
+    """A task's main metric: its name without the split, and whether higher is better.
 
     Attributes:
-        margin: differences of less count as none (docs/analysis.md); 0: that has not been fixed.
-        collapsed: a seed with a value below this has learned nothing; None: that is not known.
+        margin: margin of equivalence (docs/analysis.md); 0: no margin has been fixed.
+        collapsed: value below which a seed counts as collapsed, having learned nothing; None: the
+            value is not known.
     """
 
     name: str
@@ -126,7 +128,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial needs on a cluster; a profile may override it."""
+    """The resources of one trial on a cluster; a profile may override them."""
 
     gpus: int = 0
     cpus: int = 1
@@ -136,19 +138,21 @@ class Resources:
 
 
 class Task(ABC):
-    """A task, constructed with its options; it touches no data before `load`.
+    """A task with its options; only `load` and `prepare` access data.
 
-    Options are the keyword arguments of `__init__`, with defaults; their types become the schema of
-    `task_options` in ablation files.
+    The options are the keyword arguments of `__init__`, with defaults. Their types become the
+    schema of `task_options` in ablation files.
 
     Attributes:
         train_examples: examples of one pass over the training data, known without the data.
         first_layer: parameter name of the input layer, dense in uniform rows.
         compile: whether training goes through torch.compile; evaluation never does.
-        capturable: whether batches are tuples of tensors of one layout, and the loss runs the same
-            kernels on all of them without asking for a value: on a GPU steps are then replayed.
-        epoch_steps: optimiser steps of an epoch, where epochs share passes; None: one pass each.
-        heldout: whether there is a split "heldout", of labelled examples that nothing else uses.
+        capturable: whether CUDA graphs can replay the steps on a GPU. All batches must be tuples of
+            tensors of one layout, and the loss must run the same kernels on all batches without
+            reading a value.
+        epoch_steps: optimiser steps of an epoch, if epochs share passes over the data; None: each
+            epoch is one pass.
+        heldout: whether there is a split "heldout" of labelled examples that no other split uses.
     """
 
     name: ClassVar[str]
@@ -169,14 +173,14 @@ class Task(ABC):
 
     @abstractmethod
     def build_model(self) -> nn.Module:
-        """Return a new model, its weights drawn from torch's global generator (may be on meta)."""
+        """Return a new model with weights from torch's global generator (may be on meta)."""
 
     @abstractmethod
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Return the inputs of one forward pass of one example, on torch's default device."""
 
     def checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return what the model's own library loads, made of its state dict: that, by default."""
+        """Return the model's state dict in the form that the model's own library loads."""
         return dict(state)
 
     def prunable(self, model: nn.Module) -> tuple[str, ...]:
@@ -186,46 +190,46 @@ class Task(ABC):
         return prunable(model)
 
     def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
-        """Return the task's own split into `partitions` groups of name patterns, if it has one."""
+        """Return the name patterns of the task's own `partitions` partitions, or None."""
         return None
 
     def prepare(self, data_dir: Path | None) -> None:  # noqa: B027 - some tasks bring their data
-        """Get the data, or raise UserError that says what is missing and how to get it."""
+        """Get the data, or raise a UserError that names missing data and how to get them."""
 
     @abstractmethod
     def load(self, device: torch.device) -> None:
-        """Load the data; raise UserError where it cannot be had."""
+        """Load the data; raise a UserError if the data are not available."""
 
     @abstractmethod
     def data_digest(self) -> str:
         """Return the sha256 that identifies the loaded data and its split."""
 
     def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
-        """Return the optimiser steps of one epoch, `batch_size` examples each over all ranks."""
+        """Return the optimiser steps of one epoch, with `batch_size` examples over all ranks."""
         a_pass = self.train_examples // batch_size
         return a_pass if self.epoch_steps is None or a_pass == 0 else self.epoch_steps
 
     def epoch_examples(self, batch_size: int) -> int:
-        """Return the examples of one epoch."""
+        """Return the number of examples of one epoch."""
         steps = self.epoch_steps
         return self.train_examples if steps is None else steps * batch_size
 
     def passes(
         self, epoch: int, start: int, batch_size: int
     ) -> Iterator[tuple[int, int, int | None]]:
-        """Yield where the batches of an epoch lie: number of a pass, first batch, and how many.
+        """Yield the position of an epoch's batches: pass number, first batch, number of batches.
 
-        A pass is one order of all training data, without the rest that makes no batch. Epochs of
-        `epoch_steps` go on in the pass where the one before has ended, so that no example comes
-        twice before all have come.
+        A pass is one order of all training data, without the last, incomplete batch. An epoch of
+        `epoch_steps` steps continues the pass of the epoch before, so that no example comes twice
+        before all examples have come.
 
         Args:
-            epoch: from 0.
-            start: batches of the epoch that are trained already.
-            batch_size: examples of a batch.
+            epoch: number of the epoch, from 0.
+            start: number of batches of the epoch that are trained already.
+            batch_size: number of examples of a batch.
 
         Returns:
-            tuples, in which None stands for all that are left of the pass.
+            tuples; a number of batches of None stands for the rest of the pass.
         """
         if self.epoch_steps is None:
             yield epoch, start, None
@@ -250,8 +254,8 @@ class Task(ABC):
     ) -> Iterator[Batch]:
         """Yield this rank's share of the training batches of one epoch.
 
-        Order and augmentation are a function of `seed` and the batch's index alone, so that
-        `start=n` yields exactly what would have followed the first n batches.
+        Order and augmentation depend on `seed` and the batch's index alone, so that `start=n`
+        yields exactly the batches after the first n batches.
         """
 
     @abstractmethod
@@ -259,19 +263,19 @@ class Task(ABC):
         """Return the training loss of one batch."""
 
     def signatures(self) -> dict[str, str]:
-        """Return what others need to know to compare the metrics, kept with each result."""
+        """Return details that a comparison of the metrics needs; each result keeps them."""
         return {}
 
     @abstractmethod
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """Return metrics of `split`, among them `metric.name` and `loss`, in evaluation mode."""
+        """Return metrics of `split` in evaluation mode, including `metric.name` and `loss`."""
 
 
 tasks: Registry[type[Task]] = Registry("task", "gapbench.tasks")
 
 
 def task(name: str, *, version: int) -> Callable[[type[Task]], type[Task]]:
-    """Register a task class; raise `version` when its numbers change."""
+    """Register a task class; increase `version` whenever the task's results change."""
 
     def add(cls: type[Task]) -> type[Task]:
         cls.name = name

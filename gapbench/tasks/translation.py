@@ -1,7 +1,7 @@
-"""What the translation tasks share: fairseq's Transformer, dictionary, criterion and batches.
+"""The common part of the translation tasks: fairseq's Transformer, dictionary, loss and batches.
 
-A task says which architecture, which data and which recipe. Everything else, from the token batches
-to BLEU, is the same for the small corpus and for WMT14, and is fairseq's own wherever it has it.
+A task defines architecture, data and recipe. All other parts, from the token batches to BLEU, are
+the same for the small corpus and for WMT14, and use fairseq's code wherever it exists.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _PRUNABLE = re.compile(r"\.(?:[qkv]_proj|out_proj|fc1|fc2)\.weight$")
 
 @dataclass(frozen=True)
 class Text:
-    """One split, ready for fairseq.
+    """One split in fairseq's form.
 
     Attributes:
         pairs: a fairseq LanguagePairDataset.
-        references: the target sentences as people wrote them, for BLEU.
+        references: the untokenised target sentences, for BLEU.
     """
 
     pairs: Any
@@ -46,10 +46,10 @@ class Translation(Task):
 
     Attributes:
         architecture: name of a fairseq architecture of the model "transformer".
-        architecture_options: values that differ from that architecture's own.
-        vocabulary: symbols of the joint dictionary, fairseq's four special ones included.
-        sentence: tokens on each side of the sentence that costs are counted for.
-        searches: how each split is translated for BLEU.
+        architecture_options: values that override the architecture's values.
+        vocabulary: size of the joint dictionary, including fairseq's four special symbols.
+        sentence: tokens per side of the sentence for which costs are counted.
+        searches: the beam search of each split for BLEU.
     """
 
     metric = Metric("bleu", unit="BLEU", margin=0.5)
@@ -66,10 +66,10 @@ class Translation(Task):
 
     @classmethod
     def require(cls) -> None:
-        """Check that fairseq is installed, with what these tasks use beside it.
+        """Check that fairseq and the other packages of these tasks are installed.
 
         Raises:
-            NotInstalled: saying how to install it.
+            NotInstalled: if a package is missing; the message says how to install the packages.
         """
         load_fairseq()
         for package in ("sacrebleu", "sentencepiece"):
@@ -78,17 +78,17 @@ class Translation(Task):
 
     @abstractmethod
     def read(self) -> tuple[dict[Split, Text], Any]:
-        """Return the texts and the fairseq dictionary they are encoded with.
+        """Return the texts and the fairseq dictionary that encodes the texts.
 
         Raises:
-            UserError: where data is missing or damaged.
+            UserError: if data are missing or damaged.
         """
 
     def load(self, device: torch.device) -> None:
         """Read all splits.
 
         Raises:
-            UserError: where data is missing, damaged, or does not fit the model's vocabulary.
+            UserError: if data are missing or damaged, or do not match the model's vocabulary.
         """
         self.require()
         texts, dictionary = self.read()
@@ -100,7 +100,7 @@ class Translation(Task):
         self._texts, self._dictionary, self._device = texts, dictionary, device
 
     def build_model(self) -> nn.Module:
-        """Return a new Transformer; without data its dictionary has numbers for symbols."""
+        """Return a new Transformer; without data, numbers stand for the dictionary's symbols."""
         import torch
 
         fairseq = load_fairseq()
@@ -113,7 +113,7 @@ class Translation(Task):
         return model.to(torch.empty(0).device)  # buffers made on the CPU under a device context
 
     def checkpoint(self, state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return a checkpoint as fairseq-train writes it, without what only training needs."""
+        """Return a checkpoint in fairseq-train's form, without the entries for training."""
         arguments = argparse.Namespace(
             arch=self.architecture,
             task="translation",
@@ -135,7 +135,7 @@ class Translation(Task):
         }
 
     def example_inputs(self) -> tuple[Tensor, ...]:
-        """Return source tokens, source lengths and previous target tokens, one sentence each."""
+        """Return source tokens, source lengths and previous target tokens of one sentence."""
         import torch
 
         tokens = torch.full((1, self.sentence), 5)
@@ -146,9 +146,10 @@ class Translation(Task):
         return tuple(name for name, _ in model.named_parameters() if _PRUNABLE.search(name))
 
     def partition_patterns(self, partitions: int) -> tuple[tuple[str, ...], ...] | None:
-        """Return consecutive groups of equally many blocks, the encoder's before the decoder's.
+        """Return consecutive groups of equally many blocks, encoder blocks before decoder blocks.
 
-        For 6 + 6 blocks and 3 partitions: encoder 0-3; encoder 4-5 and decoder 0-1; decoder 2-5.
+        Example for 6 + 6 blocks and 3 partitions: encoder 0-3; encoder 4-5 and decoder 0-1; decoder
+        2-5.
         """
         options = self.architecture_options
         blocks = [
@@ -162,16 +163,16 @@ class Translation(Task):
         return tuple(tuple(blocks[i : i + size]) for i in range(0, len(blocks), size))
 
     def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
-        """Return the batches of at most `batch_size` tokens a side that the training set makes."""
+        """Return the number of training batches of at most `batch_size` tokens per side."""
         return len(token_batches(self._text("train").pairs, 0, batch_size))
 
     def batches(
         self, seed: int, *, batch_size: int, start: int = 0, rank: int = 0, world: int = 1
     ) -> Iterator[Sample]:
-        """Yield this rank's share of the batches, each of at most `batch_size` tokens a side.
+        """Yield this rank's share of batches of at most `batch_size` tokens per side.
 
-        `ntokens` of a share is the number of target tokens in the whole batch over `world`, so that
-        the mean of the ranks' losses is the loss of the whole batch.
+        A share's `ntokens` is the number of target tokens in the whole batch divided by `world`, so
+        that the mean of the ranks' losses is the loss of the whole batch.
         """
         pairs = self._text("train").pairs
         for batch in token_batches(pairs, seed, batch_size)[start:]:
@@ -189,7 +190,7 @@ class Translation(Task):
         return total / tokens
 
     def evaluate(self, model: nn.Module, split: Split) -> dict[str, float]:
-        """Return BLEU of the translations, and `loss`: nats per target token, not smoothed."""
+        """Return BLEU of the translations, and `loss` in nats per target token, not smoothed."""
         import torch
 
         text, search = self._text(split), self.searches[split]
@@ -209,7 +210,7 @@ class Translation(Task):
         return {**score(hypotheses, references), "loss": loss / tokens}
 
     def signatures(self) -> dict[str, str]:
-        """Return sacreBLEU's signatures, and how each split is translated."""
+        """Return sacreBLEU's signatures and the search options of each split."""
         searches = {f"{split}/search": str(search) for split, search in self.searches.items()}
         return {**signatures(), **searches}
 
@@ -237,9 +238,9 @@ class Translation(Task):
 
 
 def _clear_scratch(model: nn.Module, _keys: object = None) -> None:
-    """Zero the buffers that fairseq leaves uninitialised, when built and when loaded.
+    """Zero the buffers that fairseq leaves uninitialised, after building and after loading.
 
-    Only their type and device are ever read, but equal models are to have equal states.
+    fairseq reads only the buffers' dtype and device, but equal models must have equal states.
     """
     for name, buffer in model.named_buffers():
         if name.endswith("_float_tensor"):
@@ -247,7 +248,7 @@ def _clear_scratch(model: nn.Module, _keys: object = None) -> None:
 
 
 def numbered_dictionary(size: int) -> Any:
-    """Return a fairseq dictionary of `size` symbols that are mere numbers."""
+    """Return a fairseq dictionary of `size` symbols that are numbers."""
     dictionary = load_fairseq().data.Dictionary()
     for index in range(len(dictionary), size):
         dictionary.add_symbol(str(index))

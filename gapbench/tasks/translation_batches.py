@@ -1,4 +1,4 @@
-"""Batches of at most so many tokens, made by fairseq, as a function of a seed."""
+"""fairseq's batches with a maximum number of tokens, as a function of a seed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EVAL_SENTENCES = 100  # larger batches of logits take a slow path of the C alloc
 def token_batches(pairs: Any, seed: int, max_tokens: int) -> list[Any]:
     """Return the batches of one epoch, as arrays of indices.
 
-    Sentences are sorted by length, equal lengths in random order, cut into batches of at most
-    `max_tokens` tokens on either side with padding, and the batches shuffled. How many batches
-    there are does not depend on `seed`.
+    Sentences are sorted by length, with equal lengths in random order. They are cut into batches of
+    at most `max_tokens` tokens on either side, padding included, and the batches are shuffled. The
+    number of batches does not depend on `seed`.
 
     Raises:
         UserError: if a sentence is longer than `max_tokens`.
@@ -40,9 +40,9 @@ def token_batches(pairs: Any, seed: int, max_tokens: int) -> list[Any]:
 
 
 def share_of(pairs: Any, batch: Any, rank: int, world: int) -> dict[str, Any]:
-    """Return one rank's part of a batch, collated, with `ntokens` those of a mean rank.
+    """Return one rank's collated part of a batch; `ntokens` is the mean over all ranks.
 
-    A rank left without a sentence gets one that counts nothing, so that all ranks take the step.
+    A rank without a sentence gets a sentence of weight zero, so that all ranks take the step.
     """
     mine = batch[rank::world]
     idle = len(mine) == 0
@@ -54,7 +54,7 @@ def share_of(pairs: Any, batch: Any, rank: int, world: int) -> dict[str, Any]:
 
 
 def eval_batches(pairs: Any, limit: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the first `limit` sentences (None: all), collated in batches of similar length."""
+    """Yield batches of the first `limit` sentences (None: all), collated by similar length."""
     import numpy as np
 
     sizes = np.asarray(pairs.src_sizes)[:limit]

@@ -1,7 +1,7 @@
-"""From archives of parallel text to fairseq's binarised data, step by step.
+"""Preparation of archives of parallel text into fairseq's binarised data, step by step.
 
-Every step writes files that appear whole or not at all, and is skipped where they are there, so an
-interrupted preparation continues where it stopped.
+Every step writes its files atomically, and is skipped if its files exist. So an interrupted
+preparation continues where it stopped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HeldOut = Callable[[], tuple[Sequence[str], Sequence[str]]]
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar file with `stem`.en and `stem`.de, the same line in both being one pair."""
+    """A tar file with `stem`.en and `stem`.de; equal line numbers in both form a pair."""
 
     url: str
     size: int
@@ -45,7 +45,7 @@ class Archive:
 
     @property
     def file(self) -> str:
-        """Its name in the folder `downloads`."""
+        """The archive's file name in the folder `downloads`."""
         return self.url.rpartition("/")[2]
 
 
@@ -59,14 +59,14 @@ def prepare(
     """Fill `folder` with bin/ (fairseq's data), text/ (raw references) and a manifest.
 
     Args:
-        folder: where everything goes; about 12 GB for WMT14.
-        archives: the training text.
+        folder: the output folder; about 12 GB for WMT14.
+        archives: archives of the training text.
         held_out: for "valid" and "test", a function that returns sources and references.
-        vocabulary: symbols of the joint dictionary, fairseq's four special ones included.
-        workers: processes that binarise.
+        vocabulary: size of the joint dictionary, including fairseq's four special symbols.
+        workers: number of processes that binarise.
 
     Raises:
-        UserError: if files cannot be had, are damaged, or cannot be written.
+        UserError: if files cannot be downloaded, are damaged, or cannot be written.
     """
     if (folder / MANIFEST).exists():
         return
@@ -92,7 +92,7 @@ def prepare(
 def _fetched(
     archives: Sequence[Archive], held_out: Mapping[str, HeldOut], folder: Path
 ) -> list[Path]:
-    """Return the archives' paths; what is lacking is told all at once, held-out text included."""
+    """Return the archives' paths; one error names all missing files, held-out text included."""
     downloaded: list[Path] = []
     lacking = []
     try:
@@ -110,10 +110,10 @@ def _fetched(
 
 
 def fetch_all(archives: Sequence[Archive], folder: Path) -> list[Path]:
-    """Return the paths of all archives, downloading what is not there.
+    """Return the paths of all archives; download missing archives.
 
     Raises:
-        UserError: one line that names every file that is lacking, and where to put it.
+        UserError: if files are missing; the line names every missing file and its place.
     """
     lacking = [archive for archive in archives if not _fetch(archive, folder / archive.file)]
     if lacking:
@@ -126,7 +126,7 @@ def fetch_all(archives: Sequence[Archive], folder: Path) -> list[Path]:
 
 
 def _fetch(archive: Archive, path: Path) -> bool:
-    """Say whether `path` is there, after a download that continues a partial one if need be."""
+    """Download `path` if necessary, continuing a partial download; return whether it exists."""
     part = path.with_name(path.name + ".part")
     if not path.exists():
         try:
@@ -169,7 +169,7 @@ def digest(path: Path) -> str:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text, which only a newline ends."""
+    """Yield the lines of a text; only a newline ends a line."""
     with path.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.rstrip("\n")
@@ -177,7 +177,7 @@ def lines(path: Path) -> Iterator[str]:
 
 @contextmanager
 def appearing(*paths: Path) -> Iterator[list[Path]]:
-    """Yield temporary paths that become `paths` at the end, or vanish after an error."""
+    """Yield temporary paths, which are renamed to `paths` at the end or deleted after an error."""
     parts = [path.with_name(f".{path.name}.part") for path in paths]
     try:
         yield parts
@@ -233,7 +233,7 @@ def _usable(english: str, german: str) -> bool:
 
 
 def _learn_pieces(folder: Path, vocabulary: int) -> None:
-    """Learn joint sentence pieces, and write fairseq's dictionary of exactly `vocabulary`."""
+    """Learn joint sentence pieces, and write fairseq's dictionary of `vocabulary` symbols."""
     import sentencepiece
 
     model, listed = folder / "pieces/model", folder / "pieces/dict.txt"
@@ -270,7 +270,7 @@ def _encode(folder: Path, split: str) -> None:
 
 
 def _binarise(folder: Path, held_out: tuple[str, ...], workers: int) -> None:
-    """Run fairseq-preprocess into a folder that is renamed when complete."""
+    """Run fairseq-preprocess into a temporary folder, which is renamed when complete."""
     target, part = folder / "bin", folder / ".bin.part"
     if target.exists():
         return

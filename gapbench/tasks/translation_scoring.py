@@ -1,4 +1,4 @@
-"""Translations by fairseq's beam search and their BLEU by sacreBLEU."""
+"""Translation by fairseq's beam search, and BLEU by sacreBLEU."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Search:
-    """How sentences are translated.
+    """Options of the beam search.
 
     Attributes:
-        beam: hypotheses kept; 1 is greedy.
-        length_penalty: exponent of the length that scores are divided by.
-        length: a translation has at most a x source tokens + b tokens.
-        sentences: how many of the split, its first; None for all.
+        beam: number of hypotheses; 1 is greedy search.
+        length_penalty: exponent of the length by which scores are divided.
+        length: (a, b): a translation has at most a x source tokens + b tokens.
+        sentences: number of sentences to translate, the first of the split; None for all.
     """
 
     beam: int = 4
@@ -28,7 +28,7 @@ class Search:
     sentences: int | None = None
 
     def arguments(self) -> argparse.Namespace:
-        """Return the options as fairseq's generator reads them."""
+        """Return the options in the form that fairseq's generator reads."""
         a, b = self.length
         return argparse.Namespace(
             beam=self.beam, lenpen=self.length_penalty, max_len_a=a, max_len_b=b
@@ -38,7 +38,7 @@ class Search:
 def translate(
     generator: Any, model: nn.Module, sample: dict[str, Any], dictionary: Any
 ) -> Iterator[tuple[int, str]]:
-    """Yield (index in the split, translation), its sentence pieces joined to plain text."""
+    """Yield (index in the split, translation) with sentence pieces joined to plain text."""
     found = generator.generate([model], sample)
     for index, hypotheses in zip(sample["id"].tolist(), found, strict=True):
         tokens = hypotheses[0]["tokens"].int().cpu()
@@ -46,7 +46,7 @@ def translate(
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return `bleu`, cased, and `bleu_lowercase`, in percent."""
+    """Return `bleu` (cased) and `bleu_lowercase`, from 0 to 100."""
     return {
         name: float(metric.corpus_score(hypotheses, [references]).score)
         for name, metric in _metrics().items()
@@ -54,7 +54,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, flo
 
 
 def signatures() -> dict[str, str]:
-    """Return sacreBLEU's signature of each figure of `score`, which others need to compare."""
+    """Return sacreBLEU's signature of each metric of `score`, which comparisons need."""
     metrics = _metrics()
     for metric in metrics.values():
         metric.corpus_score(["a"], [["a"]])  # the number of references is known afterwards

@@ -44,10 +44,10 @@ TOKENS_PER_PAIR = 32  # of the longer side with padding; an estimate, until the 
 
 @task("wmt14_en_de", version=1)
 class Wmt14EnDe(Translation):
-    """Transformer-big in NVIDIA's recipe, which the paper's authors used: 8 x 5120 tokens a step.
+    """Transformer-big with NVIDIA's recipe, which the paper's authors used: 8 x 5120 tokens a step.
 
     Args:
-        vocabulary: symbols of the joint dictionary.
+        vocabulary: size of the joint dictionary.
     """
 
     architecture = "transformer_wmt_en_de_big_t2t"
@@ -74,20 +74,20 @@ class Wmt14EnDe(Translation):
         )
 
     def prepare(self, data_dir: Path | None) -> None:
-        """Download, clean, encode and binarise; about 12 GB and some hours, once.
+        """Download, clean, encode and binarise the data, once; about 12 GB and some hours.
 
         Raises:
-            UserError: naming the files that are lacking where they cannot be downloaded.
+            UserError: naming files that are missing and cannot be downloaded.
         """
         load_fairseq()
         held_out = {split: partial(_held_out, name) for split, name in HELD_OUT.items()}
         prepare(_folder(data_dir), ARCHIVES, held_out, self.vocabulary, os.cpu_count() or 1)
 
     def read(self) -> tuple[dict[Split, Text], Any]:
-        """Open the binarised data of `prepare`.
+        """Open the binarised data that `prepare` wrote.
 
         Raises:
-            UserError: if it is not there.
+            UserError: if the binarised data are missing.
         """
         folder = self._prepared()
         fairseq = load_fairseq()
@@ -108,7 +108,7 @@ class Wmt14EnDe(Translation):
         return hashlib.sha256((self._prepared() / MANIFEST).read_bytes()).hexdigest()
 
     def steps_per_epoch(self, batch_size: int, world: int = 1) -> int:
-        """Return the batches of an epoch; an estimate, until the data is loaded."""
+        """Return the number of batches of an epoch; before `load`, an estimate."""
         if not self._texts:
             return self.train_examples * TOKENS_PER_PAIR // batch_size
         return super().steps_per_epoch(batch_size, world)

@@ -1,4 +1,4 @@
-"""Data parallelism: who this process is, and what all ranks agree on."""
+"""Data parallelism: this process's rank, and values that all ranks agree on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the ranks of one trial."""
+    """This process's rank, and the number of ranks of the trial."""
 
     rank: int = 0
     world: int = 1
 
     @classmethod
     def current(cls) -> Ranks:
-        """Return the ranks of the initialised process group, or a world of one."""
+        """Return the ranks of the initialised process group, or a world of one process."""
         if dist.is_available() and dist.is_initialized():
             return cls(dist.get_rank(), dist.get_world_size())
         return cls()
@@ -44,7 +44,7 @@ class Ranks:
 
 
 def replicated(model: nn.Module, ranks: Ranks) -> nn.Module:
-    """Wrap `model` so that its gradients are averaged over ranks; unchanged in a world of one."""
+    """Wrap `model` to average its gradients over ranks; return it as it is for one rank."""
     if ranks.world == 1:
         return model
     return nn.parallel.DistributedDataParallel(model)

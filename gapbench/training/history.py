@@ -1,4 +1,4 @@
-"""A run's history: a JSON line an epoch or mask change, the same however often it stopped."""
+"""A run's history: one JSON line per epoch or mask change, the same after any number of stops."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gapbench.errors import UserError
 
 
 class History:
-    """An append-only JSONL file that goes back to where a checkpoint was written.
+    """An append-only JSONL file, which is truncated to the length that a checkpoint states.
 
-    The lines that are kept move to a new file of the same name, so that an earlier copy of the run,
-    should one be alive somewhere, goes on writing where nobody reads.
+    The kept lines move to a new file of the same name. So an earlier copy of the run that is still
+    alive writes to the old file, which nobody reads.
 
     Args:
         path: the file.
-        offset: bytes that the checkpoint vouches for; what lies behind them is cut off.
-        digest: their sha256, or None: checkpoints of earlier versions do not say it.
+        offset: length in bytes that the checkpoint states; later bytes are cut off.
+        digest: sha256 of these bytes, or None for checkpoints of earlier versions.
 
     Raises:
         UserError: if the file does not begin with these bytes.
@@ -48,7 +48,7 @@ class History:
         return self._sha256.hexdigest()
 
     def append(self, line: dict[str, Any]) -> None:
-        """Add one line; it reaches the disk with the next `sync`."""
+        """Add one line; the next `sync` writes the line to the disk."""
         text = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         self._file.write(text)
         self._sha256.update(text)
@@ -60,7 +60,7 @@ class History:
         return self._file.tell()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write buffered lines and close the file."""
         self._file.close()
 
 

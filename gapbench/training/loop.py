@@ -24,28 +24,28 @@ Ask = Literal["go", "save", "stop"]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its checkpoint is written."""
+    """The run was asked to stop; the checkpoint is written."""
 
 
 class Recorder(Protocol):
-    """What the loop needs of its surroundings: a place for lines and checkpoints, and a sign."""
+    """The loop's interface to its surroundings: history, checkpoints, and requests to stop."""
 
     def line(self, line: Line) -> None:
         """Keep one line of the history."""
 
     def ask(self, training: Training) -> Ask:
-        """Say, after every step, whether to go on, write a checkpoint, or do so and stop."""
+        """Say after a step whether to go on, to write a checkpoint, or to write one and stop."""
 
     def checkpoint(self, training: Training) -> None:
-        """Write the state."""
+        """Write a checkpoint of the state."""
 
     def progress(self, training: Training, metrics: Metrics) -> None:
-        """Tell people how far the run is."""
+        """Show the run's progress to people."""
 
 
 @dataclass(frozen=True)
 class Final:
-    """Metrics of the finished model; test and heldout are looked at here and nowhere else."""
+    """Metrics of the finished model; only here are the splits test and heldout evaluated."""
 
     val: Metrics
     test: Metrics
@@ -59,13 +59,16 @@ def train(
     until: int | None = None,
     parallel_round: Callable[[Training], None] | None = None,
 ) -> None:
-    """Train to the end of the plan, or of machine-epoch `until`, whose phase is then left open.
+    """Train to the end of the plan, or to the end of machine-epoch `until`.
+
+    A stop at `until` leaves the current phase open.
 
     Args:
         training: a new or a resumed run.
-        recorder: receives history, checkpoints and progress.
-        until: machine-epoch to stop after.
-        parallel_round: runs all branches of a P-GaP round elsewhere; in this process if None.
+        recorder: receiver of history, checkpoints and progress.
+        until: machine-epoch to stop after, or None.
+        parallel_round: function that trains all branches of a P-GaP round elsewhere; None trains
+            the branches in this process.
 
     Raises:
         Interrupted: after the checkpoint was written, if the recorder said to stop.
@@ -86,10 +89,10 @@ def train(
 
 
 def train_epoch(training: Training, recorder: Recorder) -> Metrics:
-    """Train the rest of the current epoch, then record it; return its validation metrics.
+    """Train the rest of the current epoch, record the epoch, and return its validation metrics.
 
     Raises:
-        UserError: if the loss is not finite: no later epoch would mend that.
+        UserError: if the loss is not finite, from which no later epoch could recover.
     """
     training.replica.train()
     for batch in _in_turn(_batches(training)):
@@ -133,7 +136,7 @@ def _batches(training: Training) -> Iterator[Any]:
 
 
 def _in_turn(batches: Iterator[Any]) -> Iterator[Any]:
-    """Yield the batches, each made in this thread's turn: a task may seed and draw for them."""
+    """Yield the batches; make each batch in this thread's turn, since a task may draw numbers."""
     end = object()
     while True:
         with TURN:
@@ -171,10 +174,10 @@ def train_step(training: Training, batch: Any) -> None:
 
 
 def _seed_noise(device: torch.device, seed: int) -> None:
-    """Seed what a step draws from, as `torch.manual_seed` does.
+    """Seed the generators of a step as `torch.manual_seed` does, but only for `device`.
 
-    That seeds every kind of device, and keeps a traceback for each that is not in use: on the CPU
-    two percent of a small model's training.
+    `torch.manual_seed` seeds every kind of device and keeps a traceback for each unused device. On
+    the CPU this takes two percent of a small model's training time.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -183,9 +186,10 @@ def _seed_noise(device: torch.device, seed: int) -> None:
 
 
 def _completes_gradual(training: Training) -> bool:
-    """Say whether the next step ends a gradual pruning: of its prunes only the last is measured.
+    """Say whether the next step ends a gradual pruning; only this prune is measured.
 
-    There are hundreds, and each measurement is two passes over the validation split.
+    A gradual pruning has hundreds of prunes, and each measurement takes two passes over the
+    validation split.
     """
     sparsifier, phase = training.sparsifier, training.sparsifier.segment.phase
     if phase.update is None:
@@ -196,7 +200,7 @@ def _completes_gradual(training: Training) -> bool:
 
 
 def _measured_step(training: Training, recorder: Recorder, batch: Any) -> None:
-    """Do a step that prunes, and record the metrics before and after it."""
+    """Take a step that prunes, and record the metrics before and after the step."""
     record_changes(training, recorder)  # earlier prunes: these metrics are not theirs
     before = evaluate(training, "val")
     training.replica.train()
@@ -206,7 +210,7 @@ def _measured_step(training: Training, recorder: Recorder, batch: Any) -> None:
 
 
 def change_phase(training: Training, recorder: Recorder, before: Metrics) -> None:
-    """At the end of a phase enter the next one, and measure what pruning cost."""
+    """Enter the next phase at the end of a phase, and measure the metrics after its prune."""
     if not training.sparsifier.phase_ended:
         return
     in_branch = training.sparsifier.segment.branch is not None
@@ -217,9 +221,10 @@ def change_phase(training: Training, recorder: Recorder, before: Metrics) -> Non
 
 
 def evaluate(training: Training, split: Any) -> Metrics:
-    """Return metrics named split/name of the model as it is.
+    """Return metrics of the current model, named split/name.
 
-    On a GPU other threads go on meanwhile: it is waited for here, and evaluation draws nothing.
+    On a GPU other threads continue meanwhile: this thread waits for the device, and evaluation
+    draws no random numbers.
     """
     with TURN if training.device.type == "cpu" else nullcontext():
         metrics = training.task.evaluate(training.model, split)
@@ -227,7 +232,7 @@ def evaluate(training: Training, split: Any) -> Metrics:
 
 
 def finish(training: Training) -> Final:
-    """Evaluate the finished model, for the first and only time on what it is judged by."""
+    """Evaluate the finished model, for the only time on the splits test and heldout."""
     heldout = evaluate(training, "heldout") if training.task.heldout else {}
     return Final(evaluate(training, "val"), evaluate(training, "test"), heldout)
 

@@ -1,4 +1,4 @@
-"""The learning rate, as a pure function of where a run stands."""
+"""The learning rate as a pure function of the position in a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from gapbench.tasks.task import Recipe
 
 
 def learning_rate(recipe: Recipe, plan: Plan, segment: Segment, step: int, per_epoch: int) -> float:
-    """Return the rate of optimiser step `step` (0-based, over the whole run) inside `segment`.
+    """Return the learning rate of step `step` (0-based, over the whole run) inside `segment`.
 
-    Under `lr="constant"` a phase stays at the peak rate.
+    A phase with `lr="constant"` stays at the peak rate.
     """
     if segment.phase.lr == "constant":
         return recipe.lr
@@ -21,9 +21,9 @@ def learning_rate(recipe: Recipe, plan: Plan, segment: Segment, step: int, per_e
 
 
 def scheduled(recipe: Recipe, step: int, steps: int, per_epoch: int) -> float:
-    """Return the rate of step `step` of a schedule that covers `steps` steps.
+    """Return the learning rate of step `step` of a schedule of `steps` steps.
 
-    Warm-up is linear from peak / warm-up steps; it takes at most half of the span.
+    Warm-up is linear from peak / warm-up steps, and takes at most half of the schedule.
     """
     warmup = max(recipe.warmup_steps, round(recipe.warmup_epochs * per_epoch))
     warmup = min(warmup, steps // 2)

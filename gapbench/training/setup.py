@@ -1,4 +1,4 @@
-"""Everything one trial trains with, built from plain values in a fixed order."""
+"""The objects that one trial trains with, built from plain values in a fixed order."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from gapbench.training.step import Step, step_of
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trial's numbers depend on, the task aside.
+    """The settings, except the task, on which a trial's results depend.
 
-    `first_layer` says whether the task's input layer is "dense", and then outside of the budget,
-    or "sparse". Costs are told as multiples of a dense network's, of whose forward cost this one
-    has `relative_cost`.
+    Attributes:
+        first_layer: "sparse" or "dense"; a dense input layer is not part of the sparsity budget.
+        relative_cost: forward cost of this trial's dense network over the forward cost of the
+            network to which costs are related.
     """
 
     recipe: Recipe
@@ -40,13 +41,13 @@ class Settings:
 
 @dataclass
 class Training:
-    """A trial while it trains: its parts, and how far it is.
+    """A trial during training: its objects and its progress.
 
     Attributes:
-        epoch: machine-epochs finished.
-        batch: optimiser steps done in the epoch that has begun.
-        loss_sum: sum of the losses of those steps, on the device.
-        rate: the learning rate of the last step.
+        epoch: number of finished machine-epochs.
+        batch: number of optimiser steps done in the current epoch.
+        loss_sum: sum of the losses of the current epoch's steps, on the device.
+        rate: learning rate of the last step.
     """
 
     task: Task
@@ -70,7 +71,7 @@ class Training:
         return self.sparsifier.steps_per_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state; random streams are addressed by (epoch, batch), so it is all."""
+        """Return the whole state; random streams follow from epoch and batch and need no state."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -82,10 +83,10 @@ class Training:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned.
+        """Load a state that `state_dict` returned.
 
         Raises:
-            UserError: if the data are not those that the state was trained on.
+            UserError: if the state was trained on other data.
         """
         if state["data"] != self.task.data_digest():
             raise UserError(
@@ -110,12 +111,13 @@ def build(
     """Build model, optimiser and sparsifier.
 
     Args:
-        task: its data must be loaded already, unless `steps_per_epoch` is given.
-        settings: of the trial.
-        device: of the model.
-        steps_per_epoch: optimiser steps of one epoch, in place of those that the data make.
-        fused: whether one kernel moves all weights, by a rate that lies on the device; on GPUs
-            alone by default. It rounds less often than the optimiser's usual kernels.
+        task: the task; its data must be loaded already, unless `steps_per_epoch` is given.
+        settings: settings of the trial.
+        device: device of the model.
+        steps_per_epoch: optimiser steps of one epoch, instead of the number that the data give.
+        fused: whether one kernel updates all weights, with a learning rate on the device; by
+            default on GPUs only. The fused kernel rounds less often than the optimiser's usual
+            kernels.
     """
     recipe = settings.recipe
     fused = device.type == "cuda" if fused is None else fused
@@ -155,7 +157,7 @@ def build(
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """Return a module that runs `model`, its very parameters, through torch's compiler."""
+    """Return a compiled module that shares the parameters of `model`."""
     module: Any = torch.compile(model)
     return module  # type: ignore[no-any-return]
 
@@ -167,14 +169,14 @@ def prunable_layers(task: Task, model: nn.Module, first_layer: str) -> tuple[str
 
 
 def fix_numerics(recipe: Recipe) -> None:
-    """Make equal inputs give equal bits: fixed threads, deterministic kernels."""
+    """Make computation deterministic: fixed threads and deterministic kernels."""
     torch.set_num_threads(recipe.cpu_threads)
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = False) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser; norms and biases have no decay unless `decay_norms`."""
+    """Return the recipe's optimiser; norms and biases have weight decay only with `decay_norms`."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     for parameter in model.parameters():
@@ -201,7 +203,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe, fused: bool = False) -> to
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give all groups a learning rate; one that lies on a device stays in its place."""
+    """Set the learning rate of all groups; a rate on a device is changed in place."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):
             group["lr"].fill_(rate)
@@ -210,7 +212,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a state; how the optimiser computes, and where its rate lies, stay its own."""
+    """Load a state, but keep the optimiser's own kernels and the place of its learning rate."""
     names = ("lr", "fused", "capturable")
     own = [{n: group[n] for n in names if n in group} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)

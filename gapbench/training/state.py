@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to continue bitwise, in one file."""
+"""Checkpoints: one file with everything that a run needs to continue with the same bits."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ SCHEMA = 2
 
 
 def save(path: Path, state: dict[str, Any], allow: Callable[[], None] | None = None) -> None:
-    """Write `state` so that `path` always holds one whole checkpoint, the old or the new.
+    """Write `state` atomically: at any time `path` is the whole old or the whole new checkpoint.
 
     Args:
-        path: the checkpoint.
-        state: its content.
-        allow: called when all is written; if it raises, the old checkpoint stays.
+        path: the checkpoint file.
+        state: content of the checkpoint.
+        allow: function that is called before the new checkpoint replaces the old one; an exception
+            in it keeps the old checkpoint.
     """
     with replacing(path) as file:
         torch.save({"schema": SCHEMA, **state}, file)
@@ -36,10 +37,10 @@ def save(path: Path, state: dict[str, Any], allow: Callable[[], None] | None = N
 
 
 def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a checkpoint, every byte of it checked.
+    """Read a checkpoint, and check every byte.
 
     Raises:
-        UserError: if the file cannot be read, is damaged or of another schema.
+        UserError: if the file cannot be read, is damaged, or has another schema.
     """
     state = read(path, device)
     if state.get("schema") != SCHEMA:
@@ -49,7 +50,7 @@ def load(path: Path, device: torch.device) -> dict[str, Any]:
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """Around the use of a checkpoint's content: what it lacks is told as damage of the file.
+    """Report errors in a block that uses a checkpoint's content as damage of the file.
 
     Raises:
         UserError: naming the file.
@@ -63,10 +64,10 @@ def restoring(path: Path) -> Iterator[None]:
 
 
 def read(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read a file of `torch.save`, every byte of it checked.
+    """Read a file of `torch.save`, and check every byte.
 
     Raises:
-        UserError: if the file cannot be read, is damaged, or holds no dict.
+        UserError: if the file cannot be read, is damaged, or contains no dict.
     """
     try:
         file = open_plain(path)
@@ -98,7 +99,7 @@ def read(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def _check(archive: zipfile.ZipFile) -> None:
-    """Check every byte of an archive, whose entries are stored as they are."""
+    """Check every byte of an archive of uncompressed entries."""
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
         raise zipfile.BadZipFile("it is compressed")
     damaged = archive.testzip()
@@ -115,7 +116,7 @@ def _first_words(error: Exception) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
-    """Return an error without advice: the file may be good, and starting over would lose it."""
+    """Return an error without advice to start over: the file may be intact."""
     return UserError(f"{path}: cannot be read: {error.strerror or error}")
 
 

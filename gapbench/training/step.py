@@ -1,7 +1,8 @@
 """One step of training: computed kernel by kernel, or replayed from CUDA graphs.
 
-One graph ends with the gradients, a second one with weights that are moved and held under their
-masks. Masks, rates and moments have fixed places, so that both serve while masks move: docs/gpu.md.
+The first graph ends with the gradients. The second graph also moves the weights and holds them
+under their masks. Masks, learning rates and moments have fixed addresses, so both graphs stay valid
+while masks change: see docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ _capturing = threading.Lock()  # torch allows one capture at a time in a process
 
 
 class Step(Protocol):
-    """How a batch moves the weights; the choice changes no bit."""
+    """The computation of one training step; all implementations give the same bits."""
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Leave the gradients of the batch's loss in the parameters, which have none before.
+        """Compute the gradients of the batch's loss in parameters without gradients.
 
         Returns:
-            the loss, a scalar on the device that the next call may overwrite.
+            the loss, a scalar on the device, which the next call may overwrite.
         """
 
     def whole(self, batch: Batch) -> Tensor | None:
-        """Do all of a step in which no mask changes: gradients and `Sparsifier.move`.
+        """Take a whole step in which no mask changes: gradients and `Sparsifier.move`.
 
         Returns:
-            the loss; or None if the two are to be done one after the other.
+            the loss; or None if nothing was done and the caller must take the two parts separately.
         """
 
 
 @dataclass(frozen=True)
 class EagerStep:
-    """Computes the gradients, kernel by kernel."""
+    """Computes the gradients kernel by kernel."""
 
     task: Task
     recipe: Recipe
@@ -65,7 +66,7 @@ class EagerStep:
         return loss.detach()
 
     def whole(self, batch: Batch) -> Tensor | None:
-        """Return None."""
+        """Return None: the caller takes the two parts of the step."""
         return None
 
 
@@ -77,15 +78,15 @@ def step_of(
     ranks: Ranks,
     sparsifier: Sparsifier,
 ) -> Step:
-    """Return the step of a trial: captured wherever it can be.
+    """Return the step of a trial: a captured step where possible, else an eager one.
 
     Args:
-        task: its loss is what is captured.
-        recipe: of the trial.
-        model: on its device.
-        replica: what the loss calls: the model, or a wrapper of it.
-        ranks: that share a batch.
-        sparsifier: of the model.
+        task: the task, whose loss is captured.
+        recipe: recipe of the trial.
+        model: the model, on its device.
+        replica: the module that the loss calls: the model or a wrapper of the model.
+        ranks: the ranks that share a batch.
+        sparsifier: the model's sparsifier.
     """
     device = next(model.parameters()).device
     eager = EagerStep(task, recipe, replica, device)
@@ -96,7 +97,7 @@ def step_of(
 
 
 def why_eager(task: Task, device: torch.device, ranks: Ranks) -> str | None:
-    """Return why the steps of a trial are not captured; None if they are."""
+    """Return the reason why a trial's steps are not captured, or None if they are."""
     if device.type != "cuda":
         return f"a {device.type} has no graphs"
     if os.environ.get(EAGER):
@@ -111,21 +112,20 @@ def why_eager(task: Task, device: torch.device, ranks: Ranks) -> str | None:
 
 
 class CudaGraphs:
-    """Records passes of one trial as CUDA graphs, which share their memory.
+    """Records passes of one trial as CUDA graphs that share a memory pool.
 
-    Each replay leaves to the next one only what the passes return and write to memory of before,
-    so that it does not matter which of them is replayed when.
+    A replay hands on only the returned tensors and tensors that existed before the recording. So
+    the graphs may be replayed in any order.
     """
 
     def __init__(self) -> None:
         self._pool = torch.cuda.graph_pool_handle()
 
     def __call__(self, run: Pass) -> tuple[Tensor, Callable[[], None]]:
-        """Record a pass on the stream that is current, or beside the default one.
+        """Record a pass on the current stream, or on a side stream of the default stream.
 
         Returns:
-            the loss, which each replay overwrites as it does all that the pass writes; and what
-            replays.
+            the loss, which each replay overwrites; and the function that replays the pass.
 
         Raises:
             RuntimeError: if the pass waits for the device.
@@ -147,11 +147,13 @@ class CudaGraphs:
 
 
 class Move:
-    """What follows the gradients in a step without a change of masks, for a graph.
+    """The part of a step without mask change that follows the gradients, for a CUDA graph.
+
+    The optimiser's learning rate and the factors of the masks keep their addresses. Moments keep
+    their addresses until they are dropped or loaded.
 
     Args:
-        sparsifier: its optimiser's rate and the factors that hold masks stay in their places, and
-            so do moments until they are dropped or loaded.
+        sparsifier: the sparsifier of the model.
     """
 
     def __init__(self, sparsifier: Sparsifier) -> None:
@@ -163,15 +165,15 @@ class Move:
         self._sparsifier.move()
 
     def moments(self) -> list[Tensor]:
-        """Return the optimiser's own tensors, which a move changes."""
+        """Return the optimiser's state tensors, which a move changes."""
         entries = self._sparsifier.optimizer.state.values()
         return [value for entry in entries for value in entry.values() if torch.is_tensor(value)]
 
     def settled(self, parameters: int) -> bool:
-        """Say whether nothing that a step makes once is still to be made.
+        """Say whether the optimiser has its state of all parameters, and its rates are tensors.
 
         Args:
-            parameters: that have gradients.
+            parameters: number of parameters that have gradients.
         """
         optimizer = self._sparsifier.optimizer
         return len(optimizer.state) == parameters and all(
@@ -179,26 +181,26 @@ class Move:
         )
 
     def first(self) -> object:
-        """Return what is another object once moments were dropped or loaded."""
+        """Return an object of the optimiser's state whose identity changes with new moments."""
         return next(iter(self._sparsifier.optimizer.state.values()), None)
 
     def fixed(self) -> list[Tensor]:
-        """Return the tensors that a move reads and leaves as they are."""
+        """Return the tensors that a move reads and does not change."""
         rates = [group["lr"] for group in self._sparsifier.optimizer.param_groups]
         return [*rates, *self._factors]
 
 
 @dataclass(frozen=True)
 class Capture:
-    """A recorded pass with all memory that it reads and writes from one replay to the next.
+    """A recorded pass with the memory that the pass reads and writes in every replay.
 
     Attributes:
-        inputs: the batch that it reads.
-        state: what else it reads that is there before, and where that lay.
-        gradients: what it leaves for each parameter that took part in the loss.
-        loss: what it writes beside them.
-        replay: runs it.
-        first: of the optimiser, as of `Move.first`.
+        inputs: the batch tensors that the pass reads.
+        state: the other existing tensors that the pass reads, with their addresses.
+        gradients: the gradients that the pass writes, per parameter that took part in the loss.
+        loss: the loss that the pass writes.
+        replay: function that replays the pass.
+        first: the optimiser's object from `Move.first`.
     """
 
     inputs: tuple[Tensor, ...]
@@ -209,7 +211,7 @@ class Capture:
     first: object = None
 
     def fits(self, batch: Batch, first: object = None) -> bool:
-        """Say whether the memory is still the trial's, and the batch laid out as the one before."""
+        """Say whether the recorded memory is still in use and the batch has the recorded layout."""
         return (
             self.first is first
             and all(tensor.data_ptr() == place for tensor, place in self.state)
@@ -217,7 +219,7 @@ class Capture:
         )
 
     def run(self, batch: Batch) -> Tensor:
-        """Replay it on a batch; the gradients are the parameters' then."""
+        """Replay the pass on a batch, set the parameters' gradients, and return the loss."""
         for fixed, tensor in zip(self.inputs, batch, strict=True):
             fixed.copy_(tensor)
         self.replay()
@@ -227,23 +229,23 @@ class Capture:
 
 
 class CapturedStep:
-    """Replays recorded passes, and records them anew where memory was exchanged.
+    """Replays recorded passes, and records a pass again if its memory was replaced.
 
-    One pass ends with the gradients. A second one moves the weights by them too; it serves every
-    step but the first ones, those in which masks change, and those that end a phase with dropped
-    moments. A pass that draws random numbers, or that cannot be recorded, is computed eagerly from
-    then on, with a warning that says so.
+    One pass computes the gradients. A second pass computes the gradients and moves the weights; it
+    serves all steps except the first steps, steps in which masks change, and steps that end a phase
+    with dropped moments. A pass that draws random numbers or that cannot be recorded is computed
+    eagerly from then on, with a warning.
 
     Args:
-        eager: the pass.
-        model: whose parameters and buffers it reads.
-        record: makes a replay of a pass that was run on the device.
-        move: moves weights by their gradients; None leaves that to the caller.
+        eager: the eager pass.
+        model: the model whose parameters and buffers the pass reads.
+        record: function that records a pass on the device and returns its replay.
+        move: the move of the weights by their gradients; None leaves the move to the caller.
 
     Attributes:
-        captures: how often the gradients' pass was recorded.
-        whole_captures: how often the whole step was.
-        refused: why it is computed eagerly, or None.
+        captures: number of recordings of the pass that computes gradients.
+        whole_captures: number of recordings of the whole step.
+        refused: reason for eager computation, or None.
     """
 
     def __init__(
@@ -263,7 +265,7 @@ class CapturedStep:
         self._whole: Capture | None = None
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Leave the gradients of the batch's loss in the parameters."""
+        """Compute the gradients of the batch's loss in the parameters."""
         if self.refused is None and (self._capture is None or not self._capture.fits(batch)):
             self._capture = None  # its memory serves the next one
             self._capture = self._recorded(batch)
@@ -271,7 +273,7 @@ class CapturedStep:
         return self._eager(batch) if self._capture is None else self._capture.run(batch)
 
     def whole(self, batch: Batch) -> Tensor | None:
-        """Do all of a step, once a first one has settled what gradients and moments there are."""
+        """Take a whole step, once an earlier step has created all gradients and moments."""
         move, known = self._move, self._capture
         if move is None or known is None or not move.settled(len(known.gradients)):
             return None
@@ -285,7 +287,7 @@ class CapturedStep:
         return self._whole.run(batch)
 
     def _recorded(self, batch: Batch, move: Move | None = None) -> Capture | None:
-        """Record a pass; weights, buffers, moments and generators are then as they were."""
+        """Record a pass; restore weights, buffers, moments and generators afterwards."""
         parameters = list(self._model.parameters())
         inputs = tuple(tensor.clone() for tensor in batch)
         read = [*parameters, *self._model.buffers()]
@@ -323,7 +325,7 @@ class CapturedStep:
 
 @contextmanager
 def _unchanged(written: list[Tensor], device: torch.device) -> Iterator[Callable[[], bool]]:
-    """Undo what passes inside do to tensors and generators; yields whether these have moved."""
+    """Undo changes of tensors and generators in the block; yield a check for moved generators."""
     before = [tensor.detach().clone() for tensor in written]
     drawn_from = [torch.default_generator]
     if device.type == "cuda":

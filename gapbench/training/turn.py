@@ -1,8 +1,9 @@
-"""Whose turn it is to use what a process has once: torch's default generator, and Sacred's seeding.
+"""A lock for global state of a process: torch's default generator, and Sacred's seeding.
 
-Several trials may train in one process, a thread each. The loop seeds the default generator before
-every step, so a trial draws its own numbers if no other one draws or seeds until the step is done.
-On a GPU a step is done, for this purpose, when its kernels are launched: they carry what they draw.
+Several trials may train in one process, one thread per trial. The loop seeds the default generator
+before every step. So a trial draws its own numbers if no other trial draws or seeds before the end
+of the step. On a GPU the step ends in this sense with the launch of its kernels, since a kernel
+gets its random state at launch.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ HANDED_OVER = 0  # a holder that has been chosen and has not woken yet; no threa
 
 
 class Turn(ContextDecorator):
-    """A re-entrant lock that threads get in the order in which they asked for it.
+    """A re-entrant lock that threads get in the order of their requests.
 
-    It is used in a `with` block, or as the decorator of a function. `threading.RLock` goes to
-    whoever is quickest, which is mostly the thread that has just given it back: the others would
-    stand still.
+    Use the lock in a `with` block, or as the decorator of a function. `threading.RLock` would go to
+    the quickest thread, which is mostly the thread that has just released the lock; the other
+    threads would starve.
     """
 
     def __init__(self) -> None:

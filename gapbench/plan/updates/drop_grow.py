@@ -15,18 +15,18 @@ from gapbench.plan.update import Masks, Update, update
 class DropGrow(Update):
     """Replace part of each sparse layer's mask every `every` steps (RigL, SET).
 
-    At step t of the phase, counted from 0, with t a positive multiple of `every` and
-    t < T_end = until x steps of the phase, the k = int(f(t) x active) active weights of the lowest
-    drop score are dropped and k positions grown; f is the cosine of RigL, section 3.
+    An update is due at step t of the phase, counted from 0, if t is a positive multiple of `every`
+    and t < T_end = until x steps of the phase. The update drops the k = int(f(t) x active) active
+    weights of the lowest drop score, and grows k positions; f is the cosine of RigL, section 3.
 
     Attributes:
-        score: the score by which is grown: gradient, random, or another registered one.
-        every: steps between two updates (RigL's delta T).
+        score: the growth score: gradient, random, or another registered score.
+        every: optimiser steps between two updates (RigL's delta T).
         until: T_end as a fraction of the phase.
         alpha: the initial drop fraction.
-        replaces_step: whether the update takes the place of the optimiser step.
-        drop: the score by which is dropped.
-        coefficient: of scores that weigh two terms.
+        replaces_step: whether the update replaces the optimiser step.
+        drop: the drop score.
+        coefficient: coefficient of a score with two terms.
     """
 
     score: str
@@ -45,7 +45,7 @@ class DropGrow(Update):
 
     @property
     def dense_gradient(self) -> bool:  # type: ignore[override]
-        """Whether growth looks at gradients of weights that do not exist."""
+        """Whether growth needs the gradients of masked weights."""
         return self.score != "random"
 
     def due(self, step: int, steps: int) -> bool:

@@ -16,9 +16,9 @@ class Gradual(Update):
     """Prune further every `every` steps, along the cubic curve of Zhu & Gupta (2017), eq. 1.
 
     Attributes:
-        every: steps between two prunes.
+        every: optimiser steps between two prunes.
         start: t0 as a fraction of the phase.
-        stop: t1 as a fraction of the phase; from there on the layer is at its target.
+        stop: t1 as a fraction of the phase; from t1 on every layer is at its target.
     """
 
     every: int = 100
@@ -30,12 +30,12 @@ class Gradual(Update):
     reaches_targets: ClassVar[bool] = True
 
     def due(self, step: int, steps: int) -> bool:
-        """Say whether step `step` of a phase of `steps` steps prunes; t1 always does."""
+        """Say whether step `step` of a phase of `steps` steps prunes; step t1 always prunes."""
         t0, t1 = self._span(steps)
         return (t0 <= step < t1 and (step - t0) % self.every == 0) or step == t1
 
     def dues(self, steps: int) -> list[int]:
-        """Return the steps of a phase of `steps` steps that are due, in order."""
+        """Return the steps that prune in a phase of `steps` steps, in order."""
         t0, t1 = self._span(steps)
         return [*range(t0, t1, self.every), t1]
 
@@ -47,7 +47,7 @@ class Gradual(Update):
         return 1 - (1 - max(0.0, (step - t0) / (t1 - t0))) ** 3
 
     def change(self, masks: Masks, step: int, steps: int) -> None:
-        """Prune."""
+        """Prune to the sparsity of the step."""
         masks.prune(self.progress(step, steps))
 
     def completes(self, step: int, steps: int) -> bool:
@@ -55,7 +55,7 @@ class Gradual(Update):
         return self.due(step, steps) and self.progress(step, steps) == 1
 
     def stretches(self, steps: int, active: Active, grown: Mapping[str, int]) -> Iterator[Stretch]:
-        """Yield the steps up to each prune, which follows the optimiser step that it is due at."""
+        """Yield the steps between prunes; a prune follows the optimiser step of its due step."""
         progress, start = 0.0, 0
         for stop in [*(step + 1 for step in self.dues(steps)), steps]:
             if stop > start:

@@ -15,7 +15,7 @@ from gapbench.plan.updates.gradual import Gradual
 class Regrowing(Gradual):
     """After each prune drop a further share of the smallest weights and grow as many by gradient.
 
-    The share is alpha / 2 x (1 + cos(pi (t - t0) / (t1 - t0))), so that none is moved at the end.
+    The share is alpha / 2 x (1 + cos(pi (t - t0) / (t1 - t0))), so the last prune moves no weight.
 
     Attributes:
         alpha: the initial share.
@@ -32,11 +32,11 @@ class Regrowing(Gradual):
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """Magnitude and gradient."""
+        """The scores magnitude (for dropping) and gradient (for growing)."""
         return "magnitude", "gradient"
 
     def fraction(self, step: int, steps: int) -> float:
-        """Return the share of active weights that is moved after the prune at `step`."""
+        """Return the share of active weights that moves after the prune at `step`."""
         t0, t1 = self._span(steps)
         return self.alpha / 2 * (1 + math.cos(math.pi * min(1.0, (step - t0) / (t1 - t0))))
 

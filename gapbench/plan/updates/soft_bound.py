@@ -12,15 +12,16 @@ from gapbench.plan.update import Active, Masks, Stretch, Update, update
 @update("soft_bound")
 @dataclass(frozen=True)
 class SoftBound(Update):
-    """Grow a surplus of weights, train with it, and drop the lowest |w| + coefficient x |g|.
+    """Grow a surplus of weights, train, and drop the lowest |w| + coefficient x |g|.
 
-    At step t, a positive multiple of `every` below until x steps, each layer drops to its target
-    and grows int(p x target) positions at random; p falls linearly from alpha to 0. At the first
-    multiple from there on it drops to its target for good.
+    At each step t that is a positive multiple of `every` and below until x steps, each layer drops
+    to its target count and then grows int(p x target) random positions. The surplus p falls
+    linearly from alpha to 0. At the next multiple of `every`, each layer drops to its target for
+    good.
 
     Attributes:
-        every: steps between two changes.
-        until: the last growth, as a fraction of the phase.
+        every: optimiser steps between two changes.
+        until: end of growth, as a fraction of the phase.
         alpha: the initial surplus p.
         coefficient: lambda, the weight of the gradient's magnitude.
 
@@ -36,7 +37,7 @@ class SoftBound(Update):
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """The score of dropping, and random growth."""
+        """The score magnitude_gradient (for dropping) and the score random (for growing)."""
         return "magnitude_gradient", "random"
 
     def due(self, step: int, steps: int) -> bool:
@@ -48,13 +49,13 @@ class SoftBound(Update):
         return range(self.every, self.last(steps) + 1, self.every)
 
     def last(self, steps: int) -> int:
-        """Return the step of the last change, which drops alone."""
+        """Return the step of the last change, which only drops."""
         return (
             min(-(-int(self.until * steps) // self.every), (steps - 1) // self.every) * self.every
         )
 
     def surplus(self, step: int, steps: int) -> float:
-        """Return p after the change at `step`."""
+        """Return the surplus p after the change at `step`."""
         last = self.last(steps)
         return self.alpha * (1 - step / last) if last else 0.0
 
@@ -66,7 +67,7 @@ class SoftBound(Update):
             masks.resize(1 + surplus, drop, grow, self.coefficient)
 
     def stretches(self, steps: int, active: Active, grown: Mapping[str, int]) -> Iterator[Stretch]:
-        """Yield the steps between two changes with the surplus that each left."""
+        """Yield the steps between two changes with the active counts, surplus included."""
         targets = {**active(1.0), **grown}
         dense, start, now = active(0.0), 0, targets
         for step in self.dues(steps):

@@ -1,4 +1,4 @@
-"""Blocks: weights that are kept and pruned together."""
+"""Block sparsity: the weights of a block are kept or pruned together."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from gapbench.sparsity.pattern import LOWEST, Pattern, pattern
 @pattern("block")
 @dataclass(frozen=True)
 class Block(Pattern):
-    """A layer, as a matrix of output units and all their weights, in tiles of rows x columns.
+    """Tiles of rows x columns of a layer's matrix are active or masked as a whole.
 
-    A tile's score is the sum of its positions' scores.
+    The matrix has one row per output unit. A tile's score is the sum of its positions' scores.
 
     Source: S. Narang et al., Block-Sparse Recurrent Neural Networks, 2017.
     """
@@ -30,7 +30,7 @@ class Block(Pattern):
 
     @property
     def text(self) -> str:  # type: ignore[override]
-        """As in block:4x1."""
+        """The written form, such as block:4x1."""
         return f"block:{self.rows}x{self.columns}"
 
     @classmethod
@@ -45,19 +45,19 @@ class Block(Pattern):
         return cls(rows, columns)
 
     def fit(self, layer: Layer, keep: int) -> int:
-        """Return whole tiles, at least one."""
+        """Return a count of whole tiles, at least one."""
         size = self.rows * self.columns
         return max(1, keep // size) * size
 
     def misfit(self, layer: Layer, keep: int) -> str | None:
-        """Say whether tiles do not cover the layer."""
+        """Return why tiles cannot cover the layer, or None."""
         out, width = layer.shape[0], layer.numel // layer.shape[0]
         if out % self.rows or width % self.columns:
             return f"{layer.name} is {out} x {width}, no multiple of {self.rows} x {self.columns}"
         return None
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
-        """Return a mask of whole tiles."""
+        """Return a mask of the whole tiles with the largest scores, beside `kept`."""
         if kept is not None:
             return kept | self.select(scores.masked_fill(kept, LOWEST), count)
         tiles = self._tiles(scores.nan_to_num(nan=float("inf"), neginf=LOWEST)).sum((1, 3))
@@ -66,14 +66,14 @@ class Block(Pattern):
         return whole.reshape(scores.shape)
 
     def holds(self, mask: Tensor) -> bool:
-        """Say whether tiles are active or masked as a whole."""
+        """Say whether every tile is active or masked as a whole."""
         tiles = self._tiles(mask)
         return torch.equal(tiles.any(3).any(1), tiles.all(3).all(1))
 
     def replace(
         self, drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int, meant: int
     ) -> Tensor:
-        """Drop and grow whole tiles: at least one, where any position would move."""
+        """Drop and grow whole tiles: at least one, if any position would move."""
         size = self.rows * self.columns
         moved = max(size, count // size * size) if count else 0
         moved = min(moved, active)

@@ -1,4 +1,4 @@
-"""Constant fan-in: every output unit keeps as many weights as the others (SRigL)."""
+"""Constant fan-in: every output unit keeps the same number of weights (SRigL)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ KIND = "constant_fan_in"
 @pattern(KIND)
 @dataclass(frozen=True)
 class ConstantFanIn(Pattern):
-    """Every active row of a layer, an output unit with all its weights, has as many of them.
+    """Every active row of a layer (the weights of one output unit) has the same number of weights.
 
-    At least one: a layer that would keep fewer weights than it has rows keeps one a row.
+    The number is at least one: a layer with a budget below its number of rows keeps one per row.
 
-    Drop-and-grow drops over the whole layer and grows in each row what it lacks. With `salient`
-    above 0 it ablates a row whose salient weights, kept or of the largest growth scores, are fewer
-    than that share of the fan-in: the fan-in of the others grows to floor(budget / rows). An
-    ablated row stays so until the layer is pruned from dense again.
+    Drop-and-grow drops over the whole layer, then grows in each row up to the fan-in. A weight is
+    salient if it is kept or has one of the largest growth scores. With `salient` above 0, a row
+    with fewer salient weights than this share of the fan-in is ablated. The fan-in of the other
+    rows then grows to floor(budget / rows). An ablated row stays ablated until the layer is pruned
+    from dense again.
 
     Source: M. Lasby et al., Dynamic Sparse Training with Structured Sparsity, 2023, section 3.
     """
@@ -38,7 +39,7 @@ class ConstantFanIn(Pattern):
 
     @property
     def text(self) -> str:  # type: ignore[override]
-        """As in constant_fan_in:0.3."""
+        """The written form, such as constant_fan_in:0.3."""
         return f"{KIND}:{self.salient:g}" if self.salient else KIND
 
     @property
@@ -58,16 +59,16 @@ class ConstantFanIn(Pattern):
         return cls(salient)
 
     def fit(self, layer: Layer, keep: int) -> int:
-        """Return a multiple of the rows."""
+        """Return a multiple of the number of rows."""
         rows = layer.shape[0]
         return max(1, keep // rows) * rows
 
     def slack(self, layer: Layer) -> int:
-        """Return what the floor of the fan-in may cost where rows are ablated."""
+        """Return the most positions that rounding down the fan-in loses when rows are ablated."""
         return layer.shape[0] - 1 if self.salient else 0
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
-        """Return a mask that fills every row to the same count."""
+        """Return a mask in which every row is filled to the same count."""
         kept = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
         rows = scores.flatten(1)
         fan_in = (kept.count_nonzero() + count) // len(rows)
@@ -75,21 +76,21 @@ class ConstantFanIn(Pattern):
         return _filled(rows, kept.flatten(1), fan_in, alive).view(scores.shape)
 
     def shrink(self, scores: Tensor, count: int, mask: Tensor) -> Tensor:
-        """Return a mask inside of another one; rows that are ablated stay so."""
+        """Return a mask inside a larger mask; ablated rows stay ablated."""
         alive = mask.flatten(1).any(1)
         none = torch.zeros_like(mask).flatten(1)
         fan_in = count // alive.sum().clamp_min(1)
         return _filled(scores.flatten(1), none, fan_in, alive).view(scores.shape)
 
     def holds(self, mask: Tensor) -> bool:
-        """Say whether all rows that are active have as many positions."""
+        """Say whether all active rows have the same number of positions."""
         counts = mask.flatten(1).sum(1)
         return bool(((counts == counts.max()) | (counts == 0)).all())
 
     def replace(
         self, drop: Tensor, mask: Tensor, growth: Tensor, count: int, active: int, meant: int
     ) -> Tensor:
-        """Drop the lowest of the layer, ablate rows without salience, and grow row by row."""
+        """Drop the layer's lowest scores, ablate rows with few salient weights, grow per row."""
         kept = top_mask(drop.masked_fill(~mask, LOWEST), active - count).flatten(1)
         alive = mask.flatten(1).any(1)
         if self.salient:
@@ -100,7 +101,7 @@ class ConstantFanIn(Pattern):
         return _filled(growth.flatten(1), kept, fan_in, alive).view(mask.shape)
 
     def _salient(self, found: Tensor, alive: Tensor, budget: int, width: int) -> Tensor:
-        """Return the rows that stay: those with enough salient weights, and enough rows at all."""
+        """Return the rows with enough salient weights, or the best rows if these are too few."""
         least = max(1, math.ceil(budget / width))
         fan_in = budget / alive.sum().clamp_min(1).double()
         best = top_mask(found.float().masked_fill(~alive, LOWEST), least)
@@ -108,9 +109,9 @@ class ConstantFanIn(Pattern):
 
 
 def _filled(scores: Tensor, kept: Tensor, fan_in: Tensor, alive: Tensor) -> Tensor:
-    """Return `kept` with each living row filled to `fan_in` by its largest scores.
+    """Return `kept` with each active row filled to `fan_in` by the row's largest scores.
 
-    The fan-in, a count, stays where the masks lie: nothing waits for a device.
+    The fan-in, a count, stays on the masks' device, so the host waits for no device.
     """
     lack = (fan_in - kept.sum(1)).clamp_min(0) * alive
     order = finite(scores).masked_fill(kept, LOWEST).argsort(dim=1, descending=True, stable=True)

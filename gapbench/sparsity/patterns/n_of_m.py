@@ -1,4 +1,4 @@
-"""n:m sparsity: at most n of m weights in a row, which some GPUs multiply faster."""
+"""n:m sparsity: at most n of m consecutive weights, for faster products on some GPUs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gapbench.sparsity.pattern import LOWEST, Pattern, finite, pattern
 @pattern("n:m")
 @dataclass(frozen=True)
 class NOfM(Pattern):
-    """Of every m consecutive weights along a layer's inputs (dimension 1) at most n are active.
+    """At most n of every m consecutive weights along a layer's inputs (dimension 1) are active.
 
-    A layer of density n/m has n in every group. On the way there, as in gradual pruning, the n
-    largest of each group stay longest.
+    At density n/m every group has n active weights. At higher densities, as in gradual pruning, the
+    n largest weights of each group are kept first.
 
     Source: A. Mishra et al., Accelerating Sparse Deep Neural Networks, 2021, section 3 (2:4); A.
     Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch, 2021.
@@ -32,7 +32,7 @@ class NOfM(Pattern):
 
     @property
     def text(self) -> str:  # type: ignore[override]
-        """As in 2:4."""
+        """The written form, such as 2:4."""
         return f"{self.n}:{self.m}"
 
     @classmethod
@@ -47,14 +47,14 @@ class NOfM(Pattern):
         return cls(n, m)
 
     def misfit(self, layer: Layer, keep: int) -> str | None:
-        """Say whether inputs are no multiple of m, or more is kept than n of m."""
+        """Return a message if inputs are no multiple of m or `keep` is above n of m, else None."""
         if layer.shape[1] % self.m:
             return f"{layer.name} has {layer.shape[1]} inputs, no multiple of {self.m}"
         most = layer.numel * self.n // self.m
         return f"{layer.name} would keep {keep} weights, at most {most}" if keep > most else None
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
-        """Return a mask that fills free places of groups first, then what does not fit."""
+        """Return a mask that first fills each group up to n, then adds positions beyond n."""
         places = scores.numel() // self.m * self.n if kept is None else None
         kept = torch.zeros_like(scores, dtype=torch.bool) if kept is None else kept
         own = finite(scores).masked_fill(kept, float("inf"))
@@ -71,7 +71,7 @@ class NOfM(Pattern):
         return taken | top_mask(own.masked_fill(taken, LOWEST), count - places)
 
     def holds(self, mask: Tensor) -> bool:
-        """Say whether no group has more than n."""
+        """Say whether no group has more than n active weights."""
         return bool((self._groups(mask).sum(1) <= self.n).all())
 
     def _groups(self, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Masks without a rule."""
+"""Unstructured sparsity: masks without a rule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Unstructured(Pattern):
     """Any position may be active."""
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:
-        """Return the mask of the largest scores beside `kept`."""
+        """Return a mask of `kept` and of the largest other scores."""
         if kept is None:
             return top_mask(scores, count)
         return kept | top_mask(scores.masked_fill(kept, LOWEST), count)
@@ -25,13 +25,13 @@ class Unstructured(Pattern):
     def largest(
         self, scores: Sequence[Tensor], counts: Sequence[int], masks: Sequence[Tensor | None]
     ) -> list[Tensor]:
-        """Return the masks, found together where there are several."""
+        """Return the masks; several layers are computed together."""
         if len(scores) == 1:
             return super().largest(scores, counts, masks)
         return top_masks(scores, counts, masks)
 
     def moved(self, moves: Sequence[Move]) -> list[Tensor]:
-        """Return the masks, found together where there are several."""
+        """Return the masks; several layers are computed together."""
         if len(moves) == 1:
             return super().moved(moves)
         grown = [min(move.count, move.active) for move in moves]

@@ -1,4 +1,4 @@
-"""|g| of the dense layer (RigL)."""
+"""The score |g|, the gradient of the dense layer (RigL)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""|w|."""
+"""The score |w|, the magnitude of the weights."""
 
 from __future__ import annotations
 

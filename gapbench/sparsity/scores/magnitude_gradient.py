@@ -1,4 +1,4 @@
-"""|w| + lambda |g| (MEST)."""
+"""The score |w| + lambda |g| (MEST)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gapbench.sparsity.score import Inputs, score
 
 @score("magnitude_gradient")
 def magnitude_gradient(inputs: Inputs) -> Tensor | None:
-    """Return the magnitude of the weights plus `coefficient` times that of their gradients.
+    """Return |w| + coefficient x |g|: magnitudes of the weights plus weighted gradients.
 
     Source: G. Yuan et al., MEST, 2021, section 3.
     """

@@ -1,4 +1,4 @@
-"""|m|: the optimiser's first moment (sparse momentum)."""
+"""The score |m|, the optimiser's first moment (sparse momentum)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft thresholds that are trained: STR."""
+"""Trained soft thresholds (STR)."""
 
 from __future__ import annotations
 

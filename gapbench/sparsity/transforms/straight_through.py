@@ -9,7 +9,7 @@ from gapbench.sparsity.transform import Latent, transform
 
 @transform("straight_through")
 def straight_through(latent: Latent) -> Tensor:
-    """Return the largest weights; gradients reach all of them as if none were masked.
+    """Return the largest weights, with zeros elsewhere; gradients pass to all weights unmasked.
 
     Source: A. Zhou et al., Learning N:M Fine-grained Structured Sparse Neural Networks From
     Scratch, 2021, eq. 5 (SR-STE without its decay of masked weights).

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, as torchvision reads, checks and downloads them."""
+"""CIFAR-10 and CIFAR-100; torchvision reads, checks and downloads the files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ IMAGES = 50_000  # for training; the test split is the data set's own
 def reader(name: Name, *, train: bool) -> Any:
     """Return torchvision's data set, from the first data folder that has its files.
 
-    Attributes `data`, uint8 of shape (n, 32, 32, 3), and `targets` hold all of it.
+    The attribute `data`, uint8 of shape (n, 32, 32, 3), has all images; `targets` has all labels.
 
     Raises:
-        UserError: if no folder has all files with their checksums.
+        UserError: if no folder has all files with correct checksums.
     """
     known = getattr(load_torchvision("torchvision.datasets"), name)
     places = _places(known)
@@ -40,10 +40,10 @@ def reader(name: Name, *, train: bool) -> Any:
 
 
 def download(name: Name, folder: Path | None) -> None:
-    """Check that the files are there, or download them into the first data folder.
+    """Check that the files are present, or download them into the first data folder.
 
     Raises:
-        UserError: if they cannot be had.
+        UserError: if the files cannot be downloaded.
     """
     known = getattr(load_torchvision("torchvision.datasets"), name)
     place = data_folders(folder)[0]

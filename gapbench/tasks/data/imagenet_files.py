@@ -1,4 +1,4 @@
-"""Folders of images sorted by class: found, listed, checked. No image is opened here."""
+"""Finding, listing and checking folders of images by class. No image is opened here."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Tree:
     """The image files below one folder, ordered by class and name.
 
     Attributes:
-        folder: what the paths are relative to.
-        classes: names of the class folders, sorted; a class's label is its place in here.
-        paths: relative paths as bytes of fixed length: a list of a million strings would be copied
-            into every process that reads images, as soon as their reference counts change.
-        labels: the class of each file.
+        folder: the folder to which the paths are relative.
+        classes: sorted names of the class folders; a class's label is its index in this list.
+        paths: relative paths as bytes of fixed length. A list of a million strings would be copied
+            into every reading process as soon as reference counts change.
+        labels: class label of each file.
         digest: sha256 over all paths and file sizes.
     """
 
@@ -48,12 +48,13 @@ class Tree:
 
 
 def find_root(name: str, data_dir: Path | None = None) -> Path:
-    """Return the folder that holds train/ and val/: `name` below a data folder, or that itself.
+    """Return the folder that contains train/ and val/: a data folder, or `name` below one.
 
-    Data folders are those of `places.data_folders`.
+    `places.data_folders` lists the data folders.
 
     Raises:
-        UserError: if there is none, saying where it was looked for and how to get the data.
+        UserError: if no such folder exists; the message names the folders that were searched, and
+            how to get the data.
     """
     *named, cache = data_folders(data_dir)
     places = [*(place for folder in named for place in (folder / name, folder)), cache / name]
@@ -68,8 +69,8 @@ def read_trees(root: Path, classes: int) -> tuple[Tree, Tree]:
     """List and check train/ and val/ below `root`.
 
     Raises:
-        UserError: naming the folder, if one is missing or has no images, a class is empty, there
-            are not `classes` of them, or those of the two differ.
+        UserError: naming the folder, if a folder is missing or has no images, if a class is empty,
+            if there are not `classes` classes, or if the classes of train/ and val/ differ.
     """
     train, val = _listed(root / "train"), _listed(root / "val")
     for one, other in ((train, val), (val, train)):

@@ -1,6 +1,6 @@
-"""Where data sets come from: a folder of the user's, the system, Debian's archive, or mirrors.
+"""Sources of data sets: the user's folder, the system, Debian's archive, or mirrors.
 
-Whatever the source, a file counts only if the sha256 of its unpacked content is the known one.
+From every source, a file is accepted only if the sha256 of its unpacked content is the known one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TIMEOUT = 60  # seconds without an answer from a mirror
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file by its unpacked name, and the sha256 of its unpacked content."""
+    """A file of a data set: its unpacked name, and the sha256 of its unpacked content."""
 
     name: str
     sha256: str
@@ -44,11 +44,11 @@ class DataSet:
     """A data set of a few files.
 
     Attributes:
-        name: also the name of its folder below a data folder.
-        files: what it consists of, by a short name.
-        system: the folder in which Debian's package installs it.
-        package: that package.
-        torchvision: name of the class in torchvision.datasets that knows its mirrors.
+        name: name of the data set, and of its folder below a data folder.
+        files: the files by a short name.
+        system: the folder in which Debian's package installs the files.
+        package: name of Debian's package.
+        torchvision: name of the class in torchvision.datasets that lists the mirrors.
     """
 
     name: str
@@ -91,14 +91,14 @@ class _Unavailable(Exception):
 
 
 def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
-    """Return the content of each file of `dataset`, from the first source that has all of it.
+    """Return the content of each file of `dataset`, from the first source that has all files.
 
-    Sources, in order: `folder`; $GAPBENCH_DATA; the system; what was fetched before; Debian's
-    package, which needs no root; torchvision's mirrors. What is fetched is kept in `folder`, or
-    else $GAPBENCH_DATA, or else ~/.cache/gapbench. Several processes may do this at once.
+    The sources are, in order: `folder`; $GAPBENCH_DATA; the system; earlier downloads; Debian's
+    package, which needs no root; torchvision's mirrors. Downloads are kept in `folder`, else in
+    $GAPBENCH_DATA, else in ~/.cache/gapbench. Several processes may call this at the same time.
 
     Raises:
-        UserError: if no source has it, with each source's reason.
+        UserError: if no source has all files; the message has each source's reason.
     """
     home = data_folders(folder)[0]
     failures = []
@@ -122,7 +122,7 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
 
 
 def is_here(dataset: DataSet) -> bool:
-    """Say whether some place on this machine has all of `dataset`; nothing is fetched."""
+    """Say whether a folder of this machine has all files of `dataset`; download nothing."""
     for place in _places(dataset):
         with suppress(_Unavailable):
             _read(dataset, place)
@@ -131,7 +131,7 @@ def is_here(dataset: DataSet) -> bool:
 
 
 def read_idx(content: bytes) -> Tensor:
-    """Return the array of unsigned bytes in an IDX file as a uint8 tensor of its shape."""
+    """Return the array of an IDX file of unsigned bytes as a uint8 tensor of the array's shape."""
     import torch
 
     dimensions = content[3]
@@ -141,7 +141,7 @@ def read_idx(content: bytes) -> Tensor:
 
 
 def _places(dataset: DataSet, folder: Path | None = None) -> list[Path]:
-    """Return where this machine may have the files, in order."""
+    """Return the folders of this machine that may have the files, in order."""
     *named, cache = data_folders(folder)
     below = [place for name in named for place in _below(dataset, name)]
     return [*below, dataset.system, cache / dataset.name]
@@ -170,7 +170,7 @@ def _read(dataset: DataSet, folder: Path) -> Contents:
 
 
 def _fetch(dataset: DataSet, home: Path) -> Contents:
-    """Download the files and keep them below `home`, while others who need them wait."""
+    """Download the files and store them below `home`; other processes wait meanwhile."""
     failures = []
     with _locked(home, dataset):
         try:
@@ -205,7 +205,7 @@ def _locked(home: Path, dataset: DataSet) -> Iterator[None]:
 
 
 def _keep(dataset: DataSet, contents: Contents, home: Path) -> None:
-    """Write the files below `home`, unpacked, each at once or not at all."""
+    """Write the unpacked files below `home`, each file atomically."""
     folder = home / dataset.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -221,9 +221,9 @@ def _keep(dataset: DataSet, contents: Contents, home: Path) -> None:
 
 
 def _from_debian(dataset: DataSet, folder: Path) -> Path:
-    """Download and unpack Debian's package into `folder`, with package lists of our own if need be.
+    """Download and unpack Debian's package into `folder`, with own package lists if necessary.
 
-    Nothing of the system is changed.
+    The system is not changed.
     """
     for command in ("apt-get", "dpkg-deb"):
         if shutil.which(command) is None:

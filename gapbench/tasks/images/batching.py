@@ -1,4 +1,4 @@
-"""What all image data sets share: their order, and each rank's share of it."""
+"""The common part of all image data sets: the order of examples, and each rank's share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Images = tuple[Tensor, Tensor]  # (n, channels, h, w) as floats; labels, or one 
 
 
 def generator(seed: int, purpose: str) -> torch.Generator:
-    """Return a generator on the CPU whatever the device: the order is the same everywhere."""
+    """Return a CPU generator, so that the order is the same for every device."""
     return torch.Generator().manual_seed(stream_seed(seed, purpose))
 
 
 def fixed_order(count: int) -> Tensor:
-    """Return the one permutation of `count` examples that every trial's splits are cut from."""
+    """Return the fixed permutation of `count` examples from which all trials take their splits."""
     return torch.randperm(count, generator=generator(0, "split"))
 
 
@@ -29,7 +29,7 @@ def epoch_order(seed: int, count: int) -> Tensor:
 
 
 def shares(count: int, *, batch_size: int, start: int, rank: int, world: int) -> Iterator[slice]:
-    """Yield where this rank's share of every batch is; the last, incomplete batch is left out.
+    """Yield the slice of this rank's share of every batch; leave out a last, incomplete batch.
 
     Raises:
         UserError: if the ranks cannot share a batch equally.

@@ -1,4 +1,4 @@
-"""Images that are read from files, as they are needed."""
+"""Images that are read from files on demand."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, b
 
 
 class ImageFolderDataset:
-    """The splits of a task whose images lie in class folders, normalised by ImageNet's statistics.
+    """The splits of a task with images in class folders, normalised by ImageNet's statistics.
 
     Args:
-        train: the images of which the first `validation`, in a fixed order, are the validation
-            split.
-        test: the images of the test split.
-        device: where images and labels are put.
-        validation: how many images.
-        size: side of the square that is cut out of an image.
-        mixup: parameter of the beta distribution that pairs of images are mixed by; 0 mixes none.
+        train: images for training and validation; the first `validation` images in a fixed order
+            form the validation split.
+        test: images of the test split.
+        device: device of the images and labels.
+        validation: number of images of the validation split.
+        size: side of the square crop of an image, in pixels.
+        mixup: parameter of the beta distribution of mixup; 0 turns mixup off.
 
     Attributes:
-        splits: the files of each split: a tree, and indices into it.
+        splits: the files of each split: a tree, and indices into the tree.
         digest: sha256 over the files' relative paths and sizes, and the split.
     """
 
@@ -60,9 +60,9 @@ class ImageFolderDataset:
     def batches(
         self, seed: int, *, batch_size: int, start: int, rank: int, world: int
     ) -> Iterator[Images]:
-        """Yield this rank's slice of every training batch; an incomplete one is left out.
+        """Yield this rank's slice of every training batch; leave out an incomplete batch.
 
-        Images of one slice are mixed with each other, all of a batch in the same proportion.
+        Mixup mixes images of one slice with each other, with the same proportion for a whole batch.
 
         Raises:
             UserError: if the ranks cannot share a batch equally, or a file cannot be decoded.
@@ -78,7 +78,7 @@ class ImageFolderDataset:
             yield self._mixed(images, labels, seed, index)
 
     def examples(self, split: Split) -> Iterator[Images]:
-        """Yield a split, cut at the centre, in batches of at most 256."""
+        """Yield the images of a split, cropped at the centre, in batches of at most 256."""
         tree, members = self.splits[split]
         batches = torch.split(members, EVALUATION_BATCH)
         yield from self._read(tree, [Request(batch.tolist()) for batch in batches])
@@ -94,7 +94,7 @@ class ImageFolderDataset:
             yield (images.float() - mean) / deviation, labels
 
     def _mixed(self, images: Tensor, labels: Tensor, seed: int, index: int) -> Images:
-        """Mix each image and its label with the one before it: mixup, Zhang et al. 2018."""
+        """Mix each image and its label with the preceding image and label (mixup, Zhang 2018)."""
         if not self._mixup:
             return images, labels
         weight = stream(seed, "mixup", index).betavariate(self._mixup, self._mixup)

@@ -1,4 +1,4 @@
-"""Images that are small enough to stay on the device."""
+"""Data sets of images that are small enough to stay on the device."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of a split as they come: uint8 pixels and int64 labels.
+    """The raw images of a split: uint8 pixels and int64 labels.
 
     Attributes:
-        images: grey, shape (n, h, w), or of some channels, shape (n, channels, h, w).
+        images: shape (n, h, w) for grey images, else (n, channels, h, w).
         labels: shape (n,).
     """
 
@@ -35,9 +35,9 @@ def labelled(dataset: Any) -> Labelled:
     """Return a torch Dataset of (image, label) pairs as tensors.
 
     Args:
-        dataset: its images are PIL's, or uint8 tensors of shape (h, w) or (channels, h, w).
-            torchvision's that hold all pixels as `data`, shape (n, h, w, channels), and `targets`
-            are taken as a whole.
+        dataset: data set of PIL images, or of uint8 tensors of shape (h, w) or (channels, h, w). A
+            torchvision data set with all pixels in `data`, shape (n, h, w, channels), and labels in
+            `targets` is taken as a whole.
     """
     if isinstance(getattr(dataset, "data", None), np.ndarray) and dataset.data.ndim == 4:
         images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
@@ -48,7 +48,7 @@ def labelled(dataset: Any) -> Labelled:
 
 
 def split_off(train: Labelled, validation: int) -> dict[Split, Labelled]:
-    """Return the training set without its validation split, and that split, the same every time."""
+    """Return the training split and the validation split of a training set; the cut is fixed."""
     order = fixed_order(len(train.labels))
     cuts: dict[Split, Tensor] = {"val": order[:validation], "train": order[validation:]}
     return {name: Labelled(train.images[cut], train.labels[cut]) for name, cut in cuts.items()}
@@ -64,8 +64,8 @@ def _pixels(image: Any) -> Tensor:
 class InMemoryDataset:
     """The splits of a task on a device, normalised by the training images.
 
-    Training images are shifted by up to `shift` pixels in each direction and, if `flip`, mirrored
-    half of the time.
+    Training images are shifted by up to `shift` pixels in each direction. With `flip`, they are
+    mirrored with probability 1/2.
 
     Attributes:
         digest: sha256 over pixels and labels of all splits, before normalisation.
@@ -89,7 +89,7 @@ class InMemoryDataset:
     def batches(
         self, seed: int, *, batch_size: int, start: int, rank: int, world: int
     ) -> Iterator[Images]:
-        """Yield this rank's slice of every training batch; an incomplete one is left out.
+        """Yield this rank's slice of every training batch; leave out an incomplete batch.
 
         Raises:
             UserError: if the ranks cannot share a batch equally.
@@ -109,11 +109,11 @@ class InMemoryDataset:
             columns[:, None, None],
         )
         for own in shares(count, batch_size=batch_size, start=start, rank=rank, world=world):
-            # one kernel a batch: each image is cut out of its padded frame at (row, column)
+            # one kernel per batch: each image is cut out of its padded frame at (row, column)
             yield self._padded[chosen[own], channels, rows[own], columns[own]], labels[own]
 
     def examples(self, split: Split) -> Iterator[Images]:
-        """Yield a split in batches of at most 1000."""
+        """Yield the images of a split in batches of at most 1000."""
         images, labels = self._splits[split]
         yield from zip(
             torch.split(images, EVALUATION_BATCH),

@@ -1,7 +1,7 @@
-"""Image files to batches of pixels, in as many processes as there are processors.
+"""Reading of image files into batches of pixels, in as many processes as there are processors.
 
-What a batch holds depends on nothing but the request for it: neither on the number of processes nor
-on the batches before it. docs/notes/images.md has the measurement behind the choice of the decoder.
+The content of a batch depends on its request alone: neither on the number of processes nor on
+earlier batches. docs/notes/images.md has the measurements behind the choice of the decoder.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ REASONS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # th
 
 @dataclass(frozen=True)
 class Request:
-    """A batch to be read.
+    """A request for a batch.
 
     Attributes:
-        indices: files of the tree.
-        seed: of the epoch's augmentation; the images are cut at their centre if None.
-        first: place in the epoch of the first image, which addresses its augmentation.
+        indices: indices of the files in the tree.
+        seed: seed of the epoch's augmentation; None crops the images at their centre.
+        first: index in the epoch of the first image, which addresses the random augmentation.
     """
 
     indices: Sequence[int]
@@ -50,7 +50,7 @@ class Request:
     first: int = 0
 
     def pieces(self) -> list[Request]:
-        """Return the request in pieces of at most 64 images."""
+        """Return the request split into requests of at most 64 images."""
         starts = range(0, len(self.indices), PIECE)
         return [Request(self.indices[at : at + PIECE], self.seed, self.first + at) for at in starts]
 
@@ -76,20 +76,19 @@ def read(
 
 
 def undecodable(tree: Tree) -> list[str]:
-    """Decode every file; return a line about each that cannot be, beginning with its path."""
+    """Decode every file; return a line for each undecodable file, which starts with its path."""
     everything = Request(range(len(tree.paths))).pieces()
     found = _loaded(Checker(tree), everything, torch.device("cpu"))
     return [line for lines in found for line in lines]
 
 
 def require_decodable(tree: Tree) -> None:
-    """Check the files that are read only when the training is over: a bad one would cost all of it.
+    """Check files that are read only after training: an undecodable file would lose the training.
 
-    Files that were good are remembered by their paths and sizes, so that an attempt that goes on
-    does not wait.
+    Decodable files are remembered by their paths and sizes, so a resumed attempt does not wait.
 
     Raises:
-        UserError: about the first that cannot be decoded.
+        UserError: naming the first file that cannot be decoded.
     """
     told = hashlib.sha256(f"{tree.folder.resolve()}\0{tree.digest}".encode()).hexdigest()
     mark = below_home("XDG_CACHE_HOME", "~/.cache") / "decodable" / told
@@ -105,12 +104,12 @@ def require_decodable(tree: Tree) -> None:
 
 
 def workers() -> int:
-    """Return how many processes read beside this one: all but one of its processors.
+    """Return the number of reading processes: one less than the processors of this process.
 
-    $GAPBENCH_WORKERS goes before that; 0 reads in this process.
+    $GAPBENCH_WORKERS overrides the number; 0 reads in this process.
 
     Raises:
-        UserError: if that is no number.
+        UserError: if $GAPBENCH_WORKERS is not a number.
     """
     named = os.environ.get(VARIABLE)
     if named:
@@ -144,7 +143,7 @@ def _as_it_is(piece: Any) -> Any:
 
 
 class Reader(Dataset[Any]):
-    """Answers a request by pixels, shape (n, size, size, 3), or by a line about a bad file."""
+    """A data set that maps a request to pixels, (n, size, size, 3), or to a line on a bad file."""
 
     def __init__(self, tree: Tree, size: int) -> None:
         transforms = load_torchvision("torchvision.transforms.v2")
@@ -158,7 +157,7 @@ class Reader(Dataset[Any]):
         )
 
     def __getitem__(self, request: Request) -> Tensor | str:
-        """Read a piece; its images draw from streams of their own."""
+        """Read the images of a request; each image has its own random stream."""
         pixels = torch.empty(len(request.indices), self.size, self.size, 3, dtype=torch.uint8)
         with torch.random.fork_rng(devices=[]):
             for place, index in enumerate(request.indices):
@@ -178,9 +177,9 @@ class Reader(Dataset[Any]):
         return pixels
 
     def _augmented(self, image: Image.Image) -> Tensor:
-        """Cut and mirror as the transforms would, but cut before the pixels leave PIL.
+        """Crop and mirror like torchvision's transforms, but crop before the pixels leave PIL.
 
-        They leave it slowly; torch then resizes bytes faster than PIL does.
+        The copy of pixels out of PIL is slow; torch then resizes bytes faster than PIL.
         """
         box = self.random_crop.make_params([image])
         top, left, height, width = (box[key] for key in ("top", "left", "height", "width"))
@@ -190,13 +189,13 @@ class Reader(Dataset[Any]):
 
 
 class Checker(Dataset[Any]):
-    """Answers a request by lines about those of its files that cannot be decoded."""
+    """A data set that maps a request to lines about its undecodable files."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
 
     def __getitem__(self, request: Request) -> list[str]:
-        """Decode a piece, small where the format allows it."""
+        """Decode the images of a request, at reduced size if the format allows it."""
         lines = []
         for path in map(self.tree.path, request.indices):
             try:
@@ -210,13 +209,14 @@ class Checker(Dataset[Any]):
 
 
 def require_eight_bits(image: Image.Image) -> None:
-    """Check that an image is one when it is taken for RGB bytes.
+    """Check that the conversion of an image to RGB bytes keeps its content.
 
-    PIL clips deeper values, so that all is white or black, and drops the alpha channel. How many of
-    16 bits are used is told nowhere: a range that is guessed would make other pictures dark.
+    PIL clips deeper values, so that the image is white or black, and drops the alpha channel. No
+    field says how many of 16 bits are used: a guessed range would make other images dark.
 
     Raises:
-        ValueError: if it has more than 8 bits a channel, or is drawn in its alpha channel alone.
+        ValueError: if the image has more than 8 bits per channel, or its content is only in the
+            alpha channel.
     """
     if image.mode.partition(";")[0] in ("I", "F"):
         raise ValueError(f"mode {image.mode} has more than 8 bits a channel: convert it to 8")

@@ -27,7 +27,7 @@ def evaluate(model: nn.Module, examples: Iterable[tuple[Tensor, Tensor]]) -> dic
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch to evaluation mode without gradients, and back to the mode of every module."""
+    """Switch to evaluation mode without gradients; restore every module's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-50 with fewer channels, or more, in all of its layers."""
+"""torchvision's ResNet-50 with fewer or more channels in all layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def narrow_resnet50(width: int, *, num_classes: int, **options: Any) -> nn.Modul
 
     Args:
         width: channels of the first convolution.
-        num_classes: outputs.
-        options: further ones of torchvision's ResNet.
+        num_classes: number of outputs.
+        options: further options of torchvision's ResNet.
     """
     resnet = load_torchvision("torchvision.models.resnet")
 

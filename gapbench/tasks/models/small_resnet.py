@@ -1,4 +1,4 @@
-"""The small residual network of the image tasks, for images of 8 to 32 pixels."""
+"""The small residual network of the image tasks, for images with sides of 8 to 32 pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gapbench.errors import UserError
 class SmallResNet(nn.Module):
     """A residual network of three stages, widths w, 2w and 4w (He et al., 2016, section 4.2).
 
-    Where a stage begins, the shortcut is a 1x1 convolution (their option B).
+    At the start of a stage the shortcut is a 1x1 convolution (option B of the paper).
 
     Args:
         depth: layers with weights along the longest path, 6n + 2.

@@ -14,9 +14,9 @@ class WideResNet(nn.Module):
     """A residual network with norms before convolutions, of depth 6n + 4 (Zagoruyko and Komodakis).
 
     Args:
-        depth: layers with weights along the longest path; the network has n blocks a stage.
-        widen: its stages have w, 2w and 4w times as many channels.
-        width: w, and the channels of the first convolution.
+        depth: layers with weights along the longest path; the network has n blocks per stage.
+        widen: factor by which the stages' channels w, 2w and 4w are multiplied.
+        width: w, the channels of the first convolution.
         channels: channels of the images.
         classes: number of outputs.
 

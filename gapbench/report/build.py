@@ -205,7 +205,8 @@ def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
     for task in evaluation.tasks:
         results = task.results
         suffix = f"-{results.task}" if len(evaluation.tasks) > 1 else ""
-        evidence = evidence_of(results, evaluation.frame, histories, _claimed(task))
+        baseline = task.to_baseline, evaluation.spec.report.baseline
+        evidence = evidence_of(results, evaluation.frame, histories, _claimed(task), *baseline)
         by_task.append({f"{name}{suffix}": draw(name, evidence) for name in names})
     return FigureFiles(tuple(by_task), histories.left_out)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from gapbench.analysis.cells import Cell, Results, Row
+from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.histories import KINDS, Histories
 from gapbench.analysis.records import COMPLETED, text_of
 from gapbench.base.registry import Registry
@@ -51,11 +52,15 @@ class Evidence:
         results: rows and columns with their statistics.
         histories: curves, changes and layers of its completed trials, with row, column and seed.
         first: names of the rows that claims are about, which are drawn before others.
+        to_baseline: rows compared with the baseline of the report section.
+        baseline: the fields of that.
     """
 
     results: Results
     histories: Histories
     first: frozenset[str] = frozenset()
+    to_baseline: tuple[Comparison, ...] = ()
+    baseline: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def run(self) -> list[Row]:
@@ -103,7 +108,12 @@ def lines_of(names: Iterable[str]) -> frozenset[str]:
 
 
 def evidence_of(
-    results: Results, frame: pd.DataFrame, histories: Histories, first: Iterable[str] = ()
+    results: Results,
+    frame: pd.DataFrame,
+    histories: Histories,
+    first: Iterable[str] = (),
+    to_baseline: Iterable[Comparison] = (),
+    baseline: Mapping[str, Any] | None = None,
 ) -> Evidence:
     """Join the histories with the rows and columns of the results.
 
@@ -112,6 +122,8 @@ def evidence_of(
         frame: runs.csv, of which the rows of that task are used.
         histories: of all completed trials; those of other tasks are dropped.
         first: names of the rows that claims are about.
+        to_baseline: rows compared with the baseline of the report section.
+        baseline: the fields of that.
     """
     own = frame[(frame["task"] == results.task) & (frame["state"] == COMPLETED)]
     names = {row.fields: row.name for row in results.rows}
@@ -129,7 +141,7 @@ def evidence_of(
         layers=histories.layers.merge(trials, on="key"),
         left_out=histories.left_out,
     )
-    return Evidence(results, own_histories, frozenset(first))
+    return Evidence(results, own_histories, frozenset(first), tuple(to_baseline), baseline or {})
 
 
 def watched(evidence: Evidence) -> str:
@@ -230,9 +242,14 @@ def panels(
     made = Figure(figsize=(width * across + 0.3, height * down + 0.3))
     axes = [made.add_subplot(down, across, number + 1) for number in range(count)]
     if count < len(items):
-        words = f"{count} of {len(items)} panels; the CSV has all"
-        made.suptitle(words, x=0.01, ha="left", fontsize=8)
+        tell(made, f"{count} of {len(items)} panels; the CSV has all")
     return made, axes, shown
+
+
+def tell(made: Figure, words: str) -> None:
+    """Say something above a figure, after what is said there already."""
+    words = "; ".join(filter(None, (made.get_suptitle(), words)))
+    made.suptitle(words, x=0.01, ha="left", fontsize=8)
 
 
 def plain_decades(axis: Axis) -> None:
@@ -256,9 +273,7 @@ def tell_left_out(made: Figure, evidence: Evidence) -> None:
     """Say above a figure how many rows it leaves out, if any."""
     shown, run = len(evidence.rows), len(evidence.run)
     if run > shown:
-        words = f"{shown} of {run} rows, those of claims first; the CSV has all"
-        words = "; ".join(filter(None, (made.get_suptitle(), words)))
-        made.suptitle(words, x=0.01, ha="left", fontsize=8)
+        tell(made, f"{shown} of {run} rows, those of claims first; the CSV has all")
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:

@@ -20,8 +20,10 @@ KINDS = ("png", "svg", "csv")  # of files
 _LONG = re.compile(rb"(\d\.\d\d)\d+")  # a hundredth of a point cannot be seen
 _USED = re.compile(r'(?:href="#|url\(#)([^")]+)')
 _ONLY_IN_FILES = re.compile(
-    r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>|<!--.*?-->|xlink:(?=href)'
+    r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>|<title>.*?</title>|<!--.*?-->'
+    r"|xlink:(?=href)"
 )
+_TITLE = re.compile(rb"<title>(.*?)</title>")
 _NAMED = re.compile(r' id="([^"]+)"')
 _DARK = """<style>@media (prefers-color-scheme: dark) {
  svg { filter: invert(0.9) hue-rotate(180deg) } }</style>"""
@@ -84,7 +86,8 @@ def _drawn(make: Callable[[], Drawn | None], further: Sequence[str]) -> dict[str
             layout.execute(made)
         made.set_layout_engine("none")  # each format would lay out again
         files = {"csv": frame.to_csv(index=False, lineterminator="\n").encode()}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        title = {"Title": str(made.get_label())} if made.get_label() else {}
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, **title})):
             stream = io.BytesIO()
             made.savefig(stream, format=kind, metadata=metadata)
             files[kind] = stream.getvalue()
@@ -100,6 +103,12 @@ def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
         path.write_bytes(content)
         paths.append(path)
     return paths
+
+
+def title_of(svg: bytes) -> str:
+    """Return what a picture says about itself, beyond what all of its name are; mostly nothing."""
+    found = _TITLE.search(svg)
+    return html.unescape(found[1].decode()) if found else ""
 
 
 def inline(svg: bytes, name: str, words: str) -> str:

@@ -115,10 +115,11 @@ def _numbers(comparison: Comparison) -> tuple[float, float, float | None]:
     """Return difference, half-width of its 95 % interval, and the published difference."""
     found = comparison.difference
     assert found is not None  # lines without one are not drawn
-    return found.mean, found.half_width(ALPHA), _published(comparison)
+    return found.mean, found.half_width(ALPHA), published_difference(comparison)
 
 
-def _published(comparison: Comparison) -> float | None:
+def published_difference(comparison: Comparison) -> float | None:
+    """Return the difference of the published values, where both are of one task."""
     papers = []
     for row in (comparison.row, comparison.reference):
         column = 0.0 if row.method == "dense" else comparison.column

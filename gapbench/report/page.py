@@ -19,7 +19,7 @@ from gapbench.report import render
 from gapbench.report.answers import LEGEND, answer_grid
 from gapbench.report.build import ReportResult, completed
 from gapbench.report.canvas import figures
-from gapbench.report.drawing import inline
+from gapbench.report.drawing import inline, title_of
 from gapbench.report.forest import forest_files
 from gapbench.report.grids import Grid
 from gapbench.report.trials import by_task, named
@@ -142,11 +142,12 @@ def _figure(path: Path, task: str, ablation: str) -> dict[str, Any]:
     name = path.stem.removesuffix(f"-{task}")
     words = (figures[name].__doc__ or name).strip().splitlines()[0].removeprefix("Draw ")
     words = words.removesuffix(".") + ("." if name == path.stem else f" ({task}).")
-    caption = words[0].upper() + words[1:]
+    svg = path.read_bytes()
+    caption = f"{words[0].upper()}{words[1:]} {title_of(svg)}".strip()
     told = f"{caption} The numbers are in figures/{path.stem}.csv."
     return {
         "name": path.stem,
         "label": f"{ablation}, {task}: figure {name}",
         "caption": caption,
-        "picture": Markup(inline(path.read_bytes(), f"{ablation}-{path.stem}", told)),
+        "picture": Markup(inline(svg, f"{ablation}-{path.stem}", told)),
     }

@@ -1,4 +1,4 @@
-"""Means with their intervals as points and lines, which several figures show."""
+"""Means or differences with their intervals as points and lines, which several figures show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gapbench.analysis.cells import Results
 from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     Drawn,
@@ -19,44 +18,12 @@ from gapbench.report.canvas import (
     looks,
     panels,
     plain_decades,
-    share_y,
     tell_left_out,
 )
-from gapbench.report.tables import value_head
+from gapbench.report.values import absolute, scale_of
 
 # in the colour of a row, and of no shape that a method has
 PUBLISHED: dict[str, Any] = {"marker": "x", "markersize": 6, "linestyle": "none"}
-
-
-def points(results: Results) -> pd.DataFrame:
-    """Return one row a cell that has run: mean, interval, cost, and the published value."""
-    return pd.DataFrame(
-        {
-            "row": row.name,
-            "method": row.method,
-            "column": column,
-            "n": cell.summary.n,
-            "mean": cell.summary.mean,
-            "half_width": cell.summary.half_width,
-            "train_flops_ratio": cell.costs.get("cost/train_flops_ratio"),
-            "epochs": cell.costs.get("run/epochs"),
-            "published": _published(results, cell),
-        }
-        for row, column, cell in results.cells()
-        if cell.summary is not None
-    )
-
-
-def _published(results: Results, cell: Any) -> float | None:
-    """Return a published value where it is of the same task: others share no axis with ours."""
-    same = cell.published is not None and cell.published.task == results.task
-    return float(cell.published.value) if same else None
-
-
-def value_words(results: Results, frame: pd.DataFrame) -> str:
-    """Return what the value's axis says, with what its bars are."""
-    bars = "\nmean ± 95 % t-interval" if frame["half_width"].notna().any() else ""
-    return value_head(results) + bars
 
 
 def line(ax: Axes, x: pd.Series, own: pd.DataFrame, look: Look, label: str) -> None:
@@ -84,8 +51,9 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
         front: whether the Pareto front of means is drawn too.
     """
     results = evidence.results
-    frame = points(results)
-    frame = frame if frame.empty else frame.dropna(subset=x)
+    # a front is of all rows, and not of differences to several baselines
+    scale = absolute(evidence) if front else scale_of(evidence)
+    frame = scale.drawn if scale.drawn.empty else scale.drawn.dropna(subset=x)
     if frame.empty:
         return None
     if front:
@@ -110,11 +78,10 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
         plain_decades(ax.xaxis)
         ax.set_xlabel(label)
         ax.set_title(f"{results.column} {text_of(column)}")
-    share_y(axes)
-    axes[0].set_ylabel(value_words(results, frame))
+    scale.label(made, axes)
     legend_below(made, axes)
     tell_left_out(made, evidence)
-    return made, frame
+    return made, frame if front else scale.frame.dropna(subset=x)
 
 
 def _widen(ax: Axes) -> None:

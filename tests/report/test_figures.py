@@ -70,13 +70,16 @@ def plotted(tmp_path: Path, name: str) -> pd.DataFrame:
 
 
 def drawn_of(found: Evidence, name: str) -> tuple[Figure, pd.DataFrame]:
-    drawn = figures[name](found)
+    with matplotlib.rc_context({"text.parse_math": False}):  # as in every file
+        drawn = figures[name](found)
     assert drawn is not None
     return drawn
 
 
 def legend_of(made: Figure) -> list[str]:
-    return [text.get_text() for text in made.legends[0].get_texts()]
+    """Return the names of lines, in the legend or at the lines' ends."""
+    texts = made.legends[0].get_texts() if made.legends else made.axes[-1].texts
+    return [text.get_text() for text in texts]
 
 
 def long_names(found: Evidence) -> None:

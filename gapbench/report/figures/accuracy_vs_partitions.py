@@ -15,35 +15,36 @@ from gapbench.report.canvas import (
     Evidence,
     Look,
     figure,
-    legend_below,
     looks,
     panels,
     partly,
-    share_y,
     shown,
 )
-from gapbench.report.points import band, line, points, value_words
+from gapbench.report.ends import name_lines
+from gapbench.report.points import band, line
+from gapbench.report.values import scale_of
 
 
 @figure("accuracy_vs_partitions", reads=())
 def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
     """Draw means with 95 % t-intervals over seeds against κ; rows without partitions are bands."""
     results = evidence.results
-    frame = points(results)
+    scale = scale_of(evidence)
+    frame = scale.frame
     given = {row.name: row.settings.get("partitions") for row in results.rows}
     counts = {name: count for name, count in given.items() if is_given(count)}
     if frame.empty or not frame["row"].isin(counts).any():
         return None
-    frame["partitions"] = frame["row"].map(counts)
+    for own in (frame, scale.drawn):
+        own["partitions"] = own["row"].map(counts)
     columns = evidence.columns(frame)
     made, axes, drawn = panels(columns, width=3.6, height=3.2)
     series, look = _series(results), looks(results.rows)
     for ax, column in zip(axes, drawn, strict=True):
-        _panel(ax, series, look, frame[frame["column"] == column])
+        _panel(ax, series, look, scale.drawn[scale.drawn["column"] == column])
         ax.set_title(f"{results.column} {text_of(column)}")
-    share_y(axes)
-    axes[0].set_ylabel(value_words(results, frame))
-    legend_below(made, axes)
+    scale.label(made, axes)
+    name_lines(made, axes)
     return made, frame
 
 

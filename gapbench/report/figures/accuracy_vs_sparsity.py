@@ -12,44 +12,46 @@ from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
-    legend_below,
     legend_names,
     looks,
     tell_left_out,
 )
-from gapbench.report.points import PUBLISHED, band, line, points, value_words
+from gapbench.report.ends import name_lines
+from gapbench.report.points import PUBLISHED, band, line
+from gapbench.report.values import scale_of
 
 
 @figure("accuracy_vs_sparsity", reads=())
 def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
     """Draw means with 95 % t-intervals over seeds, rows side by side around each sparsity."""
     results = evidence.results
-    frame = points(results)
+    scale = scale_of(evidence)
+    frame = scale.drawn
     if results.column != "sparsity" or frame.empty:
         return None
     made = Figure(figsize=(6.4, 3.9))
     ax = made.add_subplot()
     _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
     look, names = looks(results.rows), legend_names(results)
-    rows = evidence.rows
-    sparse = [row.name for row in rows if row.method != "dense"]
+    rows = [row for row in evidence.rows if row.name in set(frame["row"])]
+    # one value everywhere, but a difference for each sparsity
+    dense = "dense" if results.repeated and not scale.caption else None
+    sparse = [row.name for row in rows if row.method != dense]
     for row in rows:
         own = frame[frame["row"] == row.name]
-        if own.empty:
-            continue
-        if row.method == "dense" and results.repeated:
+        if row.method == dense:
             band(ax, own.iloc[0], look[row.name], names[row.name])
             continue
-        spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2) if sparse else 1
+        spread = 1 + 0.02 * (sparse.index(row.name) - (len(sparse) - 1) / 2)
         x = (1 - own["column"].astype(float)) * spread
         line(ax, x, own, look[row.name], names[row.name])
         ax.plot(x, own["published"].astype(float), color=look[row.name].colour, **PUBLISHED)
     if frame["published"].notna().any():
         ax.plot([], [], color="#777777", label="published", **PUBLISHED)
-    ax.set_ylabel(value_words(results, frame))
-    legend_below(made, [ax])
+    scale.label(made, [ax])
     tell_left_out(made, evidence)
-    return made, frame
+    name_lines(made, [ax])
+    return made, scale.frame
 
 
 def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:

@@ -7,13 +7,13 @@ from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
-    legend_below,
     legend_names,
     looks,
     panels,
     share_y,
     tell_left_out,
 )
+from gapbench.report.ends import name_lines
 
 
 @figure("coverage", reads=("epoch",))
@@ -43,6 +43,6 @@ def coverage(evidence: Evidence) -> Drawn | None:
         ax.set_title(f"{results.column} {text_of(column)}")
     share_y(axes)
     axes[0].set_ylabel("coverage of prunable weights")
-    legend_below(made, axes, across=2)
     tell_left_out(made, evidence)
+    name_lines(made, axes, across=2)
     return made, frame

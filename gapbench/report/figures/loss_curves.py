@@ -7,13 +7,13 @@ from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
-    legend_below,
     legend_names,
     looks,
     panels,
     plain_decades,
     tell_left_out,
 )
+from gapbench.report.ends import name_lines
 
 
 @figure("loss_curves", reads=("epoch",))
@@ -47,6 +47,6 @@ def loss_curves(evidence: Evidence) -> Drawn | None:
             xlabel="machine-epochs",
             title=f"{loss.replace('/', ' ')}, {results.column} {text_of(column)}",
         )
-    legend_below(made, axes, across=2)
     tell_left_out(made, evidence)
+    name_lines(made, axes, across=2)
     return made, frame

@@ -11,7 +11,7 @@ from gapbench.report.canvas import (
     looks,
     panels,
 )
-from gapbench.report.points import points, value_words
+from gapbench.report.values import points, value_words
 
 
 @figure("means", reads=())

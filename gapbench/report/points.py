@@ -1,4 +1,4 @@
-"""Means with their intervals as points and lines, which several figures show."""
+"""Points and lines for means with intervals, common to several figures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from gapbench.report.canvas import (
 )
 from gapbench.report.tables import value_head
 
-# in the colour of a row, and of no shape that a method has
+# in the colour of a row, and in a shape that no method has
 PUBLISHED: dict[str, Any] = {"marker": "x", "markersize": 6, "linestyle": "none"}
 
 
 def points(results: Results) -> pd.DataFrame:
-    """Return one row a cell that has run: mean, interval, cost, and the published value."""
+    """Return one row per cell that has run: mean, interval, cost, and the published value."""
     return pd.DataFrame(
         {
             "row": row.name,
@@ -48,26 +48,26 @@ def points(results: Results) -> pd.DataFrame:
 
 
 def _published(results: Results, cell: Any) -> float | None:
-    """Return a published value where it is of the same task: others share no axis with ours."""
+    """Return the published value if it is of the same task; others cannot share an axis."""
     same = cell.published is not None and cell.published.task == results.task
     return float(cell.published.value) if same else None
 
 
 def value_words(results: Results, frame: pd.DataFrame) -> str:
-    """Return what the value's axis says, with what its bars are."""
+    """Return the label of the value's axis, with an explanation of the bars."""
     bars = "\nmean ± 95 % t-interval" if frame["half_width"].notna().any() else ""
     return value_head(results) + bars
 
 
 def line(ax: Axes, x: pd.Series, own: pd.DataFrame, look: Look, label: str) -> None:
-    """Draw the means of rows that are one series over `x`, with their intervals."""
+    """Draw the means of the rows of one series over `x`, with intervals."""
     half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
     ax.plot(x, own["mean"], **look.line())
     ax.errorbar(x, own["mean"], yerr=half, label=label, **look.mark())
 
 
 def band(ax: Axes, point: Any, look: Look, label: str) -> None:
-    """Draw a row that has no place on the x axis as a line across, with its interval."""
+    """Draw a row without a position on the x axis as a horizontal line, with its interval."""
     ax.axhline(point["mean"], color=look.colour, linewidth=1, label=label)
     if not pd.isna(point["half_width"]):
         low, high = point["mean"] - point["half_width"], point["mean"] + point["half_width"]
@@ -75,13 +75,13 @@ def band(ax: Axes, point: Any, look: Look, label: str) -> None:
 
 
 def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None:
-    """Draw means against a cost, a panel a column.
+    """Draw means against a cost, one panel per column.
 
     Args:
-        evidence: of one task.
-        x: the cost's column of `points`.
-        label: what its axis says.
-        front: whether the Pareto front of means is drawn too.
+        evidence: evidence of one task.
+        x: column of `points` with the cost.
+        label: label of the x axis.
+        front: whether the Pareto front of the means is drawn too.
     """
     results = evidence.results
     frame = points(results)
@@ -118,7 +118,7 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
 
 
 def _widen(ax: Axes) -> None:
-    """Make a logarithmic x axis so wide that one of 1, 2 and 5 of a decade is on it."""
+    """Widen a logarithmic x axis until it contains 1, 2 or 5 of a decade."""
     low, high = ax.get_xlim()
     if high < 2.5 * low:
         middle = (low * high) ** 0.5
@@ -126,7 +126,7 @@ def _widen(ax: Axes) -> None:
 
 
 def _intervals(ax: Axes, x: str, own: pd.DataFrame, look: Mapping[str, Look]) -> None:
-    """Draw the intervals of all rows as one artist, and their ends as two: many take seconds."""
+    """Draw all rows' intervals as one artist and their ends as two: many artists take seconds."""
     half = own["half_width"].astype(float)
     low, high = own["mean"] - half, own["mean"] + half
     colours = [look[row].colour for row in own["row"]]
@@ -136,7 +136,7 @@ def _intervals(ax: Axes, x: str, own: pd.DataFrame, look: Mapping[str, Look]) ->
 
 
 def pareto(frame: pd.DataFrame, x: str, higher_is_better: bool = True) -> pd.DataFrame:
-    """Return the rows that no other row beats in cost and mean, by increasing cost."""
+    """Return the Pareto front: rows that no row beats in cost and mean, by increasing cost."""
     sign = 1 if higher_is_better else -1
     kept, best = [], float("-inf")
     order = frame.assign(gain=sign * frame["mean"]).sort_values(

@@ -85,7 +85,7 @@ def run(
         bool, typer.Option("--retry-failed", help="Run only those that have failed before.")
     ] = False,
 ) -> int:
-    """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
+    """Run an ablation. A repeated run trains missing trials only and resumes interrupted trials."""
     from gapbench.study import Study, executor_for
 
     picked: dict[str, Any] = {"scale": scale, "only": only or (), "settings": set_ or ()}

@@ -70,7 +70,7 @@ class Evidence:
         return [row for row in self.run if row.name in kept]
 
     def columns(self, frame: pd.DataFrame) -> list[object]:
-        """Return the columns of `frame`, without columns of dense rows only if others exist."""
+        """Return the columns of `frame` with sparse rows, or all columns if no row is sparse."""
         dense = {row.name for row in self.results.rows if row.method == "dense"}
         shown = set(frame["column"][~frame["row"].isin(dense)]) or set(frame["column"])
         return [column for column in self.results.columns if column in shown]

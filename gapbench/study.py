@@ -37,7 +37,7 @@ GOING = ("running", "queued")
 
 @dataclass(frozen=True)
 class ToDo:
-    """The trials of a study, sorted by what is left to do.
+    """The trials of a study, sorted into trials to run, completed trials, and trials elsewhere.
 
     Attributes:
         entries: trials to run.

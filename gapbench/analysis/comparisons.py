@@ -54,7 +54,7 @@ class Comparison:
 
     @property
     def p(self) -> float | None:
-        """The uncorrected p-value of Welch's two-sided test over all seeds, against the margin."""
+        """The uncorrected p-value of Welch's two-sided test over all seeds, at 0 or the margin."""
         if not self.tested or self.difference is None:
             return None
         return self.difference.p(self._bound)

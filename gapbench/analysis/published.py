@@ -99,9 +99,9 @@ def published_for(
 ) -> Published | None:
     """Return the published value that a trial repeats, on the paper's task or a smaller task.
 
-    On the paper's own task the epochs must equal the stated epochs, if any. A smaller task is a
-    proxy: there the epochs must match only if the table compares epochs, as multiples of the task's
-    own epochs.
+    On the paper's own task the epochs must equal the stated epochs, if any. On a smaller task, a
+    proxy, the stated epochs must match only if the table compares epochs. A stated multiple of the
+    task's own epochs must match on every task.
 
     Args:
         trial: settings, as a row of runs.csv.

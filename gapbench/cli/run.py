@@ -85,7 +85,7 @@ def run(
         bool, typer.Option("--retry-failed", help="Run only those that have failed before.")
     ] = False,
 ) -> int:
-    """Run an ablation. Running it again does only what is missing: interrupted trials go on."""
+    """Run an ablation. A repeated run trains missing trials only and resumes interrupted trials."""
     from gapbench.study import Study, executor_for
 
     picked: dict[str, Any] = {"scale": scale, "only": only or (), "settings": set_ or ()}
@@ -93,11 +93,7 @@ def run(
     study = Study.read(file, seeds=seeds, **picked)
     others = {"--seeds": seeds is not None, "--detach": detach, "--force": force,
               "--retry-failed": retry_failed}  # fmt: skip
-    if until_resolved and any(others.values()):
-        given = next(option for option, there in others.items() if there)
-        raise UserError(f"--until-resolved: picks the trials itself: leave {given} out")
-    if max_seeds is not None and not until_resolved:
-        raise UserError("--max-seeds: goes with --until-resolved; --seeds says how many to run")
+    _require_looks(until_resolved, others, max_seeds)
     if until_resolved:
         whole = Study.read(file, seeds=max_seeds or LOOKS[-1][0], **picked)
         if dry_run:
@@ -123,6 +119,15 @@ def run(
     if started is not None and not _follow(console, study, todo, started):
         return 130
     return _conclude(console, study, [*todo.entries, *todo.elsewhere], as_json)
+
+
+def _require_looks(until_resolved: bool, others: dict[str, bool], max_seeds: int | None) -> None:
+    """Check that options about looks go together with the `others` that were given."""
+    if until_resolved and any(others.values()):
+        given = next(option for option, there in others.items() if there)
+        raise UserError(f"--until-resolved: picks the trials itself: leave {given} out")
+    if max_seeds is not None and not until_resolved:
+        raise UserError("--max-seeds: goes with --until-resolved; --seeds says how many to run")
 
 
 def _require_executor(name: str, detach: bool, lanes: int | None) -> None:

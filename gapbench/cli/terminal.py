@@ -28,7 +28,7 @@ def clean(text: str) -> str:
 
 
 class Output:
-    """A text stream that records a failed write and then ignores writes, so that work goes on.
+    """A text stream that records a failed write and ignores later writes, so that work continues.
 
     Args:
         stream: the underlying stream.

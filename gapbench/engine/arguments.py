@@ -139,7 +139,7 @@ def spread_of(
 
     Raises:
         UserError: if neither a sparsity nor densities are given, if the densities do not fit the
-            layers, or if densities are given for a plan that learns them.
+            layers, or if a sparsity or a distribution is given for a plan that learns them.
     """
     if distribution == EMERGENT and plan.budget != EMERGENT:
         raise UserError(

@@ -103,7 +103,7 @@ def doubt(optimizer: torch.optim.Optimizer, params: Mapping[str, nn.Parameter]) 
 
 
 class Fresh:
-    """A copy of weights and moments under random first masks, until the first step or loaded state.
+    """Weights and moments from before the random first masks, until a first step or a loaded state.
 
     Args:
         tensors: weights and moments before masking.

@@ -49,7 +49,7 @@ class Moves:
     def resize_to(
         self, keep: Mapping[str, int], drop: str, grow: str, coefficient: float = 0
     ) -> None:
-        """Give each layer in `keep` `keep[layer]` active positions."""
+        """Give every layer of `keep` its count `keep[layer]` of active positions."""
         own = self._executor
         sizes, fit = self.sizes(), own.targets.counts.fit
         overlap = own.weights.resize(
@@ -70,7 +70,7 @@ class Moves:
         return {name: mask.numel() for name, mask in self._executor.weights.masks.items()}
 
     def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
-        """Return the mean score of each sparse layer's active positions; skip layers without."""
+        """Return the mean score of the active positions of each sparse layer that has scores."""
         own, compute = self._executor.weights, self._scored(score, coefficient)
         found = {name: compute(name, own.params[name]) for name in own.masks}
         return {

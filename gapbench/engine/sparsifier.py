@@ -173,8 +173,8 @@ class Sparsifier(Executor):
 class SparseOptimizer(torch.optim.Optimizer):
     """A Sparsifier as a torch optimiser, for trainers that call `optimizer.step` themselves.
 
-    The parameter groups and their state are those of the inner optimiser, so a learning-rate
-    scheduler changes both. The state dict contains the Sparsifier's state.
+    Both optimisers share the parameter groups and their state, so a learning-rate scheduler of one
+    changes both. The state dict also contains the Sparsifier's state.
 
     Args:
         sparsifier: the Sparsifier, which has the inner optimiser.

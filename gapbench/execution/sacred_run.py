@@ -50,7 +50,7 @@ class AttemptInterrupted(SacredInterrupt):
 
 
 class AttemptPaused(AttemptInterrupted):
-    """Ends a Sacred run at the epoch from which another job goes on with the trial."""
+    """Ends a Sacred run at the epoch at which another job takes over the trial."""
 
 
 def run_attempt(

@@ -24,7 +24,7 @@ def settled(
     """Return the state of each trial, after waiting for trials that are about to end.
 
     So trials that were cancelled or have failed a moment ago can be run again. The wait is limited
-    to the time after which a dead process counts as dead.
+    to the time for which a dead process still counts as alive.
 
     Args:
         folders: the trials' run folders.

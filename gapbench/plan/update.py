@@ -48,7 +48,7 @@ class Masks(Protocol):
     def resize_to(
         self, keep: Mapping[str, int], drop: str, grow: str, coefficient: float = 0
     ) -> None:
-        """Give each layer in `keep` `keep[layer]` active positions."""
+        """Give every layer of `keep` its count `keep[layer]` of active positions."""
 
     def active(self) -> dict[str, int]:
         """Return the number of active positions of each sparse layer."""
@@ -57,7 +57,7 @@ class Masks(Protocol):
         """Return the number of all positions of each sparse layer."""
 
     def mean_score(self, score: str, coefficient: float = 0) -> dict[str, float]:
-        """Return the mean score of each sparse layer's active positions; skip layers without."""
+        """Return the mean score of the active positions of each sparse layer that has scores."""
 
 
 @dataclass(frozen=True)

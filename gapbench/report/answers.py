@@ -1,4 +1,4 @@
-"""The answers to the questions of ablations, in words: results/<scale>/README.md."""
+"""The answers to the questions of ablations in words, written to results/<scale>/README.md."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BOUNDS = (
 
 
 def differences_words(answer: Answer) -> str:
-    """Return the differences in words; of many, only the most and the least favourable."""
+    """Return the differences in words; of many, only the most and least favourable difference."""
     if len(answer.run) <= MOST_DIFFERENCES or not answer.differences:
         return "; ".join(_in_words(answer, one) for one in answer.run[:MOST_DIFFERENCES])
     sign = 1 if answer.results.metric.higher_is_better else -1
@@ -100,7 +100,7 @@ def _in_words(answer: Answer, comparison: Comparison) -> str:
 
 
 def standings(answers: Sequence[Answer]) -> list[str]:
-    """Return for each answer where it confirms, in words."""
+    """Return, for each answer, the columns in which it confirms, in words."""
     words = []
     for answer, columns in zip(answers, confirming(answers), strict=True):
         there = {c.column for c in answer.run}
@@ -115,8 +115,8 @@ def standings(answers: Sequence[Answer]) -> list[str]:
 
 
 def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
-    """Return one line an answer, what is known first."""
-    # a claim alone cannot say whether those before it are supported
+    """Return a grid with one line per answer, known answers first."""
+    # a single claim cannot say whether the claims before it are supported
     whole = any(answer.claim.sequence == 1 for answer in answers)
     body = [
         (
@@ -134,7 +134,7 @@ def answer_grid(answers: Sequence[Answer], title: str) -> Grid:
 
 
 def answers_text(evaluations: Sequence[Evaluation], scale: str) -> str:
-    """Return the README.md of a scale: what its proxies show, what they answer, what it cost."""
+    """Return the README.md of a scale: tests of the proxies, answers, and costs."""
     trials = [trial for one in evaluations for trial in one.frame.to_dict("records")]
     answers = [answer for one in evaluations for answer in one.answers]
     grids = (
@@ -147,7 +147,7 @@ def answers_text(evaluations: Sequence[Evaluation], scale: str) -> str:
 
 
 def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
-    """Return what each ablation has trained, in how long, and on which processors."""
+    """Return a grid with the trials, training times and processors of each ablation."""
     body = []
     for one in evaluations:
         done = [t for t in one.frame.to_dict("records") if t["state"] == COMPLETED]
@@ -160,10 +160,10 @@ def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
 
 
 def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> Path:
-    """Write the README.md of a scale, and its picture, from what is published of it.
+    """Write the README.md of a scale, and its picture, from published trials.
 
     Raises:
-        UserError: if a link is on the way, or the file cannot be written.
+        UserError: if the path has a link, or the file cannot be written.
     """
     path = results / scale / ANSWERS
     found = published_evaluations(results, scale, specs)
@@ -180,7 +180,7 @@ def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> P
 
 
 def check_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> tuple[Path, bool]:
-    """Say whether a scale's README.md is what the published trials give, or both are missing."""
+    """Return the path of a scale's README.md, and whether it matches the published trials."""
     path, found = results / scale / ANSWERS, published_evaluations(results, scale, specs)
     if not is_plain(path):
         return path, not found

@@ -1,4 +1,4 @@
-"""Everything that a report writes: results/reports/<scale>/<ablation>/, from what has run."""
+"""Writing of reports of completed trials to results/reports/<scale>/<ablation>/."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class ReportResult:
-    """What a report made.
+    """A written report.
 
     Attributes:
-        evaluation: of the ablation.
+        evaluation: evaluation of the ablation.
         folder: results/reports/<scale>/<ablation>.
-        paths: every file of the report.
-        tables: one a task.
-        left_out: run folders, histories and figures that are not in it, and why.
+        paths: paths of all files of the report.
+        tables: one table per task.
+        left_out: run folders, histories and figures that the report lacks, with reasons.
     """
 
     evaluation: Evaluation
@@ -52,7 +52,7 @@ class ReportResult:
 
     @property
     def page(self) -> Path:
-        """Where its page is, once `write_page` has written it."""
+        """Path of the report's page, which `write_page` writes."""
         return self.folder / PAGE
 
     @property
@@ -62,11 +62,11 @@ class ReportResult:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """What runs.csv holds."""
+        """The content of runs.csv."""
         return self.evaluation.frame
 
     def renderable(self) -> RenderableType:
-        """Return what the terminal shows."""
+        """Return the report in the form for the terminal."""
         return render.screen(self.tables)
 
     def as_dict(self) -> dict[str, Any]:
@@ -96,17 +96,17 @@ def report(
     results: Path,
     found: Scan | None = None,
 ) -> ReportResult:
-    """Write runs.csv, tables and figures of trials of an ablation, as far as they have run.
+    """Write runs.csv, tables and figures of an ablation's trials, as far as trials have run.
 
     Args:
-        ablation: its report section says what the tables and figures are.
-        scale: names the folder.
+        ablation: the ablation; its report section defines tables and figures.
+        scale: name of the scale, which names the folder.
         entries: the trials, run or not.
         results: the results folder.
-        found: what `scan` returned, if it is known already.
+        found: the result of `scan`, if it is known already.
 
     Raises:
-        UserError: if the report section does not fit the trials, or a file cannot be written.
+        UserError: if the report section does not match the trials, or a file cannot be written.
     """
     found = scan(results) if found is None else found
     folder = results / REPORTS / scale / ablation.name
@@ -142,7 +142,7 @@ def _write(evaluation: Evaluation, folder: Path, found: Scan) -> ReportResult:
 
 
 def table_texts(evaluation: Evaluation, tables: Sequence[Table]) -> dict[str, str]:
-    """Return the content of every table file, by its name."""
+    """Return the content of every table file by file name."""
     return {
         "table.md": render.markdown(tables),
         "table.csv": cells_frame(evaluation).to_csv(index=False, lineterminator="\n"),
@@ -152,7 +152,7 @@ def table_texts(evaluation: Evaluation, tables: Sequence[Table]) -> dict[str, st
 
 
 def _make(results: Path, folder: Path) -> None:
-    """Make the folder of the figures; no link, there or on the way, leads out of the results."""
+    """Create the folder of the figures; refuse links out of the results folder."""
     require_real(folder, results)
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*folder.parent.iterdir(), *folder.iterdir()):
@@ -160,7 +160,7 @@ def _make(results: Path, folder: Path) -> None:
 
 
 def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path], list[LeftOut]]:
-    """Draw the figures of every task, and remove those of an earlier report that are no more."""
+    """Draw the figures of every task, and remove outdated figures of an earlier report."""
     spec = evaluation.spec
     paths, left_out = [], []
     labels = "".join(str(label) for label in evaluation.frame["label"])
@@ -186,8 +186,7 @@ class FigureFiles:
     """The figures of an ablation, and broken histories.
 
     Attributes:
-        by_task: for each task the figures as files by their stem, None where there is nothing to
-            draw.
+        by_task: files of each task's figures by file stem; None if there is nothing to draw.
     """
 
     by_task: tuple[dict[str, dict[str, bytes] | None], ...]
@@ -195,7 +194,7 @@ class FigureFiles:
 
 
 def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
-    """Draw the figures that the report section names, or all of them, for every task."""
+    """Draw the figures that the report section names, or all figures, for every task."""
     names = tuple(evaluation.spec.report.figures or figures)
     runs = [found.runs[key] for key in evaluation.frame["key"] if key in found.runs]
     metrics = {f"val/{one.value.rpartition('/')[2]}" for one in evaluation.results}

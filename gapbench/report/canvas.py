@@ -1,4 +1,4 @@
-"""What figures are drawn from, and what they look like."""
+"""The data and the style of figures."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from gapbench.methods.method import methods
 
 T = TypeVar("T")
 
-# Methods bring colours of Paul Tol's "muted" scheme, distinguishable with every kind of colour
-# vision; one colour a method, in all figures. Markers differ as well, so that nothing depends on
-# colour alone.
+# Methods have colours of Paul Tol's "muted" scheme, which all kinds of colour vision can
+# distinguish. A method has one colour in all figures. Markers differ as well, so that no figure
+# depends on colour alone.
 OTHER = ("#777777", "*")
 
 
@@ -46,7 +46,7 @@ LEGEND_LINE = 0.18  # inches
 
 @dataclass(frozen=True)
 class Evidence:
-    """What figures of one ablation on one task are drawn from.
+    """The data of the figures of one ablation on one task.
 
     Attributes:
         results: rows and columns with their statistics.
@@ -64,18 +64,18 @@ class Evidence:
 
     @cached_property
     def run(self) -> list[Row]:
-        """The rows of which a trial has run."""
+        """The rows with at least one completed trial."""
         return [row for row in self.results.rows if any(cell.n_run for cell in row.cells)]
 
     @cached_property
     def rows(self) -> list[Row]:
-        """The rows that a panel of lines shows: at most `MOST_ROWS` of those that have run."""
+        """The rows in a panel of lines: at most `MOST_ROWS` of the rows that have run."""
         first = sorted(self.run, key=lambda row: row.name not in self.first)
         kept = {row.name for row in first[:MOST_ROWS]}
         return [row for row in self.run if row.name in kept]
 
     def columns(self, frame: pd.DataFrame) -> list[object]:
-        """Return the columns of `frame`; those that hold dense rows alone only if no other does."""
+        """Return the columns of `frame` with sparse rows, or all columns if no row is sparse."""
         dense = {row.name for row in self.results.rows if row.method == "dense"}
         shown = set(frame["column"][~frame["row"].isin(dense)]) or set(frame["column"])
         return [column for column in self.results.columns if column in shown]
@@ -91,18 +91,18 @@ _reads: dict[str, frozenset[str]] = {}
 def figure(name: str, reads: Collection[str] = KINDS) -> Callable[[Draw], Draw]:
     """Register a function that draws evidence.
 
-    It returns the figure with the plotted frame, or None where there is nothing to draw.
+    The function returns the figure with the plotted frame, or None if there is nothing to draw.
 
     Args:
-        name: of the figure.
-        reads: kinds of history lines that it draws; reading them takes longer than all tables.
+        name: name of the figure.
+        reads: kinds of history lines that the figure needs; reading takes longer than all tables.
     """
     _reads[name] = frozenset(reads)
     return figures.register(name)
 
 
 def lines_of(names: Iterable[str]) -> frozenset[str]:
-    """Return the kinds of history lines that figures draw."""
+    """Return the kinds of history lines that the named figures need."""
     known = [name for name in names if name in figures]  # which imports what fills `_reads`
     return frozenset(kind for name in known for kind in _reads[name])
 
@@ -145,12 +145,12 @@ def evidence_of(
 
 
 def watched(evidence: Evidence) -> str:
-    """Return the validation metric that curves show: the task's own."""
+    """Return the name of the validation metric of curves: the task's main metric."""
     return f"val/{evidence.results.value.rpartition('/')[2]}"
 
 
 def in_model_order(layers: pd.DataFrame) -> list[str]:
-    """Return the layers of all trials as those with most name them: one kept dense has no name."""
+    """Return the layers of all trials in model order; a trial does not list layers kept dense."""
     count = layers.groupby("key")["layer"].transform("size")
     widest = count.sort_values(ascending=False, kind="stable").index
     return list(dict.fromkeys(layers.loc[widest, "layer"]))
@@ -158,7 +158,7 @@ def in_model_order(layers: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, marker and dashes of a row."""
+    """The colour, marker and dashes of a row."""
 
     colour: tuple[float, float, float]
     marker: str
@@ -177,7 +177,7 @@ class Look:
 
 
 def looks(rows: Sequence[Row]) -> dict[str, Look]:
-    """Return a look for every row: its method's colour, lighter and dashed for its variants.
+    """Return a look for every row: the method's colour, lighter and dashed for variants.
 
     Every second variant has hollow markers.
     """
@@ -197,7 +197,7 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
 
 
 def legend_names(results: Results) -> dict[str, str]:
-    """Return what a legend calls every row: "C-GaP, 8 (4/6)" while only 4 of 6 seeds have run."""
+    """Return the legend name of every row, such as "C-GaP, 8 (4/6)" if 4 of 6 seeds have run."""
     return {
         row.name: shown(row.name)
         + partly(dict(zip(map(text_of, results.columns), row.cells, strict=True)))
@@ -206,15 +206,15 @@ def legend_names(results: Results) -> dict[str, str]:
 
 
 def shown(name: str) -> str:
-    """Return a name that legends show: matplotlib leaves out those that begin with "_"."""
+    """Return a name that legends show; matplotlib leaves out names that begin with "_"."""
     return f" {name}" if name.startswith("_") else name
 
 
 def partly(cells: Mapping[str, Cell]) -> str:
-    """Return how many seeds have run of those planned, where that is a part; else nothing.
+    """Return the share of planned seeds that have run, such as " (4/6)"; "" if all have run.
 
     Args:
-        cells: by what tells them apart, which is said where their counts differ.
+        cells: cells by a distinguishing text, which is shown if the cells' counts differ.
     """
     counts = {column: (cell.n_run, cell.planned) for column, cell in cells.items()}
     counts = {column: count for column, count in counts.items() if count[0]}
@@ -231,9 +231,9 @@ def panels(
     across: int = 3,
     most: int = MOST_PANELS,
 ) -> tuple[Figure, list[Axes], list[T]]:
-    """Return a figure with axes in rows of `across`, and the items that they are for.
+    """Return a figure, its axes in rows of `across`, and the item of each axes.
 
-    Of more than `most` items some are chosen at even distances, and the figure says so.
+    Of more than `most` items, `most` are chosen at even distances, and the figure says so.
     """
     count = min(len(items), most)
     shown = [items[round(at * (len(items) - 1) / max(1, count - 1))] for at in range(count)]
@@ -260,7 +260,7 @@ def plain_decades(axis: Axis) -> None:
 
 
 def share_y(axes: Sequence[Axes]) -> None:
-    """Give all axes the y range that holds what each of them shows, labelled on the left alone."""
+    """Give all axes a common y range that contains all data, labelled on the left only."""
     low = min(ax.get_ylim()[0] for ax in axes)
     high = max(ax.get_ylim()[1] for ax in axes)
     for ax in axes:
@@ -270,16 +270,16 @@ def share_y(axes: Sequence[Axes]) -> None:
 
 
 def tell_left_out(made: Figure, evidence: Evidence) -> None:
-    """Say above a figure how many rows it leaves out, if any."""
+    """Write above a figure how many rows the figure leaves out, if any."""
     shown, run = len(evidence.rows), len(evidence.run)
     if run > shown:
         tell(made, f"{shown} of {run} rows, those of claims first; the CSV has all")
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:
-    """Put one legend for all axes under the figure, which grows by as much.
+    """Put one legend for all axes below the figure, and enlarge the figure by its height.
 
-    As many entries stand abreast as fit, at most `across`.
+    A line of the legend has as many entries as fit, at most `across`.
     """
     handles: dict[str, Any] = {}
     for ax in axes:

@@ -1,4 +1,4 @@
-"""docs/claims.md: every claim, the command that tests it, and what was measured at which scale."""
+"""docs/claims.md: every claim, the command that tests it, and the measurements at each scale."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ OURS = "nobody: our question"
 
 
 def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
-    """Return the document, from the claims of ablation files and what is published.
+    """Return the document from the claims of ablation files and published trials.
 
     Raises:
-        UserError: if a trials.jsonl is damaged, or does not fit its ablation.
+        UserError: if a trials.jsonl is damaged, or does not match its ablation.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gapbench.report", ""),
@@ -114,7 +114,7 @@ def _rows(claim: Claim) -> str:
 
 
 def _published(claim: Claim, ablation: str) -> list[str]:
-    """Return the published values of both sides, pair by pair; those of its own table alone."""
+    """Return the published values of both sides, pair by pair, from the ablation's own table."""
     pairs = published_pairs(claim)
     own = [pair for pair in pairs if pair[0].table == ablation]
     return [
@@ -124,7 +124,7 @@ def _published(claim: Claim, ablation: str) -> list[str]:
 
 
 def _line(line: Published) -> str:
-    """Return what a published line is of."""
+    """Return a description of a published line."""
     words = methods[line.method].label
     words += f" {line.multiplier}x" if line.multiplier not in (None, 1) else ""
     details = [] if line.method == "dense" else [WORDS.get(line.distribution, line.distribution)]

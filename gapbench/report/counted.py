@@ -1,4 +1,4 @@
-"""Claims of the slides that are counted from plans, at the paper's scale: nothing is trained."""
+"""Claims of the slides that are counted from plans at the paper's scale, without training."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ MAIN, STRATEGY = Path("ablations/main.yaml"), Path("ablations/strategy.yaml")
 
 
 def counted_grid() -> Grid:
-    """Return one line a claim: what the plans of scale paper say to it.
+    """Return a grid with one line per claim: the counts from the plans of scale paper.
 
     Raises:
-        UserError: if the ablations of this folder do not have the scale or the rows.
+        UserError: if the ablations of this folder lack the scale or the rows.
     """
     own = ("c_gap", "p_gap", "rigl")
     found = _trials(MAIN, own, "distribution=uniform", "pattern=unstructured")
@@ -55,7 +55,7 @@ def counted_grid() -> Grid:
 
 
 def explored_grid(evaluations: Sequence[Evaluation], scale: str) -> Grid:
-    """Return how far masks moved in what has run, one line a row of an ablation and sparsity."""
+    """Return a grid of mask movement in completed trials, one line per row and sparsity."""
     body = [
         (
             Text(f"{row.name} ({results.ablation}, {results.task})"),
@@ -77,7 +77,7 @@ def _told(cell: Cell, name: str) -> str:
 
 
 def _trials(file: Path, methods: Sequence[str], *only: str) -> list[Trial]:
-    """Return the trials of some methods' rows with one seed; other rows are not resolved."""
+    """Return the trials with one seed of the rows of some methods; other rows are not resolved."""
     ablation = read(file)
     rows = tuple(placed for placed in ablation.rows if set(placed.row.method) <= set(methods))
     entries = expand(replace(ablation, rows=rows), COUNTED, only=(SPARSITY, *only), seeds=(0,))
@@ -132,9 +132,9 @@ def _exploration() -> Iterator[tuple[str, str, str]]:
 
 
 def _steps(trial: Trial, way: Plan) -> float:
-    """Return the steps after which nearly all weights were active; infinite where they never are.
+    """Return the steps after which nearly all weights were active; infinity if never.
 
-    Where the zeros lie is not known before the run; a mean density in every layer stands for it.
+    The positions of the zeros are not known before the run, so every layer has the mean density.
     """
     sparse = {layer.name: 1 - trial.sparsity for layer in trial.layers}
     curve = planned_coverage(way, trial.layers, sparse) or []
@@ -143,7 +143,7 @@ def _steps(trial: Trial, way: Plan) -> float:
 
 
 def _machines(trial: Trial) -> Iterator[tuple[str, str, str]]:
-    """Yield what P-GaP's workers send, and the batch that data parallelism would need instead."""
+    """Yield the bytes that P-GaP's workers send, and the batch that data parallelism would need."""
     (first, *_) = (part for part in trial.plan.parts if isinstance(part, Parallel))
     workers, epochs = len(first.branches), first.branches[0].epochs
     parameters = trial.proxy.parameters

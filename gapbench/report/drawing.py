@@ -1,4 +1,4 @@
-"""Figures as files: drawn, in fonts that have their signs, and saved."""
+"""Drawing of figures into files, with fonts that have all their characters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib import font_manager
 
 from gapbench.report.canvas import Drawn, Evidence, figures
 
-# fonts with the signs of other scripts, as systems bring them
+# fonts with the characters of other scripts, as systems provide them
 KINDS = ("png", "svg", "csv")  # of files
 _LONG = re.compile(rb"(\d\.\d\d)\d+")  # a hundredth of a point cannot be seen
 _USED = re.compile(r'(?:href="#|url\(#)([^")]+)')
@@ -37,15 +37,15 @@ FALLBACKS = (
 
 
 def draw(name: str, evidence: Evidence) -> dict[str, bytes] | None:
-    """Return a figure of one task as files; None if it is empty."""
+    """Return a figure of one task as files by suffix; None if the figure is empty."""
     return files_of(lambda: figures[name](evidence))
 
 
 def files_of(make: Callable[[], Drawn | None]) -> dict[str, bytes] | None:
     """Return the bytes of a figure as png and svg, and of its data as csv; None if it is empty.
 
-    Two calls return the same bytes: fonts come with matplotlib, and no date is written. Only where
-    they lack a sign, those of this machine help out.
+    Two calls return the same bytes: the fonts come with matplotlib, and no date is written. This
+    machine's fonts are used only for characters that matplotlib's fonts lack.
     """
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -60,13 +60,13 @@ def files_of(make: Callable[[], Drawn | None]) -> dict[str, bytes] | None:
 
 
 def families() -> list[str]:
-    """Return the fonts of this machine that have the signs of other scripts."""
+    """Return the fonts of this machine that have the characters of other scripts."""
     known = set(font_manager.get_font_names())
     return [name for name in FALLBACKS if name in known]
 
 
 def unshown(text: str) -> str:
-    """Return the signs of a text that no font for figures has."""
+    """Return the characters of a text that no font for figures has."""
     places = [font_manager.findfont(name) for name in ("DejaVu Sans", *families())]
     fonts = [font_manager.get_font(place) for place in places]
     signs = sorted({sign for sign in text if sign.isprintable() and not sign.isspace()})
@@ -96,7 +96,7 @@ def _drawn(make: Callable[[], Drawn | None], further: Sequence[str]) -> dict[str
 
 
 def save(files: dict[str, bytes], folder: Path, stem: str) -> list[Path]:
-    """Write what `draw` returned as `folder`/`stem`.png, .svg and .csv."""
+    """Write the files from `draw` as `folder`/`stem`.png, .svg and .csv."""
     paths = []
     for kind, content in sorted(files.items()):
         path = folder / f"{stem}.{kind}"
@@ -115,9 +115,9 @@ def inline(svg: bytes, name: str, words: str) -> str:
     """Return a picture as an element of a page.
 
     Args:
-        svg: the file.
-        name: that no other picture of the page has: its parts are called by it.
-        words: for those who cannot see it.
+        svg: the content of the SVG file.
+        name: a name that is unique on the page, used as prefix of the ids of the picture's parts.
+        words: alternative text for readers who cannot see the picture.
     """
     text = svg.decode()
     body = _ONLY_IN_FILES.sub("", re.sub(r"\n\s*", " ", text[text.index("<svg") :]))
@@ -128,5 +128,5 @@ def inline(svg: bytes, name: str, words: str) -> str:
 
 
 def for_both_schemes(svg: bytes) -> bytes:
-    """Return a picture that turns dark where its reader's system is: lightness changes, not hue."""
+    """Return a picture that follows the reader's dark mode: lightness changes, and hue does not."""
     return svg.replace(b"<metadata>", _DARK.encode() + b"<metadata>", 1)

@@ -1,4 +1,4 @@
-"""The answers as a picture: a line a comparison, with its interval, and the word at the right."""
+"""The answers as a forest plot: per comparison its interval, with the answer at the right."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ RESOLVED = ("supported", "contradicted")
 
 
 def forest_files(answers: Sequence[Answer]) -> dict[str, bytes] | None:
-    """Return the picture as png and svg, and its data as csv; None where nothing has run."""
+    """Return the picture as png and svg, and its data as csv; None if nothing has run."""
     return files_of(lambda: forest(answers))
 
 
 def forest(answers: Sequence[Answer]) -> Drawn | None:
     """Draw every comparison that has a difference, task by task, in the order of the claims.
 
-    Right is in favour of the claim. Shaded is where rows count as equivalent; a claim of being as
-    good within a margin has its bound as a dotted line. A hollow mark is the published difference.
+    The right side is in favour of the claim. The shaded range is the margin of equivalence. A claim
+    of being as good within a margin has a dotted line at its bound. A hollow mark is the published
+    difference.
     """
     lines = [(answer, c) for answer in answers for c in answer.comparisons if c.difference]
     tasks = list(dict.fromkeys(answer.results.task for answer, _ in lines))
@@ -51,7 +52,7 @@ def forest(answers: Sequence[Answer]) -> Drawn | None:
 
 
 def _name(comparison: Comparison) -> str:
-    """Return what is compared, in lines that leave room for the answer."""
+    """Return the name of a comparison, in lines that leave room for the answer."""
     at = f", {100 * comparison.column:g} %" if isinstance(comparison.column, float) else ""
     at = at or f", {text_of(comparison.column)}"
     parts = (comparison.row.name, f"− {comparison.reference.name}{at}")
@@ -80,7 +81,7 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
 
 
 def _line(ax: Axes, place: float, comparison: Comparison) -> None:
-    """Draw one comparison: its name and answer, and at `place` its interval below them."""
+    """Draw one comparison: its name and answer, and below them, at `place`, its interval."""
     mean, width, published = _numbers(comparison)
     own = looks([comparison.row])[comparison.row.name]
     ax.errorbar([mean], [place], xerr=None if math.isinf(width) else [width], **own.mark())
@@ -98,9 +99,9 @@ def _line(ax: Axes, place: float, comparison: Comparison) -> None:
 def _limits(
     numbers: Sequence[tuple[float, float, float | None]], margin: float
 ) -> tuple[float, float]:
-    """Return an axis that holds all marks, and intervals up to three times the middle one.
+    """Return limits of the axis for all marks, and intervals up to three times the median interval.
 
-    A row with a seed that failed may have an interval that would make all others a point.
+    A row with a failed seed may have an interval so wide that all other intervals become points.
     """
     known = [width for _, width, _ in numbers if math.isfinite(width)]
     most = 3 * statistics.median(known) if known else 0.0
@@ -112,7 +113,7 @@ def _limits(
 
 
 def _numbers(comparison: Comparison) -> tuple[float, float, float | None]:
-    """Return difference, half-width of its 95 % interval, and the published difference."""
+    """Return the difference, the half-width of its 95 % interval, and the published difference."""
     found = comparison.difference
     assert found is not None  # lines without one are not drawn
     return found.mean, found.half_width(ALPHA), published_difference(comparison)

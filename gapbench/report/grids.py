@@ -1,4 +1,4 @@
-"""Tables of one idea as grids of text, the same for every format."""
+"""Grids of text: small tables in a common form for all output formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ About = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True)
 class Text:
-    """What stands in one place of a grid, the number it is sorted by, and a trial it comes from."""
+    """One cell of a grid: its text, its number for sorting, and the key of one of its trials."""
 
     text: str
     number: float | None = None
@@ -23,15 +23,16 @@ class Text:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of one idea.
+    """A small table.
 
     Attributes:
-        groups: words over stretches of columns, as (words, number of columns); may be empty.
-        keys: how many columns at the left name the row.
-        on_screen: whether a terminal shows it; the widest grids are left to files.
+        groups: headings over groups of columns, as (heading, number of columns); may be empty.
+        keys: number of columns at the left that name the row.
+        on_screen: whether a terminal shows the grid; the widest grids are in files only.
         only_in_files: heads of columns that a terminal does not show.
-        notes: sentences below it.
-        about: methods and column of every line, by which a page filters; "" is of all columns.
+        notes: sentences below the grid.
+        about: methods and column of every line, for the filters of a page; "" stands for all
+            columns.
     """
 
     title: str
@@ -46,12 +47,12 @@ class Grid:
 
     @property
     def over(self) -> list[str]:
-        """The words over each column."""
+        """The group heading over each column."""
         words = [words for words, width in self.groups for _ in range(width)]
         return words or [""] * len(self.head)
 
     def frame(self) -> pd.DataFrame:
-        """Return the texts, with each head under the words over it as one name."""
+        """Return the texts as a frame, whose column names join group heading and head."""
         heads = [", ".join(filter(None, pair)) for pair in zip(self.over, self.head, strict=True)]
         return pd.DataFrame([[cell.text for cell in row] for row in self.body], columns=heads)
 
@@ -71,11 +72,11 @@ class Table:
 
 
 def decimals(results: Results) -> int:
-    """Return how many decimals a value is shown with."""
+    """Return the number of decimals for a value."""
     return 2 if results.metric.unit else 4
 
 
 def interval(summary: Summary, places: int, sign: str = "") -> str:
-    """Return mean ± half-width; `sign` is "+" where a positive mean is to have one too."""
+    """Return mean ± half-width; with `sign` "+", a positive mean has a plus sign."""
     words = f"{summary.mean:{sign}.{places}f}"
     return words if summary.half_width is None else f"{words} ± {summary.half_width:.{places}f}"

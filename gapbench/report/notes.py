@@ -1,4 +1,4 @@
-"""The notes below the grids: how numbers were made, and what they do not say."""
+"""The notes below the grids: the origin of numbers, and their limits."""
 
 from __future__ import annotations
 
@@ -105,11 +105,11 @@ def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
 
 
 def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False) -> tuple[str, ...]:
-    """Return how differences were tested.
+    """Return the notes on the test of differences.
 
     Args:
-        comparisons: those of one grid.
-        explained: whether a grid above says already what its columns are.
+        comparisons: comparisons of one grid.
+        explained: whether a grid above already explains the columns.
     """
     if not tested(comparisons):
         return (UNTESTED,)
@@ -119,13 +119,13 @@ def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False)
 def claim_notes(
     claim: Claim, comparisons: Sequence[Comparison], unit: str, explained: bool
 ) -> tuple[str, ...]:
-    """Return how a claim was tested, or why nothing answers it.
+    """Return the notes on the test of a claim, or the reason why there is no answer.
 
     Args:
-        claim: the question.
-        comparisons: those that answer it.
-        unit: of the value.
-        explained: whether a grid above says already what its columns are.
+        claim: the claim.
+        comparisons: comparisons that answer the claim.
+        unit: unit of the value.
+        explained: whether a grid above already explains the columns.
     """
     if not comparisons:
         if claim.equal == "train_flops":
@@ -142,17 +142,17 @@ def claim_notes(
 
 
 def points(unit: str) -> str:
-    """Return the unit of differences between values of a unit."""
+    """Return the unit of a difference of two values with the unit `unit`."""
     return "points" if unit == "%" else unit
 
 
 def tested(comparisons: Sequence[Comparison]) -> int:
-    """Return how many comparisons could be tested."""
+    """Return the number of comparisons that could be tested."""
     return sum(c.tested for c in comparisons)
 
 
 def spread_notes(results: Results) -> Iterator[str]:
-    """Yield the notes on the spread over seeds, which the test between rows relies on."""
+    """Yield the notes on the spread over seeds, on which the test between rows relies."""
     found = seed_correlation(results)
     if found is not None:
         mean, pairs = found

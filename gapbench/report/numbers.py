@@ -1,4 +1,4 @@
-"""Cells and comparisons in full precision: frames, one line a cell or a comparison."""
+"""Frames of cells and comparisons in full precision."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWER = (
 
 
 def cells_frame(evaluation: Evaluation) -> pd.DataFrame:
-    """Return every cell with all its numbers, one line a cell; `look`: seeds of the last look."""
+    """Return a frame with one line per cell and all its numbers; `look`: seeds of the last look."""
     head = ("ablation", "task", *evaluation.spec.report.rows, "column_field", "column", "value")
     lines: list[Line] = []
     for task in evaluation.tasks:
@@ -57,7 +57,7 @@ def cells_frame(evaluation: Evaluation) -> pd.DataFrame:
 
 
 def answers_frame(evaluation: Evaluation) -> pd.DataFrame:
-    """Return what was compared to answer the ablation's questions, one line a comparison."""
+    """Return a frame with one line per comparison that answers the ablation's questions."""
     lines = [
         {
             "ablation": answer.results.ablation,

@@ -1,4 +1,4 @@
-"""The HTML page: one file that needs no network, works from a folder, and escapes every value."""
+"""The HTML page: one file that needs no network and no server, with all values escaped."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: P
     """Write the page of some reports: summary, tables, figures, and every trial.
 
     Args:
-        reports: what `report` returned.
-        title: of the page.
-        found: the run folders that they were made from.
-        path: where to write.
+        reports: the reports from `report`.
+        title: title of the page.
+        found: the run folders of the reports.
+        path: path of the page.
 
     Raises:
-        UserError: if it cannot be written, or is a link, which could lead anywhere.
+        UserError: if the page cannot be written, or `path` is a link, which could lead anywhere.
     """
     if path.is_symlink():
         raise UserError(f"{path}: is a link: a page is written to a real file only")
@@ -72,7 +72,7 @@ def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: P
 
 
 def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, Run]]:
-    """Return every completed trial once, with what its row is called."""
+    """Return every completed trial once, with the name of its row."""
     runs: dict[str, tuple[str, Run]] = {}
     for made in reports:
         for trial in made.frame.to_dict("records"):
@@ -83,11 +83,11 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
 
 
 def _ablation(made: ReportResult, alone: bool) -> dict[str, Any]:
-    """Return a section: what was asked, the answers, and what folds out below them.
+    """Return the section of an ablation: question, answers, and the details that fold out.
 
     Args:
         made: the report of an ablation.
-        alone: whether its answers are those at the page's top.
+        alone: whether the top of the page already shows this ablation's answers.
     """
     name = made.spec.name
     anchor = f"ablation-{name}"
@@ -133,7 +133,7 @@ def _picture(answers: Sequence[Answer], name: str) -> Markup | None:
 
 
 def _grid(grid: Grid, label: str) -> dict[str, Any]:
-    """Return a grid and what tells it from the others of the page for those who hear it."""
+    """Return a grid with a label that distinguishes it from other grids for screen readers."""
     html = Markup(render.html_grid(grid)) if grid.body else None
     return {"title": grid.title, "label": label, "html": html, "notes": grid.notes}
 

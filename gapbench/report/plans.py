@@ -1,4 +1,4 @@
-"""A plan as a drawing of text: which layers are dense when."""
+"""A text drawing of a plan, which shows when each layer is dense."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MOST_NAME = 26  # letters of a layer's name
 
 
 def plan_lines(plan: Plan, layers: Sequence[Layer], width: int = 80) -> list[str]:
-    """Return a line for each run of layers that are dense at the same times, and the time below.
+    """Return a line for each run of layers that are dense at the same times, and a time axis.
 
-    Time is that of the wall clock: the branches of a round of P-GaP are side by side.
+    Time is wall-clock time: the branches of a P-GaP round are in parallel.
 
     Args:
-        plan: any.
-        layers: the prunable layers, in the model's order.
-        width: letters that a line may have.
+        plan: the plan.
+        layers: the prunable layers, in model order.
+        width: maximum length of a line in characters.
     """
     names = [layer.name for layer in layers]
     drawn = {name: "".join(_states(plan, name)) for name in names}
@@ -40,7 +40,7 @@ def plan_lines(plan: Plan, layers: Sequence[Layer], width: int = 80) -> list[str
 
 
 def _states(plan: Plan, name: str) -> Iterator[str]:
-    """Yield what a layer is in every epoch of the wall clock."""
+    """Yield the state of a layer in every wall-clock epoch."""
     for part in plan.parts:
         if isinstance(part, Phase):
             yield _state(part, name) * part.epochs
@@ -63,5 +63,5 @@ def _state(phase: Phase, name: str) -> str:
 
 
 def _squeezed(states: str, columns: int) -> str:
-    """Return one letter a column: what the layer is in its middle."""
+    """Return one letter per column: the state of the layer in the middle of the column."""
     return "".join(states[int((place + 0.5) * len(states) / columns)] for place in range(columns))

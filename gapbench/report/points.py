@@ -22,19 +22,19 @@ from gapbench.report.canvas import (
 )
 from gapbench.report.values import absolute, scale_of
 
-# in the colour of a row, and of no shape that a method has
+# in the colour of a row, and in a shape that no method has
 PUBLISHED: dict[str, Any] = {"marker": "x", "markersize": 6, "linestyle": "none"}
 
 
 def line(ax: Axes, x: pd.Series, own: pd.DataFrame, look: Look, label: str) -> None:
-    """Draw the means of rows that are one series over `x`, with their intervals."""
+    """Draw the means of the rows of one series over `x`, with intervals."""
     half = None if own["half_width"].isna().all() else own["half_width"].astype(float)
     ax.plot(x, own["mean"], **look.line())
     ax.errorbar(x, own["mean"], yerr=half, label=label, **look.mark())
 
 
 def band(ax: Axes, point: Any, look: Look, label: str) -> None:
-    """Draw a row that has no place on the x axis as a line across, with its interval."""
+    """Draw a row without a position on the x axis as a horizontal line, with its interval."""
     ax.axhline(point["mean"], color=look.colour, linewidth=1, label=label)
     if not pd.isna(point["half_width"]):
         low, high = point["mean"] - point["half_width"], point["mean"] + point["half_width"]
@@ -42,13 +42,13 @@ def band(ax: Axes, point: Any, look: Look, label: str) -> None:
 
 
 def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None:
-    """Draw means against a cost, a panel a column.
+    """Draw means against a cost, one panel per column.
 
     Args:
-        evidence: of one task.
-        x: the cost's column of `points`.
-        label: what its axis says.
-        front: whether the Pareto front of means is drawn too.
+        evidence: evidence of one task.
+        x: column of `points` with the cost.
+        label: label of the x axis.
+        front: whether the Pareto front of the means is drawn too.
     """
     results = evidence.results
     # a front is of all rows, and not of differences to several baselines
@@ -85,7 +85,7 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
 
 
 def _widen(ax: Axes) -> None:
-    """Make a logarithmic x axis so wide that one of 1, 2 and 5 of a decade is on it."""
+    """Widen a logarithmic x axis until it contains 1, 2 or 5 of a decade."""
     low, high = ax.get_xlim()
     if high < 2.5 * low:
         middle = (low * high) ** 0.5
@@ -93,7 +93,7 @@ def _widen(ax: Axes) -> None:
 
 
 def _intervals(ax: Axes, x: str, own: pd.DataFrame, look: Mapping[str, Look]) -> None:
-    """Draw the intervals of all rows as one artist, and their ends as two: many take seconds."""
+    """Draw all rows' intervals as one artist and their ends as two: many artists take seconds."""
     half = own["half_width"].astype(float)
     low, high = own["mean"] - half, own["mean"] + half
     colours = [look[row].colour for row in own["row"]]
@@ -103,7 +103,7 @@ def _intervals(ax: Axes, x: str, own: pd.DataFrame, look: Mapping[str, Look]) ->
 
 
 def pareto(frame: pd.DataFrame, x: str, higher_is_better: bool = True) -> pd.DataFrame:
-    """Return the rows that no other row beats in cost and mean, by increasing cost."""
+    """Return the Pareto front: rows that no row beats in cost and mean, by increasing cost."""
     sign = 1 if higher_is_better else -1
     kept, best = [], float("-inf")
     order = frame.assign(gain=sign * frame["mean"]).sort_values(

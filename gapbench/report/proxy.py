@@ -1,4 +1,4 @@
-"""The tests of the proxy as a grid: whether the proxy shows what is known at scale."""
+"""The tests of the proxy as a grid: whether the proxy shows the known effects at scale."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTES = (
 
 
 def proxy_grid(checks: Sequence[Check]) -> Grid:
-    """Return one line a test."""
+    """Return a grid with one line per test."""
     return Grid(
         title="Is the proxy in the regime of the published tables?",
         head=("task", "test", "sparsity", "n", "difference", "holds"),

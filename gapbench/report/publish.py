@@ -1,7 +1,7 @@
-"""`gapbench publish`: completed trials as the evidence that git keeps, and what follows from it.
+"""`gapbench publish`: the evidence of completed trials for git, and the files made from it.
 
-results/<scale>/<ablation>/ gets trials.jsonl, table.md and the figures that carry the answer, and
-results/<scale>/ gets README.md. All but the figures are compared by `check`.
+results/<scale>/<ablation>/ gets trials.jsonl, table.md and the figures that show the answer;
+results/<scale>/ gets README.md. `check` compares all files except the figures.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ def publish(
     """Write the evidence of an ablation's completed trials, and return the files.
 
     Args:
-        ablation: the file.
-        scale: names the folder.
-        entries: its trials, run or not.
+        ablation: the ablation.
+        scale: name of the scale, which names the folder.
+        entries: the ablation's trials, run or not.
         results: the results folder.
-        found: the run folders, and the evidence of trials that have none here, which stay in it.
+        found: the run folders, and the evidence of trials without a run folder here; the evidence
+            keeps these trials.
 
     Raises:
-        UserError: if none has completed, or a file cannot be written.
+        UserError: if no trial has completed, or a file cannot be written.
     """
     runs = [found.runs[entry.trial.key] for entry in entries if entry.trial.key in found.runs]
     if not runs:
@@ -63,7 +64,7 @@ def publish(
 
 
 def _draw(evaluation: Evaluation, found: Scan, folder: Path) -> Iterator[Path]:
-    """Draw the first figures of each task that what has run, and is here, can be drawn in."""
+    """Draw the first figures of each task that can be drawn from the runs present here."""
     for figures in figure_files(evaluation, found).by_task:
         drawn = [(stem, files) for stem, files in figures.items() if files]
         for stem, files in drawn[:MOST_FIGURES]:
@@ -71,10 +72,10 @@ def _draw(evaluation: Evaluation, found: Scan, folder: Path) -> Iterator[Path]:
 
 
 def check(results: Path, scale: str, spec: AblationSpec) -> list[str] | None:
-    """Return the files of an ablation that are not what its evidence gives; None without evidence.
+    """Return the files of an ablation that differ from its evidence; None without evidence.
 
     Raises:
-        UserError: if the evidence is damaged, or does not fit the ablation.
+        UserError: if the evidence is damaged, or does not match the ablation.
     """
     evaluation = published_evaluation(results, scale, spec)
     if evaluation is None:

@@ -1,4 +1,4 @@
-"""Grids as Markdown, LaTeX, HTML, and on the terminal; every value appears literally."""
+"""Rendering of grids as Markdown, LaTeX, HTML and terminal text; values appear literally."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def md_escape(text: str) -> str:
-    """Return `text` so that Markdown shows it as it is."""
+    """Return `text` escaped, so that Markdown shows it literally."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
 def _md_grid(grid: Grid) -> str:
-    """Return a pipe table; it has one line of heads, so groups go into them."""
+    """Return a pipe table, whose single line of heads includes the group headings."""
     if not grid.body:
         return ""
     lines = [_md_line(list(grid.frame().columns))]
@@ -71,7 +71,7 @@ def _md_line(words: Sequence[str]) -> str:
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """Return all grids as floats no wider than a line; the first comment says what they need."""
+    """Return all grids as floats no wider than a line; a comment names the required packages."""
     parts = [_TEX_TOP]
     for table in tables:
         for number, grid in enumerate(table.grids, 1):
@@ -81,17 +81,17 @@ def latex(tables: Sequence[Table]) -> str:
 
 
 def tex_escape(text: str) -> str:
-    """Return `text` so that LaTeX prints it as it is, as pandas does."""
+    """Return `text` escaped as by pandas, so that LaTeX prints it literally."""
     return " ".join(text.split()).translate(_TEX)
 
 
 def _tex_cell(text: str) -> str:
-    # an empty group in front: [ or * at the begin of a line would be read as an option of \\
+    # an empty group in front: LaTeX would read [ or * at the start of a line as an option of \\
     return "{}" * text.startswith(("[", "*")) + tex_escape(text)
 
 
 def _tex_head(text: str) -> str:
-    """Return a head in lines of few signs: values below it are short."""
+    """Return a head in short lines, since the values below are short."""
     lines = textwrap.wrap(text, TEX_HEAD, break_long_words=False)
     stacked = r" \\ ".join(map(tex_escape, lines))
     return rf"\shortstack{{{stacked}}}" if stacked else ""
@@ -115,9 +115,9 @@ def _tex_grid(grid: Grid, label: str) -> str:
 
 
 def html_grid(grid: Grid) -> str:
-    """Return one table element; numbers stand in data-value, for sorting.
+    """Return one table element, with numbers in data-value for sorting.
 
-    What a page filters by stands in data-methods and data-column.
+    The attributes data-methods and data-column serve the filters of a page.
     """
     lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>"]
     # a head of scope "colgroup" is about one of these
@@ -163,7 +163,7 @@ def _html_cells(grid: Grid, row: Sequence[Text]) -> str:
 
 
 def screen(tables: Sequence[Table]) -> RenderableType:
-    """Return what a terminal of 80 columns can show: results, and the words on comparisons."""
+    """Return the grids that fit a terminal of 80 columns: results, and answers in words."""
     shown: list[RenderableType] = []
     for table in tables:
         for grid in filter(lambda grid: grid.on_screen, table.grids):
@@ -175,7 +175,7 @@ def screen(tables: Sequence[Table]) -> RenderableType:
 
 
 def _narrow(grid: Grid) -> Iterator[tuple[str, list[int]]]:
-    """Yield the parts of a grid that are shown one below the other: words over it, and columns."""
+    """Yield the parts of a grid to show one below the other, as (group heading, columns)."""
     if not grid.groups:
         yield "", [i for i, head in enumerate(grid.head) if head not in grid.only_in_files]
     start = 0
@@ -193,7 +193,7 @@ def _rich(grid: Grid, words: str, columns: Sequence[int]) -> RenderableType:
     rich = RichTable(title=RichText(words) if words else None, title_justify="left")
     for index in columns:
         side: Literal["left", "right"] = "right" if grid.is_numeric(index) else "left"
-        # names and heads may take two lines; values stay whole, and only names give way
+        # names and heads may take two lines; values stay whole, and only names are wrapped
         texts = [*(row[index].text for row in grid.body), *grid.head[index].split()]
         width = None if index < grid.keys else max(map(len, texts))
         rich.add_column(RichText(grid.head[index]), justify=side, width=width)

@@ -1,4 +1,4 @@
-"""The tables of GaP's slides in their published form, with our measurement beside each number."""
+"""The tables of GaP's slides in their published form, with a measured value beside each number."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Key = tuple[str, ...]
 
 
 def slides_grids(results: Results) -> Iterator[Grid]:
-    """Yield the published tables that an ablation repeats, rows in their order, run or not.
+    """Yield the published tables that an ablation repeats, rows in published order, run or not.
 
-    The source tells RigL's own rows from the rows that the slides' authors ran again.
+    The source distinguishes RigL's own rows from rows that the slides' authors ran again.
     """
     for table in TABLES.get(results.ablation, (results.ablation,)):
         lines = [
@@ -38,7 +38,7 @@ def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
     rows: dict[Key, list[Published]] = {}
     for line in lines:
         rows.setdefault((*_key(line), line.source), []).append(line)
-    # a column that tells no rows apart says nothing
+    # a column that is equal in all rows is left out
     told = [len(set(values) - {NOTHING}) > 1 for values in zip(*rows, strict=True)][:-1]
     shown = [index for index, differs in enumerate(told) if differs or index == 0]
     sparsities = sorted({line.sparsity for line in lines} - {0.0})
@@ -69,7 +69,7 @@ def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
 
 
 def _row(line: Published) -> tuple[object, ...]:
-    """Return the row that a line belongs to: sources print one row with different values."""
+    """Return the key of a line's row; different sources print one row with different values."""
     return (
         line.method,
         line.distribution,

@@ -1,4 +1,4 @@
-"""Results as grids of text, the same for every format."""
+"""Grids of results, comparisons, claims, spread and cost, common to all output formats."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ WORDS_OF = {"supported": "better", "contradicted": "worse"}
 
 
 def tables_of(evaluation: Evaluation) -> tuple[Table, ...]:
-    """Return the tables of an ablation, one a task."""
+    """Return the tables of an ablation, one per task."""
     return tuple(table_of(task, evaluation.spec) for task in evaluation.tasks)
 
 
 def table_of(task: TaskEvaluation, spec: AblationSpec) -> Table:
-    """Return the grids: results beside published values, comparisons, the claims, cost."""
+    """Return the grids of a task: results and published values, comparisons, claims, cost."""
     results = task.results
     grids = [_result_grid(results)]
     if task.to_baseline:
@@ -57,7 +57,7 @@ def table_of(task: TaskEvaluation, spec: AblationSpec) -> Table:
 
 
 def settings_words(fields: Mapping[str, object]) -> str:
-    """Return fields of a claim or a baseline as people read them."""
+    """Return the fields of a claim or a baseline as text for people."""
     return ", ".join(
         f"{name} {' or '.join(map(text_of, alternatives(value)))}" for name, value in fields.items()
     )
@@ -104,7 +104,7 @@ def _head(field: str) -> str:
 
 
 def value_head(results: Results) -> str:
-    """Return what the value is called, with its unit."""
+    """Return the name of the value, with its unit."""
     split, _, name = results.value.rpartition("/")
     unit = results.metric.unit
     unit = "" if unit.lower() == name else unit
@@ -125,7 +125,7 @@ def _field(words: str) -> Text:
 
 
 def _measured(cell: Cell, results: Results) -> Text:
-    """Return mean ± half-width, with (3/6) where only part of the seeds have run."""
+    """Return mean ± half-width, with a share such as (3/6) if only part of the seeds have run."""
     if not cell.planned:
         return Text(NOTHING)
     run = cell.n_run
@@ -172,7 +172,7 @@ def _comparison_grid(
 
 
 def against_word(comparison: Comparison) -> str:
-    """Return what a comparison with a baseline says, which is no claim."""
+    """Return the answer of a comparison with a baseline, which is not a claim."""
     return WORDS_OF.get(comparison.answer.word, claim_word(comparison))
 
 
@@ -182,10 +182,10 @@ def _claim_grid(
     """Return the comparisons that answer a claim's question.
 
     Args:
-        results: of one task.
-        claim: the question.
-        comparisons: those that answer it.
-        explained: whether a grid above says already what its columns are.
+        results: results of one task.
+        claim: the claim.
+        comparisons: comparisons that answer the claim.
+        explained: whether a grid above already explains the columns.
     """
     lines = [(*_compared(results, c), _verdict(c, claim_word(c))) for c in comparisons]
     return Grid(
@@ -236,14 +236,14 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
 
 
 def difference_words(found: Welch, places: int) -> str:
-    """Return the difference with the half-width of its 95 % interval, where there is one."""
+    """Return the difference as text, with the half-width of its 95 % interval, if any."""
     words = f"{found.mean:+.{places}f}"
     width = found.half_width(ALPHA)
     return words if math.isinf(width) else f"{words} ± {width:.{places}f}"
 
 
 def seeds_words(comparison: Comparison) -> str:
-    """Return the seeds of both rows, as one number where they are as many."""
+    """Return the numbers of seeds of both rows, as one number if they are equal."""
     return str(comparison.n[0]) if len(set(comparison.n)) == 1 else "{}, {}".format(*comparison.n)
 
 
@@ -265,7 +265,7 @@ def _p(value: float | None) -> Text:
 
 
 def _spread_grid(results: Results) -> Grid:
-    """Return what a mean does not show: the seeds' spread, those that diverged, and the loss."""
+    """Return the grid of properties that a mean hides: spread, diverged seeds, and loss."""
     body, about = [], []
     for row, value, cell in results.cells():
         if cell.summary is None:

@@ -1,4 +1,4 @@
-"""What a page tells of each completed trial, and once of all trials of a task what they share."""
+"""The page's data of each completed trial, and the common data of all trials of a task."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def by_task(runs: Sequence[tuple[str, Run]]) -> list[dict[str, Any]]:
-    """Return for each task its trials, and what all of them share where there are several.
+    """Return, for each task, its trials and, if there are several, their common settings.
 
     Args:
-        runs: with the name of each; see `named`.
+        runs: completed trials with their names; see `named`.
     """
     tasks: dict[str, list[tuple[str, Run]]] = {}
     for name, run in runs:
@@ -52,7 +52,7 @@ def _told(runs: Sequence[tuple[str, Run]]) -> dict[str, Any]:
 
 
 def _shared(many: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what is equal in all of several mappings."""
+    """Return the entries that are equal in all mappings."""
     first, *others = many
     return {
         name: value
@@ -66,18 +66,18 @@ def _without(own: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any
 
 
 def _in_lines(settings: Mapping[str, Any]) -> str:
-    """Return settings as JSON, a line each."""
+    """Return settings as JSON, one per line."""
     lines = [f"{json.dumps(n)}: {json.dumps(v, ensure_ascii=False)}" for n, v in settings.items()]
     return "{" + ",\n ".join(lines) + "}" if lines else ""
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return a trial's document but for its plan, which follows from the method's options."""
+    """Return a trial's document without its plan, which follows from the method's options."""
     return {name: value for name, value in run.trial.document().items() if name != "plan"}
 
 
 def named(runs: Sequence[tuple[str, Run]]) -> Iterator[tuple[str, Run]]:
-    """Yield trials with names that tell them apart: by task, and by the settings that differ."""
+    """Yield trials with distinguishing names, made of the task and the settings that differ."""
     several = len({run.trial.task for _, run in runs}) > 1
     names = [f"{name} ({run.trial.task})" if several else name for name, run in runs]
     settings = [run.trial.fields() for _, run in runs]
@@ -92,7 +92,7 @@ def named(runs: Sequence[tuple[str, Run]]) -> Iterator[tuple[str, Run]]:
 
 
 def _differing(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the settings in which trials differ, or that only some of them have."""
+    """Return the settings in which trials differ, or that only some trials have."""
     names = dict.fromkeys(name for settings in trials for name in settings)
     first = trials[0]
     return [n for n in names if any(differ(first.get(n), other.get(n)) for other in trials)]
@@ -126,7 +126,7 @@ def _curves(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return at most `MOST_POINTS` of a curve, its first and its last among them."""
+    """Return at most `MOST_POINTS` points of a curve, including its first and last point."""
     step = (len(points) - 1) / (min(len(points), MOST_POINTS) - 1)
     return [points[round(number * step)] for number in range(min(len(points), MOST_POINTS))]
 
@@ -150,7 +150,7 @@ def polyline(
 
 
 def log_tail(path: Path) -> str:
-    """Return the last lines of a log, without terminal control codes; "" where there is none."""
+    """Return the last lines of a log, without terminal control codes; "" if there is no log."""
     if not is_plain(path):
         return ""
     try:

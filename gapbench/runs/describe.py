@@ -38,7 +38,7 @@ more than stands here.
 
 
 def page() -> str:
-    """Return the page."""
+    """Return the Markdown text of docs/results.md."""
     return "\n".join([HEAD, *(line for model in (*DOCUMENTS, Lease) for line in _section(model))])
 
 

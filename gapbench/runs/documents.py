@@ -1,7 +1,7 @@
-"""What the JSON files of a run folder hold: models by which they are read, checked and described.
+"""Models of the JSON files of a run folder, for reading, checking and describing the files.
 
-docs/results.md is made from these models, by `python -m gapbench.runs.describe`. Files of trials
-that ran with earlier versions lack some fields; a file may hold more than its model names.
+`python -m gapbench.runs.describe` makes docs/results.md from these models. Files of trials that ran
+with earlier versions lack some fields; a file may have more fields than its model names.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def _number(value: Any) -> Any:
 
 
 def about(text: str, made: Any = None) -> Any:
-    """Return a field that a file may lack: None then, or what `made` returns."""
+    """Return a field that a file may lack; the default is None, or the result of `made`."""
     if made is None:
         return Field(default=None, description=text)
     return Field(default_factory=made, description=text)
 
 
-# a number of any kind, NaN and infinity too, which say that a run has diverged
+# any number, including NaN and infinity, which mark a diverged run
 Number = Annotated[Any, AfterValidator(_number)]
 Line = Annotated[str, AfterValidator(_line)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -64,7 +64,7 @@ Cell = Annotated[Any, AfterValidator(_cell)]
 
 
 class Document(BaseModel):
-    """A JSON object; fields that a model does not name are left alone."""
+    """A JSON object; fields that a model does not name are kept unchecked."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -234,10 +234,10 @@ DOCUMENTS = (Result, Heartbeat, EpochLine, ChangeLine, Exchange)
 
 
 def checked(model: type[M], value: object, file: str) -> M:
-    """Return a document as its model.
+    """Return a document as an instance of its model.
 
     Raises:
-        UserError: naming the file and the field.
+        UserError: naming the file and the invalid field.
     """
     try:
         return model.model_validate(value)

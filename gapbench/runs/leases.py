@@ -1,4 +1,4 @@
-"""Leases: files that say which process holds something. One at a time, over processes and hosts."""
+"""Leases: files that name the process that owns a resource; one owner over processes and hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from gapbench.base.documents import read_json, write_json
 
-# what a file system without hard links answers to os.link
+# errors of os.link on a file system without hard links
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -44,7 +44,7 @@ class Lease(BaseModel):
 
 
 def this_process() -> dict[str, Any]:
-    """Return what tells this process from every other one, now and later."""
+    """Return fields that distinguish this process from all other processes, now and later."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -56,13 +56,13 @@ def this_process() -> dict[str, Any]:
 
 
 def slurm_job() -> str | None:
-    """Return the id of the SLURM job that this process belongs to, an array's as 12_3."""
+    """Return the id of this process's SLURM job, such as 12 or (for an array) 12_3, or None."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def is_lease(value: object) -> TypeGuard[dict[str, Any]]:
-    """Say whether a document names a process; a damaged lease is none."""
+    """Say whether a document is a valid lease, which names a process."""
     try:
         Lease.model_validate(value)
     except ValidationError:
@@ -71,22 +71,22 @@ def is_lease(value: object) -> TypeGuard[dict[str, Any]]:
 
 
 def is_here(lease: Mapping[str, Any]) -> bool:
-    """Say whether this process can see the author of a lease, if it lives.
+    """Say whether this process would see the author of a lease if the author is alive.
 
-    Containers may share a host's name, and the numbers of their processes mean others here.
+    Containers may share a host's name, but their process ids denote other processes here.
     """
     return (lease.get("host"), lease.get("processes")) == (socket.gethostname(), _processes())
 
 
 def runs_here(lease: Mapping[str, Any]) -> bool:
-    """Say whether the author of a lease is a process that this one sees, and still runs."""
+    """Say whether the author of a lease is visible to this process and still runs."""
     return is_lease(lease) and is_here(lease) and _process_start(lease["pid"]) == lease["began"]
 
 
 def terminate(path: Path, lease: Mapping[str, Any]) -> bool:
-    """Send SIGTERM to the author of the lease in `path`; return whether it was here.
+    """Send SIGTERM to the author of the lease in `path`; return whether the author was found here.
 
-    Anybody may have written the lease, whatever it says: the author is who has the file open.
+    A lease may be forged, so the author must be a process that has the file open.
     """
     if not runs_here(lease) or not _has_open(lease["pid"], path):
         return False
@@ -108,10 +108,10 @@ def _has_open(pid: int, path: Path) -> bool:
 
 
 def outlived(lease: Mapping[str, Any]) -> bool:
-    """Say whether SLURM has started this job anew since its earlier copy made the lease.
+    """Say whether SLURM has restarted this job since an earlier copy of the job made the lease.
 
-    SLURM does so when it believes that copy dead. A copy that lives on a node without a working
-    daemon finds its lease gone and stops.
+    SLURM restarts a job if SLURM believes the earlier copy dead. A copy that is still alive, on a
+    node without a working daemon, finds its lease gone and stops.
     """
     me = this_process()
     same = me["slurm_job"] is not None and me["slurm_job"] == lease.get("slurm_job")
@@ -119,7 +119,7 @@ def outlived(lease: Mapping[str, Any]) -> bool:
 
 
 def create(path: Path, lease: Mapping[str, Any]) -> bool:
-    """Write a lease unless there is one; return whether this process did."""
+    """Write a lease unless one exists; return whether this process has written the lease."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write_json(partial, lease, durable=False)
@@ -132,7 +132,7 @@ def create(path: Path, lease: Mapping[str, Any]) -> bool:
 
 
 def remove(path: Path, lease: Mapping[str, Any] | None) -> None:
-    """Remove the lease that was read from `path`, but not another one that has replaced it."""
+    """Remove the lease that was read from `path`, but no other lease that has replaced it."""
     grave = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         os.rename(path, grave)
@@ -148,19 +148,19 @@ def remove(path: Path, lease: Mapping[str, Any] | None) -> None:
 
 
 def _link(source: Path, path: Path) -> None:
-    """Give a file a second name; it fails where the name exists, on NFS too."""
+    """Give a file a second name, and fail if the name exists, also on NFS."""
     try:
         os.link(source, path)
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        # without hard links the new name is there for a moment before its content is
+        # without hard links the new name exists for a moment before its content
         with open(path, "xb") as file:
             file.write(source.read_bytes())
 
 
 def _process_start(pid: int) -> str | None:
-    """Return the kernel's start time of a process, which no later process of that id shares."""
+    """Return the kernel's start time of a process, which no later process of the same id shares."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -170,7 +170,7 @@ def _process_start(pid: int) -> str | None:
 
 @cache
 def _processes() -> str | None:
-    """Return what tells this start of the machine and this namespace of processes from others."""
+    """Return an id of this boot of the machine and this process namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

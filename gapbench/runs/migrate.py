@@ -1,7 +1,7 @@
-"""Renews what earlier versions have written: the keys of trials, and the names of run folders.
+"""Migration of run folders of earlier versions: new keys of trials, and new names of run folders.
 
-Until schema 2 a trial's key was a hash of how its row was written, and any new option changed it.
-Since then the key is that of the resolved plan, and this is not needed again.
+Before schema 2 a trial's key was a hash of its row as written, and any new option changed the key.
+Since schema 2 the key is a hash of the resolved plan, so no further migration is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PLAN = "plan.json"  # which trial.json holds since
 
 @dataclass(frozen=True)
 class Renewed:
-    """What became of a run folder: its new key, or why it stays as it is."""
+    """The result of migrating a run folder: its new key, or the reason why it is unchanged."""
 
     before: str
     key: str | None
@@ -41,8 +41,8 @@ def renewed(document: Mapping[str, Any]) -> Trial:
     """Return the trial of a document of schema 1.
 
     Raises:
-        UserError: if it is not what its key was made of, or no method of today makes its plan.
-        ValueError, KeyError, TypeError: if it is no such document.
+        UserError: if the document does not match its key, or no current method makes its plan.
+        ValueError, KeyError, TypeError: if the value is no such document.
     """
     whole = dict(document)
     key, schema = whole.pop("key"), whole.pop("schema")
@@ -70,9 +70,9 @@ def old_key(whole: Mapping[str, Any]) -> str:
 
 
 def migrate(results: Path) -> Iterator[Renewed]:
-    """Renew every run folder under `results`/runs, one after another; what is renewed stays so.
+    """Renew every run folder under `results`/runs, one after another; renewed folders stay renewed.
 
-    A folder that cannot be renewed, or whose trial another folder has already, stays as it is.
+    A folder that cannot be renewed, or whose trial has another folder already, stays as it is.
     """
     for place in sorted((results / "runs").glob("[!.]*")):
         if place.is_dir():
@@ -91,7 +91,7 @@ def migrate(results: Path) -> Iterator[Renewed]:
 
 
 def _migrate(folder: RunFolder, document: Mapping[str, Any]) -> Renewed | None:
-    """Renew a folder, or return None where there is nothing to renew."""
+    """Renew a folder; return None if there is nothing to renew."""
     before = folder.path.name
     schema = document.get("schema")
     trial = Trial.of_document(document) if schema == SCHEMA else renewed(document)
@@ -107,7 +107,7 @@ def _migrate(folder: RunFolder, document: Mapping[str, Any]) -> Renewed | None:
             if path.exists():
                 _renew(path, trial)
         result = folder.read_result()
-        # in this order each is found again if the next is never written
+        # in this order each file is found again if the next file is never written
         if result is not None:
             write_json(folder.result, {**result, "key": trial.key})
         write_json(folder.trial, trial.document())
@@ -118,7 +118,7 @@ def _migrate(folder: RunFolder, document: Mapping[str, Any]) -> Renewed | None:
 
 
 def _renew(path: Path, trial: Trial) -> None:
-    """Write into a checkpoint that it is of the trial's plan, as such hashes are made today."""
+    """Replace the hash of the plan in a checkpoint by the hash of the current version."""
     import torch
 
     from gapbench.engine.arguments import fingerprint

@@ -1,7 +1,7 @@
-"""Run folders: where a trial keeps its files, who owns it, and what state it is in.
+"""Run folders: the files of a trial, the process that owns the trial, and the trial's state.
 
-Every file that decides something is written to a temporary name, synced and renamed, so that a
-reader finds the old or the new one. A trial is completed exactly when its result.json is there.
+Every file that decides about a state is written to a temporary name, synced and renamed, so that a
+reader finds the old or the new file. A trial is completed exactly if its result.json exists.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 State = Literal["planned", "queued", "running", "lost", "interrupted", "failed", "completed"]
 
-# seconds without a heartbeat after which a run on another host counts as dead; evaluating a large
-# model beats no heart
+# seconds without a heartbeat after which a run on another host counts as dead; the evaluation of a
+# large model writes no heartbeat
 LOST_AFTER = 300.0
 
 
 class TakenOver(Exception):
-    """Another copy of this attempt owns the run folder now; this one has to leave it alone."""
+    """Another process owns the run folder now; this process must not touch the folder."""
 
 
 class Owned(UserError):
     """A live process owns the run folder.
 
     Attributes:
-        lease: what is known of it.
+        lease: lease of the owner.
     """
 
     def __init__(self, trial: str, lease: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class Owned(UserError):
 
 
 class _PathOf:
-    """A path in a run folder, made when it is asked for: of thousands of folders few are."""
+    """A path in a run folder, built on access, since few of thousands of folders are accessed."""
 
     known: ClassVar[dict[str, bool]] = {}  # whether it is a folder, by name
 
@@ -74,7 +74,7 @@ class _PathOf:
 
 
 class RunFolder:
-    """The folder of one trial (or of one branch of it); creating the object touches no file."""
+    """The folder of one trial, or of one branch of a trial; the constructor touches no file."""
 
     trial = _PathOf("trial.json")
     status = _PathOf("status.json")
@@ -99,18 +99,18 @@ class RunFolder:
 
     @property
     def lanes(self) -> Path:
-        """The folder for what processes print that have several trials of a results folder."""
+        """The folder for the output of processes that run several trials of a results folder."""
         return self.path.parent.parent / "lanes"
 
     @property
     def attempts(self) -> int:
-        """How many attempts have begun."""
+        """Number of attempts that have begun."""
         return self.read_status().get("attempt") or 0
 
     def prepare(self, trial: Mapping[str, Any]) -> None:
-        """Create the folder with what a node needs to run the trial; what is there stays.
+        """Create the folder with the files that a node needs to run the trial; keep existing files.
 
-        That the trial was cancelled is forgotten.
+        An earlier cancellation of the trial is cleared.
 
         Raises:
             UserError: if the folder cannot be written.
@@ -125,12 +125,12 @@ class RunFolder:
             raise self._unwritable(error) from None
 
     def require_plain(self) -> None:
-        """Check that what is there under the names of our files and folders can be ours.
+        """Check that this folder's files are plain files and its subfolders are real folders.
 
-        A link or a pipe would lead out of the folder, or never end.
+        A link could lead out of the folder, and a pipe could block for ever.
 
         Raises:
-            UserError: naming the first that is neither a plain file nor a real folder.
+            UserError: naming the first entry that is neither a plain file nor a real folder.
         """
         for name, is_folder in _PathOf.known.items():
             try:
@@ -142,7 +142,7 @@ class RunFolder:
                 raise UserError(f"{self.path / name}: is no {kind}: remove it")
 
     def cancel(self) -> None:
-        """Ask whoever runs the trial, now or next, to stop; heeded with the next heartbeat.
+        """Ask the current or next owner of the trial to stop; it stops at its next heartbeat.
 
         Raises:
             UserError: if the folder cannot be written.
@@ -157,13 +157,13 @@ class RunFolder:
 
     @contextmanager
     def forgotten(self) -> Iterator[None]:
-        """Set aside everything the trial has done; it is deleted after the block.
+        """Set aside all work of the trial; delete the work after the block.
 
-        If the block fails, it is brought back.
+        If the block fails, the work is restored.
 
         Raises:
             Owned: if a live process owns the folder.
-            UserError: if it cannot be moved.
+            UserError: if the work cannot be moved.
         """
         if not self.path.exists():
             yield
@@ -193,7 +193,7 @@ class RunFolder:
         return result if result is not None and result.get("key") == self.path.name else None
 
     def read_status(self) -> dict[str, Any]:
-        """Return the last heartbeat; a damaged one counts as absent, which is an empty mapping."""
+        """Return the last heartbeat, or an empty mapping if it is absent or damaged."""
         status = read_json(self.status) or {}
         try:
             Heartbeat.model_validate(status)
@@ -202,11 +202,11 @@ class RunFolder:
         return status
 
     def completed(self) -> bool:
-        """Say whether the trial's result is there."""
+        """Say whether the trial's result exists."""
         return self.read_result() is not None
 
     def state(self) -> State:
-        """Return the state as the files tell it."""
+        """Return the trial's state from the folder's files."""
         if self.completed():
             return "completed"
         owner = read_json(self.owner)
@@ -217,7 +217,7 @@ class RunFolder:
         if not lease and written in ("failed", "interrupted"):
             return "failed" if written == "failed" else "interrupted"
         if lease or written == "running":
-            # one that was asked to stop and then killed has ended as it should
+            # a trial that was asked to stop and then killed has ended as intended
             return "interrupted" if self.cancelled.exists() else "lost"
         return "queued" if self.submitted.exists() else "planned"
 
@@ -234,14 +234,14 @@ class RunFolder:
 
     @contextmanager
     def owned(self, lanes: str = "") -> Iterator[None]:
-        """Own the folder while the block runs; what a dead owner left is taken over.
+        """Own the folder while the block runs; take over the folder of a dead owner.
 
         Args:
-            lanes: what the trials of this process go by, if it has several.
+            lanes: name of this process's lanes, if the process has several trials.
 
         Raises:
-            Owned: if a live process owns it.
-            UserError: if something in it is not what its name says.
+            Owned: if a live process owns the folder.
+            UserError: if an entry of the folder is not of the kind that its name says.
         """
         self.require_plain()
         self._take(lanes)
@@ -254,7 +254,7 @@ class RunFolder:
         """Check, before every write, that no other process has taken over.
 
         Raises:
-            TakenOver: if one has.
+            TakenOver: if another process has taken over.
         """
         if self._token is None:
             return  # a branch's folder: it belongs to the owner of the trial
@@ -263,12 +263,12 @@ class RunFolder:
             raise TakenOver(f"{self.path}: another process has taken this trial over")
 
     def living_owner(self) -> dict[str, Any] | None:
-        """Return the lease of the process that owns the folder, or None: free, or it is dead."""
+        """Return the lease of the live process that owns the folder, or None if there is none."""
         owner = read_json(self.owner)
         return owner if leases.is_lease(owner) and self._lives(owner) else None
 
     def _lives(self, owner: Mapping[str, Any]) -> bool:
-        """Judge an owner by its process on this host, else by its last sign of life."""
+        """Say whether an owner lives, by its process on this host, else by its last heartbeat."""
         if leases.outlived(owner):
             return False
         if leases.is_here(owner):
@@ -279,7 +279,7 @@ class RunFolder:
     def terminate_owner(self, lanes: str = "") -> bool:
         """Send SIGTERM to the process that owns the folder; return whether it was on this host.
 
-        One that has other trials, too, is spared, unless they go by `lanes`.
+        A process with other trials gets no signal, unless its lanes have the name `lanes`.
         """
         owner = read_json(self.owner)
         if owner is None or owner.get("lanes", "") != lanes:
@@ -308,7 +308,7 @@ class RunFolder:
         self._token = None
 
     def sweep(self) -> None:
-        """Delete what killed owners have left of unfinished writes, and nothing else."""
+        """Delete unfinished writes of killed owners, and nothing else."""
         names = "|".join(re.escape(name) for name in _PathOf.known if name != self.owner.name)
         unfinished = re.compile(rf"\.({names})\.[0-9a-f]{{8}}")
         for leftover in self.path.glob(".*"):
@@ -316,7 +316,7 @@ class RunFolder:
                 leftover.unlink(missing_ok=True)
 
     def branches(self) -> Iterator[tuple[int, int, RunFolder]]:
-        """Yield the folders of branches with their part and branch, in order."""
+        """Yield (part, branch, folder) of the trial's branches, in order."""
         for part in _numbered(self.rounds):
             for branch in _numbered(part):
                 yield int(part.name), int(branch.name), RunFolder(branch)
@@ -324,7 +324,7 @@ class RunFolder:
     # -- attempts and their signs of life ------------------------------------------------------
 
     def begin_attempt(self) -> int:
-        """Return the number of the attempt that begins, from 1, and say that it runs."""
+        """Record the start of an attempt, and return the number of the attempt, from 1."""
         require_real(self.sacred, self.path)
         self.sacred.mkdir(parents=True, exist_ok=True)
         attempt = max((int(place.name) for place in _numbered(self.sacred)), default=0) + 1
@@ -355,12 +355,12 @@ class RunFolder:
         write_json(self.status, {**status, **fields, "updated": time.time()})
 
     def end_leg(self) -> None:
-        """Write that the attempt has ended where another job of its chain goes on."""
+        """Record the end of the attempt at the epoch where another job of its chain takes over."""
         legs = self.read_status().get("legs") or 0
         self.beat(state="interrupted", error=None, seconds_left=None, legs=legs + 1)
 
     def end_attempt(self, state: State, error: str | None = None) -> None:
-        """Write how the attempt ended."""
+        """Record the final state of the attempt, and its error, if any."""
         error = error and error[:ERROR_LETTERS]
         self.beat(state=state, error=error, seconds_left=None)
 
@@ -375,7 +375,7 @@ class RunFolder:
             self.require_owner()
 
     def complete(self, result: Mapping[str, Any]) -> None:
-        """Write the result, and remove what only an unfinished trial needs.
+        """Write the result, and remove files that only an unfinished trial needs.
 
         Raises:
             TakenOver: if another process has taken over.
@@ -388,7 +388,7 @@ class RunFolder:
 
 
 def _numbered(folder: Path) -> Iterator[Path]:
-    """Yield the real folders in `folder` that have a number for a name, in its order."""
+    """Yield the real folders in `folder` whose names are numbers, in numeric order."""
     try:
         found = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
     except OSError:
@@ -401,7 +401,7 @@ def one_key(results: Path, begin: str, keys: Sequence[str]) -> str:
     """Return the trial key that begins with `begin`.
 
     Raises:
-        UserError: if none of `keys` does, or more than one.
+        UserError: if no key or more than one key of `keys` matches.
     """
     found = [key for key in keys if key.startswith(begin)]
     if not found:

@@ -17,8 +17,8 @@ class CsrLinear(nn.Module):
     """A linear layer for inference with a CSR weight; weight and bias are buffers.
 
     Args:
-        weight: of shape (outputs, inputs), dense or CSR.
-        bias: of shape (outputs,), or None.
+        weight: dense or CSR tensor of shape (outputs, inputs).
+        bias: tensor of shape (outputs,), or None.
     """
 
     weight: Tensor

@@ -1,4 +1,4 @@
-"""An ablation as read: its rows and scales, each with the place in a file it came from."""
+"""Reading of ablations: rows and scales, each with its position in a file."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ Bases = dict[str, tuple[Mapping[str, ScaleSettings], Document]]  # by their real
 
 @dataclass(frozen=True)
 class PlacedRow:
-    """A row with the place it was read from.
+    """A row with its position in a file.
 
     Attributes:
-        only: patterns that its include picks trials by.
+        only: patterns by which the row's include picks trials.
     """
 
     row: Row
@@ -45,7 +45,7 @@ class PlacedRow:
 
 @dataclass(frozen=True)
 class PlacedScale:
-    """A scale's settings with the place they were read from."""
+    """A scale's settings with their position in a file."""
 
     settings: ScaleSettings
     document: Document
@@ -54,13 +54,13 @@ class PlacedScale:
 
 @dataclass(frozen=True)
 class Ablation:
-    """An ablation file with everything that it includes.
+    """An ablation file with all its includes.
 
     Attributes:
-        spec: the file itself.
-        document: where it was read from.
-        rows: the included rows, then its own.
-        scales: in the file's order, for each its settings from the outermost in.
+        spec: the content of the file.
+        document: the document of the file.
+        rows: the included rows, then the file's own rows.
+        scales: settings of each scale, from the outermost file in; in the file's order.
     """
 
     spec: AblationSpec
@@ -75,7 +75,7 @@ class Ablation:
 
 
 def read(file: Path) -> Ablation:
-    """Read an ablation file, the files it includes and the scales it starts from.
+    """Read an ablation file, its includes, and its base file of scales.
 
     Args:
         file: the file, or the name of an ablation that comes with the package.
@@ -112,7 +112,7 @@ def _included(
 def _rows(
     spec: AblationSpec, document: Document, scales: PlacedScales, bases: Bases
 ) -> Iterator[PlacedRow]:
-    """Yield the rows of a file; they may name its own scales, and those of the ablation."""
+    """Yield the rows of a file; rows may name scales of the file and scales of the ablation."""
     known = {**scales, **spec.scales, **_base(spec, document, bases)[0]}
     for number, row in enumerate(spec.trials):
         for name in row.scales:
@@ -125,12 +125,12 @@ def _rows(
 def _base(
     spec: AblationSpec, document: Document, bases: Bases
 ) -> tuple[Mapping[str, ScaleSettings], Document]:
-    """Return the scales that a file starts from, and where they were read.
+    """Return the scales of a file's base file, and the document of the base file.
 
     Args:
-        spec: the file.
-        document: where it was read from.
-        bases: those that were read before; files that are included mostly share theirs.
+        spec: the content of the file.
+        document: the document of the file.
+        bases: base files that were read before; included files mostly share a base file.
     """
     if spec.base is None:
         return {}, document
@@ -167,7 +167,7 @@ def _beside(document: Document, keys: Keys, name: str) -> Path:
 
 
 def _check_keys(ablation: Ablation) -> None:
-    """Find misspelt keys of rows and of methods' defaults, in every scale."""
+    """Check the keys of rows and of methods' settings in every scale."""
     for placed in ablation.rows:
         row, names = placed.row, placed.row.method
         for name in names:

@@ -1,4 +1,4 @@
-"""Equal-FLOPs budgets: how many epochs a training cost buys."""
+"""Equal-FLOPs budgets: the number of epochs with a given training cost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ WINDOW = 3  # steps of a method are whole epochs, so cost is not quite monotone 
 
 
 def nearest_epochs(target: float, cost_of: Callable[[int], float | None]) -> int:
-    """Return the whole epochs whose training cost is nearest to `target`; of equals the fewer.
+    """Return the number of epochs whose training cost is nearest to `target`, the fewer in a tie.
 
     Args:
         target: training cost in any unit.
-        cost_of: cost of that many epochs in this unit, or None where they are too few.
+        cost_of: function that returns the cost of a number of epochs in this unit, or None if the
+            epochs are too few.
 
     Raises:
-        UserError: if even the fewest possible epochs cost much more than `target`.
+        UserError: if even the smallest possible number of epochs costs much more than `target`.
     """
     cost_of = cache(cost_of)
     high = 1

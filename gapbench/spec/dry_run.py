@@ -1,4 +1,4 @@
-"""What is known of trials before they are run."""
+"""Forecasts of trials: budgets, costs and densities before a run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ AFTER_THE_RUN = "FLOPs known after the run, which decides each layer's density"
 
 @dataclass(frozen=True)
 class Forecast:
-    """A trial's plan in numbers. Cost is None where it is known only after the run.
+    """A trial's plan in numbers. A cost is None if it is known only after the run.
 
     Attributes:
-        epochs: machine-epochs, over all workers.
-        times: these over the task's own epochs.
-        wall_epochs: epochs on the longest path.
-        train_flops_ratio: training cost over that of dense training for the recipe's epochs.
-        inference_flops_ratio: multiply-accumulates over those of the dense model.
-        prunable_density: kept over all weights of the layers that are pruned.
-        model_density: kept over all parameters, of the whole model.
-        sparsity: of prunable weights; the one that a narrow dense network is as small as.
-        coverage: prunable weights that will have been active at least once, over all of them; None
-            where masks move, or magnitudes decide them: there it is measured.
+        epochs: machine-epochs, the sum over all workers.
+        times: machine-epochs over the task's own epochs.
+        wall_epochs: epochs of wall-clock time, with branches in parallel.
+        train_flops_ratio: training cost over the cost of dense training for the recipe's epochs.
+        inference_flops_ratio: multiply-accumulates over the dense model's multiply-accumulates.
+        prunable_density: kept weights over all weights, in the pruned layers.
+        model_density: kept parameters over all parameters, in the whole model.
+        sparsity: sparsity of the prunable weights; for a narrow dense network, the sparsity of the
+            sparse network of its size.
+        coverage: share of prunable weights that will have been active at least once; None if the
+            share is only measured, because masks move or magnitudes decide them.
     """
 
     key: str
@@ -67,7 +68,7 @@ class Forecast:
 
 
 def dry_run(entries: Sequence[Entry]) -> list[Forecast]:
-    """Return the forecast of every trial; no tensor is allocated and no data are read.
+    """Return the forecast of every trial; allocate no tensors and read no data.
 
     Raises:
         UserError: if a method's options do not fit the model or the epochs.

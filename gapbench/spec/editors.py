@@ -1,4 +1,4 @@
-"""The JSON Schema of ablation files, from which editors complete and check them."""
+"""The JSON Schema of ablation files, with which editors complete and check the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an ablation and a scale to its trials: layers of settings, products, seeds."""
+"""Expansion of an ablation at a scale into trials: layers of settings, products, seeds."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OF_SPARSE_TRIALS = ("sparsity", "distribution", "first_layer", "pattern")
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as an ablation has it.
+    """A trial of an ablation, with its name and label.
 
     Attributes:
-        trial: the configuration.
-        name: what its row calls it, else its method's name.
-        label: one line that tells it apart from the other trials of the ablation.
+        trial: the resolved configuration.
+        name: label of the trial's row, else the method's name.
+        label: one line that distinguishes the trial from the other trials of the ablation.
     """
 
     trial: Trial
@@ -49,7 +49,7 @@ class Entry:
     label: str
 
     def fields(self) -> dict[str, Any]:
-        """Return the trial's settings flat, with the row's name under "label"."""
+        """Return the trial's settings as a flat mapping, with the row's name under "label"."""
         return {"label": self.name, **self.trial.fields()}
 
 
@@ -64,14 +64,14 @@ def expand(
     """Return the trials of an ablation at a scale, each once.
 
     Args:
-        ablation: the file with its includes.
-        scale: one that the ablation has.
-        overrides: what `--set` gives; it goes before everything in files.
-        only: patterns that trials must match, all of them.
-        seeds: in place of the files' seeds.
+        ablation: the ablation file with its includes.
+        scale: name of a scale of the ablation.
+        overrides: settings of `--set`, which override the files.
+        only: patterns, all of which a trial must match.
+        seeds: seeds that replace the files' seeds.
 
     Raises:
-        UserError: about the first setting that is not possible, or if no trial is left.
+        UserError: naming the first invalid setting; or if no trial is left.
     """
     here = scale_of(ablation, scale)
     if overrides is not None:
@@ -111,7 +111,7 @@ def expand(
 def _no_match(
     ablation: Ablation, scale: str, asked: Sequence[str], entries: Collection[Entry]
 ) -> UserError:
-    """Return the error that no trial is what was asked for, with what there is."""
+    """Return the error that no trial matches the request; the message lists the valid names."""
     rows = ", ".join(dict.fromkeys(entry.name for entry in entries))
     tasks = ", ".join(dict.fromkeys(entry.trial.task for entry in entries))
     reason = f"no trial matches --only {' '.join(asked)} at scale {scale}"
@@ -123,7 +123,7 @@ def scale_of(ablation: Ablation, name: str) -> str:
     """Return a scale of an ablation by its name.
 
     Raises:
-        UserError: if the ablation does not have it; it names those there are.
+        UserError: if the ablation has no such scale; the message names the scales.
     """
     if name in ablation.scales:
         return name
@@ -131,7 +131,7 @@ def scale_of(ablation: Ablation, name: str) -> str:
 
 
 def _chosen(option: str, entries: list[Entry], patterns: Sequence[str]) -> list[Entry]:
-    """Return the entries that match all patterns, whose fields some of them must have."""
+    """Return the entries that match all patterns; a pattern's field must exist in some entry."""
     if not patterns:
         return entries
     fields = [entry.fields() for entry in entries]
@@ -145,7 +145,7 @@ def _points(
     scale: str,
     overrides: Document | None,
 ) -> Iterator[Configuration]:
-    """Yield what a row's methods are given at each point of their grids."""
+    """Yield the configuration of a row's methods at each point of their grids."""
     row = placed.row
     if scale in row.scales and row.scales[scale] is None:
         return
@@ -189,7 +189,7 @@ def _merge(merged: dict[str, Given], inner: dict[str, Given]) -> None:
 
 
 def _given(settings: Settings, method: str, document: Document, place: Keys) -> dict[str, Given]:
-    """Return what one block of settings gives, flat, with where it stands."""
+    """Return the settings of one block as a flat mapping, with their positions in the file."""
     found: dict[str, Given] = {}
     for key in AXES:
         values = getattr(settings, key)
@@ -210,7 +210,7 @@ def _given(settings: Settings, method: str, document: Document, place: Keys) -> 
 
 
 def _values(method: str, key: str, value: object) -> tuple[Any, ...]:
-    """Return the values of an axis; a list is one value where the field itself takes lists."""
+    """Return the values of an axis; a list is one value if the field itself takes lists."""
     if not isinstance(value, list):
         return (value,)
     outer, _, inner = key.partition(".")
@@ -224,7 +224,7 @@ def _takes_lists(annotation: Any) -> bool:
 
 
 def _product(given: Mapping[str, Given]) -> Iterator[dict[str, Given]]:
-    """Yield every combination, one value a key; keys of one zip move together."""
+    """Yield every combination of one value per key; keys of one zip move together."""
     groups: dict[object, list[str]] = {}
     for key, setting in given.items():
         if not setting.values:
@@ -255,7 +255,7 @@ def _check_overrides(ablation: Ablation, overrides: Document) -> None:
 
 
 def _set(overrides: Document, method: str) -> dict[str, Given]:
-    """Return what `--set` gives to the trials of one method."""
+    """Return the settings of `--set` for the trials of one method."""
     plain = {key: value for key, value in overrides.data.items() if key in AXES}
     if method == "dense":
         plain = {key: value for key, value in plain.items() if key not in OF_SPARSE_TRIALS}

@@ -1,4 +1,4 @@
-"""Ablation files: YAML 1.2 to plain values, each with the line it stands on."""
+"""Reading of ablation files: YAML 1.2 to plain values, each with its line number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LAST_SEED = 2**32 - 1
 MOST_BYTES = 256 * 1024  # of a file; reading them takes some seconds
 MOST_VALUES = 20_000  # in a file, those behind aliases counted as often as they are used
 MOST_LEVELS = 32
-# what a reader of YAML raises for values that their tags do not fit, beside its own errors
+# errors that a YAML reader raises, beside its own errors, for values that do not match their tags
 UNFIT = (RecursionError, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
 
 
@@ -34,12 +34,12 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """Values from one place that a person wrote: a file, or the options of a command.
+    """Values from one source that a person wrote: a file, or the options of a command.
 
     Attributes:
-        name: the file's path as it was given, or "--set".
+        name: the file's path as given, or "--set".
         data: the values, as YAML 1.2 reads them.
-        lines: line (from 1) of every key and item; empty for a command.
+        lines: line number (from 1) of every key and item; empty for a command.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Document:
     lines: Lines
 
     def problem(self, keys: Sequence[str | int], message: str) -> UserError:
-        """Return the one-line error about the value at `keys`: file, line, key, what to do."""
+        """Return the one-line error about the value at `keys`: file, line, key, remedy."""
         place = tuple(keys)
         while place and place not in self.lines:
             place = place[:-1]
@@ -56,12 +56,12 @@ class Document:
         return UserError(f"{self.name}:{line or ' '}{words}{': ' if words else ''}{message}")
 
     def has(self, keys: Keys) -> bool:
-        """Say whether a value stands at `keys`."""
+        """Say whether there is a value at `keys`."""
         return keys in self.lines
 
 
 def dotted(keys: Sequence[str | int]) -> str:
-    """Return the path of a value as people write it: trials[0].recipe.lr."""
+    """Return the path of a value in dotted form, such as trials[0].recipe.lr."""
     words = ""
     for key in keys:
         words += f"[{key}]" if isinstance(key, int) else f".{key}" if words else str(key)
@@ -72,7 +72,8 @@ def load(file: Path, others: str = "") -> Document:
     """Read one YAML file; where there is none, the error ends with `others`.
 
     Raises:
-        UserError: if it cannot be read, is no valid YAML (a key twice is not) or no mapping.
+        UserError: if the file cannot be read, is no valid YAML (duplicate keys are invalid), or is
+            no mapping.
     """
     try:
         with open(file, "rb") as opened:
@@ -108,11 +109,11 @@ def load(file: Path, others: str = "") -> Document:
 
 
 def _require_small(root: Any, reader: YAML) -> None:
-    """Count the values under a node before they are made: aliases multiply them.
+    """Check the number of values under a node before their construction: aliases multiply values.
 
     Raises:
-        ValueError: if they are too many, nested too deeply, or one holds itself.
-        MarkedYAMLError: if one is not what its tag says.
+        ValueError: if the values are too many or nested too deeply, or if a value contains itself.
+        MarkedYAMLError: if a value does not match its tag.
     """
     sizes: dict[int, int] = {}
 
@@ -143,7 +144,7 @@ def _require_fit(node: ScalarNode, reader: YAML) -> None:
 
 
 def _require_text(document: Document, value: Any, keys: Keys) -> None:
-    """Check that texts can be printed, and keys are texts."""
+    """Check that texts are printable, and that keys are texts."""
     if isinstance(value, str) and _UNPRINTABLE.search(value):
         raise document.problem(keys, f"{value[:40]!a} has characters that cannot be printed")
     inner = value.items() if isinstance(value, dict) else ()
@@ -184,10 +185,10 @@ def _line(node: Any, key: object) -> int:
 
 
 def read_set(words: Sequence[str]) -> Document:
-    """Return what `--set KEY=VALUE` options say: dotted keys, values as YAML 1.2 reads them.
+    """Return the settings of `--set KEY=VALUE` options: dotted keys, and values in YAML 1.2.
 
     Raises:
-        UserError: if an option is no KEY=VALUE, or gives a key twice.
+        UserError: if an option is not KEY=VALUE, or repeats a key.
     """
     values: dict[str, Any] = {}
     for word in words:
@@ -214,7 +215,7 @@ def read_seeds(text: str) -> tuple[int, ...]:
     """Return the seeds that `--seeds` names: `3` is 0, 1, 2; `0-4` is a range; `0,3` a list.
 
     Raises:
-        UserError: if it is none of these, or names too many.
+        UserError: if the text has none of these forms, or names too many seeds.
     """
     counted = "," not in text and "-" not in text
     try:

@@ -1,4 +1,4 @@
-"""Models on the meta device, where a tensor has a shape and no storage."""
+"""Models on the meta device, whose tensors have shapes but no storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DRAWS = {Tensor.normal_, Tensor.uniform_}
 
 
 class _WithoutDraws(TorchFunctionMode):
-    """Skips random numbers: there is nothing to fill, and torch loads its compiler for them."""
+    """Skips random numbers: meta tensors have no values, and torch would load its compiler."""
 
     def __torch_function__(
         self,

@@ -1,4 +1,4 @@
-"""What is known of a task's model without its weights: shapes, parameters, cost. Built once."""
+"""Properties of a task's model that need no weights: shapes, parameters, cost. Built once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def task_options_model(name: str) -> type[BaseModel]:
 
 @dataclass(frozen=True, eq=False)
 class Proxy:
-    """A task, and what its model without weights tells."""
+    """A task, and the properties of its model without weights."""
 
     task: Task
 
@@ -70,7 +70,7 @@ class Proxy:
 
 @cache
 def layers_of_trial(proxy: Proxy, first_layer: str) -> Layers:
-    """Return the layers that a trial prunes; a dense input layer is not one of them."""
+    """Return the layers that a trial prunes, without a dense input layer."""
     from gapbench.sparsity.layers import layers_of
     from gapbench.training.setup import prunable_layers
 
@@ -81,7 +81,7 @@ def layers_of_trial(proxy: Proxy, first_layer: str) -> Layers:
 def counts_of_trial(
     proxy: Proxy, first_layer: str, distribution: str, sparsity: float, pattern: str
 ) -> Counts | None:
-    """Return the kept counts of every layer, or None where magnitudes decide them."""
+    """Return the kept counts of every layer, or None if magnitudes decide the counts."""
     from gapbench.sparsity.counts import Counts
     from gapbench.sparsity.distributions import densities, distributions
     from gapbench.sparsity.pattern import pattern_of
@@ -103,7 +103,7 @@ def cost_of_plan(
     pattern: str,
     batch_size: int,
 ) -> PlanCost | None:
-    """Return what a plan costs in training, or None where it is known after the run."""
+    """Return a plan's training cost, or None if the cost is known only after the run."""
     from gapbench.sparsity.cost import plan_cost
 
     counts = counts_of_trial(proxy, first_layer, distribution, sparsity, pattern)
@@ -113,7 +113,7 @@ def cost_of_plan(
 
 
 def proxy(name: str, options: Mapping[str, Any]) -> Proxy:
-    """Return the proxy of a task with these options; equal ones share it."""
+    """Return the proxy of a task with these options; equal options share one proxy."""
     return _proxy(name, json.dumps(dict(options), sort_keys=True))
 
 

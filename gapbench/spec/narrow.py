@@ -1,4 +1,4 @@
-"""The width at which a dense network is no larger than a sparse one of full width."""
+"""The width at which a dense network is no larger than a sparse network of full width."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ STEPS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a dense trial as small as the sparse one that `settings` describe.
+    """Return the settings of a dense trial of the size of the sparse trial with `settings`.
 
     Args:
-        settings: of a trial, without its plan.
+        settings: settings of a trial, without its plan.
 
     Raises:
-        UserError: if the task has no width, its distribution depends on weights, or a network of
-            width 1 is too large.
+        UserError: if the task has no width, if the distribution depends on weights, or if even a
+            network of width 1 is too large.
     """
     name, options = settings["task"], settings["options"]
     if WIDTH not in settings["task_options"]:
@@ -55,7 +55,7 @@ def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def relative_cost(settings: Mapping[str, Any]) -> float:
-    """Return the forward cost of a trial's dense network over that of the whole one."""
+    """Return the forward cost of a trial's dense network over the full-width network's cost."""
     if settings.get("as_small_as") is None:
         return 1.0
     own = proxy(settings["task"], settings["task_options"])
@@ -63,7 +63,7 @@ def relative_cost(settings: Mapping[str, Any]) -> float:
 
 
 def whole_of(settings: Mapping[str, Any]) -> Proxy:
-    """Return the network that a trial's was narrowed from: its own if it was not."""
+    """Return the full-width network of a trial; without narrowing, the trial's own network."""
     if settings.get("as_small_as") is None:
         return proxy(settings["task"], settings["task_options"])
     return _at(settings, settings["options"]["full_width"])
@@ -88,7 +88,7 @@ def _widest(settings: dict[str, Any], full: int, size: float, flops: bool) -> in
 
 
 def _step(settings: dict[str, Any], full: int) -> int:
-    """Return what widths are multiples of: attention heads share them equally."""
+    """Return the number of which widths are multiples, since attention heads share them equally."""
     for step in STEPS:
         if full % step:
             continue

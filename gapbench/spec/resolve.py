@@ -1,4 +1,4 @@
-"""One point of a grid to trials: everything filled in, checked, and its cost budget resolved."""
+"""Resolution of a grid point into trials: defaults, checks, and the budget in epochs."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ MOST_OF_OPTION = 1_000_000  # a count of steps or epochs beyond would take a dry
 
 @dataclass(frozen=True)
 class Given:
-    """What a file gives for one setting.
+    """The values that a file gives for one setting.
 
     Attributes:
-        values: the values of its axis.
-        group: settings of one group move together through their values.
+        values: the values of the setting's axis.
+        group: group of the setting; settings of one group move together through their values.
     """
 
     values: tuple[Any, ...]
@@ -48,7 +48,7 @@ class Given:
 
     @property
     def value(self) -> Any:
-        """The value, once one is chosen."""
+        """The value, once one value is chosen."""
         return self.values[0]
 
     def problem(self, key: str, message: str) -> UserError:
@@ -58,10 +58,10 @@ class Given:
 
 @dataclass(frozen=True)
 class Configuration:
-    """One point of a row's grid: a single value a setting.
+    """One point of a row's grid: a single value per setting.
 
     Attributes:
-        document, keys: the row, where errors about no single setting point to.
+        document, keys: position of the row, for errors that concern no single setting.
     """
 
     method: str
@@ -74,18 +74,18 @@ class Configuration:
         return self.given[key].value if key in self.given else default
 
     def under(self, outer: str) -> dict[str, Any]:
-        """Return the settings named `outer.x` by x."""
+        """Return the settings with names `outer.x`, by x."""
         inside = (key for key in self.given if key.startswith(f"{outer}."))
         return {key.partition(".")[2]: self.given[key].value for key in inside}
 
     def fail(self, key: str, message: str) -> NoReturn:
-        """Raise the error about a setting, or about the row where no file gives it."""
+        """Raise the error about a setting, or about the row if no file gives the setting."""
         if key in self.given:
             raise self.given[key].problem(key, message) from None
         raise self.document.problem((*self.keys, key), message) from None
 
     def refuse(self, error: UserError, outer: str = "") -> NoReturn:
-        """Raise what a task or a method says, at the setting that its words begin with."""
+        """Raise the error of a task or a method at the setting with which its message begins."""
         key, colon, message = str(error).partition(": ")
         if colon and outer + key in self.given:
             self.fail(outer + key, message)
@@ -96,8 +96,8 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
     """Yield the trials of one point of a grid, one a seed.
 
     Args:
-        point: what the files give.
-        seeds: in place of the files' seeds.
+        point: the configuration from the files.
+        seeds: seeds that replace the files' seeds.
 
     Raises:
         NotInstalled: if the task needs a package that is not installed.
@@ -178,7 +178,7 @@ def _recipe(point: Configuration, model: Proxy) -> Recipe:
 
 
 def _options(point: Configuration, model: Proxy) -> dict[str, Any]:
-    """Return the method's options in full; its own patterns come from the task."""
+    """Return all options of the method; the task gives the default partition patterns."""
     checked = method.options_model(point.method)
     values = {k: g.value for k, g in point.given.items() if k in checked.model_fields}
     options = _checked(point, checked, values)
@@ -206,7 +206,7 @@ def _checked(point: Configuration, model: type[BaseModel], values: dict[str, Any
 
 
 def _sparsity(point: Configuration, model: Proxy) -> dict[str, Any]:
-    """Return sparsity and how it is spread; dense training has none, and counts every layer."""
+    """Return sparsity and distribution; dense training has sparsity 0 and counts every layer."""
     if point.method == "dense":
         for key in ("sparsity", "distribution", "first_layer", "pattern"):
             if key in point.given and point.given[key].keys[:1] == ("trials",):
@@ -253,7 +253,7 @@ def _pattern(point: Configuration) -> str:
 
 
 def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed: int) -> int:
-    """Return the machine-epochs: as given, bought by `train_flops`, or the task's own."""
+    """Return the machine-epochs: as given, from the budget `train_flops`, or the task's own."""
     recipe: Recipe = shared["recipe"]
     if "train_flops" not in point.given:
         return _counted(point, recipe.epochs)
@@ -274,7 +274,7 @@ def _epochs(point: Configuration, model: Proxy, shared: Mapping[str, Any], seed:
 
 
 def _counted(point: Configuration, own: int) -> int:
-    """Return the epochs as they are given, a number or a multiple of the task's own."""
+    """Return the given epochs, a number or a multiple of the task's own epochs."""
     given = point.value("epochs", own)
     epochs = epochs_of(given, own) if isinstance(given, str) else given
     if not (1 <= epochs <= MOST_EPOCHS and epochs == int(epochs)):
@@ -315,7 +315,7 @@ def _epochs_for(
 def _planned(
     point: Configuration, model: Proxy, values: Mapping[str, Any], epochs: int, seed: int
 ) -> Plan:
-    """Return the plan of the method, which may not accept its options."""
+    """Return the plan of the method, or raise the method's error about its options."""
     options = json.dumps(values["options"])
     partitions = values["options"].get("partitions", 1)
     layers = layers_of_trial(model, values["first_layer"])

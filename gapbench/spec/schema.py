@@ -1,4 +1,4 @@
-"""What may stand in an ablation file: strict models, and one line for whatever does not fit."""
+"""The format of ablation files: strict models, and a one-line message for each error."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def is_multiple(text: str) -> bool:
 
 
 def epochs_of(text: str, own: int) -> float:
-    """Return the epochs that a multiple is, of a task whose own are `own`."""
+    """Return the epochs of a multiple such as "5x" for a task with `own` epochs."""
     return float(text.removesuffix("x")) * own
 
 
 def _no_mapping(value: object) -> object:
-    """Refuse what no setting of a trial can equal."""
+    """Refuse mappings and empty lists, which no setting of a trial can equal."""
     values = value if isinstance(value, list) else [value]
     if any(isinstance(inner, dict) for inner in values) or value == []:
         raise ValueError("give a value, or a list of values")
@@ -155,7 +155,7 @@ Seeds = Annotated[
 Label = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
 Question = Annotated[str, Field(max_length=2000)]
 Fits = dict[str, Annotated[Any, AfterValidator(_no_mapping)]]
-# of files and folders, which have 255 bytes for it and what is added
+# name of files and folders; 255 bytes must hold the name and its suffixes
 Name = Annotated[str, Field(pattern="^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 Scale = Annotated[Name, AfterValidator(_no_folder)]
 
@@ -170,15 +170,15 @@ class Axes(Strict):
     """Settings that every method has; a list is an axis of the grid.
 
     Attributes:
-        task: a registered task.
-        distribution: how the zeros are spread over the layers; uniform if absent.
-        first_layer: whether the input layer is pruned; if absent it is dense in uniform rows alone.
-        pattern: which masks are allowed; unstructured if absent.
+        task: name of a registered task.
+        distribution: distribution of the zeros over the layers; uniform by default.
+        first_layer: whether the input layer is pruned; by default it is dense in uniform rows only.
+        pattern: which masks are allowed; unstructured by default.
         sparsity: fraction of zeros among the prunable weights.
-        epochs: the budget in machine-epochs, or a multiple of the task's own such as 5x; the
-            task's own if absent.
+        epochs: the budget in machine-epochs, or a multiple of the task's epochs such as 5x; by
+            default the task's epochs.
         train_flops: the budget in training FLOPs, as a multiple of dense training for the task's
-            own epochs; it takes the place of `epochs`.
+            epochs; it replaces `epochs`.
     """
 
     task: Axis[str] | None = None
@@ -202,12 +202,12 @@ class Zip(Axes):
 
 
 class Settings(Axes):
-    """Settings of trials. What is absent comes from further out.
+    """Settings of trials. The next outer level supplies absent settings.
 
     Attributes:
         task_options: options of the task.
-        recipe: fields of the task's recipe that change; a list is an axis.
-        seeds: that many, or a list of these.
+        recipe: changed fields of the task's recipe; a list is an axis.
+        seeds: number of seeds, or list of seeds.
     """
 
     task_options: dict[str, Any] = Field(default_factory=dict)
@@ -366,10 +366,10 @@ class AblationSpec(Strict):
 
 
 def validated(model: type[M], document: Document) -> M:
-    """Return a document as a model.
+    """Return a document as an instance of a model.
 
     Raises:
-        UserError: about the first thing that does not fit.
+        UserError: naming the first invalid value.
     """
     try:
         return model.model_validate(document.data)
@@ -379,7 +379,7 @@ def validated(model: type[M], document: Document) -> M:
 
 
 def _explained(model: type[Strict], document: Document, problem: Any) -> tuple[Keys, str]:
-    """Return the place and the words for one of pydantic's errors."""
+    """Return the position and the message of an error of pydantic."""
     keys: Keys = tuple(problem["loc"])
     if problem["type"] == "extra_forbidden":
         return keys, choose("key", str(keys[-1]), _keys_at(model, keys))
@@ -392,7 +392,7 @@ def _explained(model: type[Strict], document: Document, problem: Any) -> tuple[K
 
 
 def explain(problem: Any) -> str:
-    """Return what is wrong with a value, from one of pydantic's errors."""
+    """Return a message about an invalid value, from an error of pydantic."""
     if problem["type"] == "literal_error":
         valid = problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return choose("value", str(problem["input"]), valid)

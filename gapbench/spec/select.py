@@ -15,9 +15,9 @@ from gapbench.spec.schema import epochs_of, is_multiple
 def matches(fields: Mapping[str, Any], patterns: Sequence[str]) -> bool:
     """Say whether a trial matches all patterns.
 
-    A pattern is `key=value`, or the name of a method, row or task; shell wildcards are understood,
-    and commas separate alternatives: `c_gap,rigl` or `partitions=1,4`. The value `none` stands for
-    trials without such a setting: `partitions=4,none`.
+    A pattern is `key=value`, or the name of a method, row or task. Shell wildcards are allowed, and
+    commas separate alternatives: `c_gap,rigl` or `partitions=1,4`. The value `none` matches trials
+    without such a setting: `partitions=4,none`.
     """
     return all(_matches_one(fields, pattern) for pattern in patterns)
 
@@ -37,7 +37,7 @@ def _matches_one(fields: Mapping[str, Any], pattern: str) -> bool:
 
 
 def in_epochs(name: str, value: object, fields: Mapping[str, Any]) -> object:
-    """Return a multiple of a task's own epochs, such as 5x, as epochs; other values as they are."""
+    """Return a multiple of a task's epochs, such as 5x, as epochs; keep other values."""
     if name == "epochs" and isinstance(value, str) and is_multiple(value):
         return epochs_of(value, fields["recipe.epochs"])
     return value
@@ -53,9 +53,9 @@ def _read(text: str) -> Any:
 
 
 def names_in(patterns: Sequence[str]) -> list[str]:
-    """Return the names in `patterns`, such as `c_gap,rigl`, each of which must fit a trial.
+    """Return the names in `patterns`, such as `c_gap,rigl`, each of which must match a trial.
 
-    Values of settings are not among them: `partitions=4,3` is about trials that have one of both.
+    Values of settings are left out: `partitions=4,3` matches trials with either value.
     """
     return [word.strip() for p in patterns if "=" not in p for word in p.split(",")]
 
@@ -66,7 +66,7 @@ def require_known_fields(
     """Check that the key of every `key=value` is a setting of some trial.
 
     Raises:
-        UserError: if it is not; it names the settings there are.
+        UserError: if a key is not a setting; the message names the settings.
     """
     keys = [key for key, equals, _ in (pattern.partition("=") for pattern in patterns) if equals]
     if not keys or not trials:

@@ -1,4 +1,4 @@
-"""The trials that a command is about: those of an ablation at a scale, or some of them."""
+"""Selection of a command's trials: all or some trials of an ablation at a scale."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def expanded(
     """Read an ablation and return it with its scale and trials, as `grid.expand` does.
 
     Args:
-        file: of the ablation.
-        scale: its name.
-        set_: `KEY=VALUE`, as for `--set`.
-        only: as for `--only`.
-        seeds: as for `--seeds`, or the seeds themselves.
+        file: the ablation file.
+        scale: name of the scale.
+        set_: `KEY=VALUE` settings, as for `--set`.
+        only: patterns, as for `--only`.
+        seeds: text as for `--seeds`, or the seeds themselves.
 
     Raises:
-        UserError: about whatever does not fit.
+        UserError: if the file or an argument is invalid.
     """
     from gapbench.spec.ablation import read
     from gapbench.spec.grid import expand, scale_of

@@ -1,4 +1,4 @@
-"""Trials: one resolved configuration each, known by a key that is a hash of all of it."""
+"""Trials: resolved configurations, each identified by a key that is a hash of the configuration."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def _plan(value: object) -> Plan:
 
 
 class Trial(BaseModel):
-    """Everything that the numbers of one run depend on, and how people asked for it.
+    """The complete configuration of one run, and the request from which it was resolved.
 
     Attributes:
-        plan: what the method does, resolved for the layers of the task's model.
-        first_layer: whether the task's input layer stays dense, and outside of the budget.
-        pattern: which masks are allowed, as people write it.
-        as_small_as: the sparsity that this dense network has been narrowed for.
-        engine: version of what executes the plan.
-        method, options, budget: how the plan was asked for; the key does not depend on them.
-        budget: the epochs as a file gives them, "5x" or "160".
+        plan: the method's plan, resolved for the layers of the task's model.
+        first_layer: "dense" or "sparse"; a dense input layer is outside the sparsity budget.
+        pattern: written form of the pattern of the masks.
+        as_small_as: sparsity of the sparse network to whose size this dense network was narrowed.
+        engine: version of the engine that executes the plan.
+        method, options, budget: the request for the plan, on which the key does not depend.
+        budget: the epochs as written in a file, such as "5x" or "160".
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -74,7 +74,7 @@ class Trial(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """The first 16 hex digits of the sha256 of all that the numbers depend on."""
+        """The first 16 hex digits of the sha256 of everything on which the results depend."""
         whole = without_neutral(type(self), self.model_dump(mode="json", exclude=set(SPELLING)))
         whole["task_options"] = without_neutral(task_options_model(self.task), self.task_options)
         whole["recipe"] = without_neutral(type(self.recipe), whole["recipe"])
@@ -82,21 +82,21 @@ class Trial(BaseModel):
         return digest(whole)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Trial:
-        """Return a copy; one with other values has another key."""
+        """Return a copy; a copy with other values has another key."""
         copied = super().model_copy(update=update, deep=deep)
         copied.__dict__.pop("key", None)
         return copied
 
     @property
     def name(self) -> str:
-        """What the method is called in tables: "C-GaP", "RigL 5x", "C-GaP 2:4"."""
+        """Name of the method in tables, such as "C-GaP", "RigL 5x" or "C-GaP 2:4"."""
         longer = is_multiple(self.budget) and epochs_of(self.budget, 1) != 1
         words = [methods[self.method].label, *([self.budget] if longer else [])]
         return " ".join(words if self.pattern == UNSTRUCTURED else [*words, self.pattern])
 
     @property
     def label(self) -> str:
-        """One line for people, without what only tells trials of one ablation apart."""
+        """One line for people, without the details that distinguish trials of one ablation."""
         return self.describe(self.name)
 
     def describe(self, name: str, *details: str) -> str:
@@ -106,21 +106,21 @@ class Trial(BaseModel):
 
     @property
     def column(self) -> float:
-        """The sparsity that its results stand under."""
+        """The sparsity of the trial's column in tables."""
         return self.sparsity if self.as_small_as is None else self.as_small_as
 
     @property
     def whole(self) -> Proxy:
-        """The network to whose cost and size those of this trial are related: of full width."""
+        """The full-width network to whose cost and size this trial's cost and size are related."""
         return whole_of(dict(self))
 
     @property
     def relative_cost(self) -> float:
-        """The forward cost of the dense network over that of the `whole` one."""
+        """The forward cost of the dense network over the cost of the `whole` network."""
         return relative_cost(dict(self))
 
     def fields(self) -> dict[str, Any]:
-        """Return all settings flat: method options by name, others as `recipe.lr`."""
+        """Return all settings as a flat mapping: method options by name, others as `recipe.lr`."""
         return {
             "task": self.task,
             "method": self.method,
@@ -136,7 +136,7 @@ class Trial(BaseModel):
         }
 
     def document(self) -> dict[str, Any]:
-        """Return what trial.json holds."""
+        """Return the content of trial.json."""
         whole = without_neutral(type(self), self.model_dump(mode="json"))
         options = task_options_model(self.task)
         whole["task_options"] = without_neutral(options, whole["task_options"])
@@ -147,7 +147,7 @@ class Trial(BaseModel):
         """Read a trial.json.
 
         Raises:
-            UserError: if it is missing, damaged, or not what its key was made from.
+            UserError: if the file is missing or damaged, or does not match its key.
         """
         try:
             return cls.of_document(read_document(path))
@@ -163,8 +163,8 @@ class Trial(BaseModel):
         """Return the trial that a document holds.
 
         Raises:
-            UserError: if it was written by an earlier version, or is not what its key was made of.
-            ValueError, KeyError, TypeError: if it is no document of a trial.
+            UserError: if an earlier version wrote the document, or it does not match its key.
+            ValueError, KeyError, TypeError: if the value is no document of a trial.
         """
         whole = dict(document)
         key, schema = whole.pop("key"), whole.pop("schema")
@@ -191,11 +191,11 @@ class Trial(BaseModel):
 
     @property
     def ranks(self) -> int:
-        """Processes that share each batch; another number of them gives other numbers."""
+        """Number of processes that share each batch; another number changes the results."""
         return self.recipe.ranks or max(1, self.make_task().resources.gpus)
 
     def settings(self) -> Settings:
-        """Return what training is built from."""
+        """Return the settings from which training is built."""
         from gapbench.training.setup import Settings
 
         return Settings(
@@ -220,10 +220,10 @@ class Trial(BaseModel):
         return layers_of_trial(self.proxy, self.first_layer)
 
     def require_versions(self) -> None:
-        """Check that this code trains what the trial says.
+        """Check that this code has the versions of the engine and the task of the trial.
 
         Raises:
-            UserError: if the engine or the task has another version here.
+            UserError: if the engine or the task has another version.
         """
         own = {
             "engine": (self.engine, ENGINE),
@@ -238,15 +238,15 @@ class Trial(BaseModel):
 
 
 def planned(epochs: int, **settings: Any) -> Trial:
-    """Return the trial of a method that has `epochs` machine-epochs, its plan made.
+    """Return the trial of a method with `epochs` machine-epochs, including its plan.
 
     Args:
-        epochs: the whole budget.
-        settings: the fields of a trial, but for its plan.
+        epochs: the whole budget in machine-epochs.
+        settings: the fields of a trial, except its plan.
 
     Raises:
         UserError: if the options do not fit the model or the epochs.
-        ValidationError: if a setting is none.
+        ValidationError: if a setting is invalid.
     """
     model = proxy(settings["task"], settings["task_options"])
     layers = layers_of_trial(model, settings["first_layer"])

@@ -138,7 +138,7 @@ class Resources:
 
 
 class Task(ABC):
-    """A task with its options; only `load` and `prepare` access data.
+    """A task with its options; the constructor accesses no data.
 
     The options are the keyword arguments of `__init__`, with defaults. Their types become the
     schema of `task_options` in ablation files.

@@ -1,4 +1,4 @@
-"""The figures, a module each."""
+"""The figures, one module per figure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import pkgutil
 from gapbench.errors import choose
 from gapbench.spec.ablation import Ablation
 
-# known without importing what draws them
+# the names are known without importing the modules that draw
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def require_figures(ablation: Ablation) -> None:
-    """Check the names of figures, before any trial has run.
+    """Check the names of figures in the report section, before any trial has run.
 
     Raises:
         UserError: naming file, line and the valid figures.

@@ -66,7 +66,7 @@ def _panel(
 
 
 def _series(results: Results) -> dict[str, list[Row]]:
-    """Return the rows by what they are apart from κ, and by which of their seeds have run."""
+    """Return the rows grouped by their fields except κ, and by the share of seeds that have run."""
     every = range(len(results.fields))
     kept = [at for at in every if results.fields[at] != "partitions"] or list(every)
     series: dict[tuple[str, ...], list[Row]] = {}
@@ -80,7 +80,7 @@ def _series(results: Results) -> dict[str, list[Row]]:
 
 
 def _cells(results: Results, rows: Sequence[Row]) -> dict[str, Cell]:
-    """Return the cells of all rows by κ, and by column where there are several."""
+    """Return the cells of all rows by κ, and by column if there are several columns."""
     cells = {}
     for row in rows:
         for column, cell in zip(results.columns, row.cells, strict=True):

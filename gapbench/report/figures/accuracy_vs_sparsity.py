@@ -55,7 +55,7 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
 
 
 def _density_axis(ax: Axes, sparsities: Sequence[float]) -> None:
-    """Make density logarithmic, from dense to sparse; the ticks say sparsity."""
+    """Make the x axis logarithmic in density, from dense to sparse; the ticks show sparsity."""
     densities = [1 - sparsity for sparsity in sparsities]
     ax.set_xscale("log")
     ax.set_xlim(max(densities) * 1.4, min(densities) / 1.4)

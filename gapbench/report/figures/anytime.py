@@ -32,7 +32,7 @@ COLOURS = {"grow": "#f3e3c3", "tune": "#dcebf5"}  # of what a plan does
 def anytime(evidence: Evidence) -> Drawn | None:
     """Draw the validation metric over epochs, with growing, fine-tuning and prunes marked.
 
-    One panel a row; the model of each epoch is evaluated as it is, dense parts included.
+    There is one panel per row. Each epoch's model is evaluated as it is, including dense layers.
     """
     results, metric = evidence.results, watched(evidence)
     curves = evidence.histories.curves.dropna(subset=metric)
@@ -67,7 +67,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
 
 
 def _rule(ax: Axes, epochs: Sequence[float]) -> None:
-    """Draw a dotted line at each epoch, all of them as one: files stay small."""
+    """Draw a dotted line at each epoch, all as one artist, so that files stay small."""
     x = [at for epoch in epochs for at in (epoch, epoch, math.nan)]
     y = [0.0, 1.0, math.nan] * len(epochs)
     ax.plot(x, y, ":", color="#999999", linewidth=0.5, zorder=0,
@@ -82,7 +82,7 @@ def _shade(ax: Axes, curve: pd.DataFrame) -> None:
 
 
 def _spans(curve: pd.DataFrame) -> Iterator[tuple[str, float, float]]:
-    """Yield each role with its first epoch, from 0, and the one after its last."""
+    """Yield each role with its first epoch (from 0) and the epoch after its last epoch."""
     start = 0.0
     epochs = zip(curve["role"], curve["epoch"], strict=True)
     for role, own in itertools.groupby(epochs, itemgetter(0)):

@@ -1,4 +1,4 @@
-"""P-GaP's branches against each other."""
+"""Comparison of P-GaP's branches with each other."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from gapbench.report.canvas import (
 def branch_iou(evidence: Evidence) -> Drawn | None:
     """Draw how alike the masks of P-GaP's branches are when the last round ends.
 
-    The value is intersection over union of two whole masks. A branch moves the mask of its own
-    partition and of nothing else, so two branches differ in their two partitions, by as much as
-    each has moved away from where the round began.
+    The value is the intersection over union of two branches' masks of the whole model. A branch
+    changes the mask of its own partition only. So two branches differ in their two partitions, by
+    the changes of both since the start of the round.
     """
     lines = [
         (row, column, one, other, value)
@@ -50,7 +50,7 @@ def branch_iou(evidence: Evidence) -> Drawn | None:
 
 
 def _last_round(changes: pd.DataFrame) -> Iterator[Mapping[str, float]]:
-    """Yield, branch by branch, how much of each layer's mask came back in a trial's last round."""
+    """Yield, branch by branch, the IoU of each layer's mask in a trial's last round."""
     events = changes[changes["event"].isin(["prune", "merge"])].to_dict("records")
     merges = [number for number, event in enumerate(events) if event["event"] == "merge"]
     if not merges:
@@ -70,9 +70,10 @@ def _kept(evidence: Evidence, key: object) -> dict[str, float]:
 def _pairs(
     branches: list[Mapping[str, float]], kept: Mapping[str, float]
 ) -> Iterator[tuple[int, int, Any]]:
-    """Yield the IoU of each two branches, over all layers.
+    """Yield the IoU of each pair of branches over all layers.
 
-    Two masks of k weights with the IoU v share 2kv / (1 + v) weights and cover 2k / (1 + v).
+    Two masks of k weights with IoU v share 2kv / (1 + v) weights, and their union has
+    2k / (1 + v) weights.
     """
     for one, mine in enumerate(branches, 1):
         for other, theirs in enumerate(branches, 1):

@@ -1,4 +1,4 @@
-"""Which weights have ever been active."""
+"""The share of weights that have ever been active."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gapbench.report.ends import name_lines
 def coverage(evidence: Evidence) -> Drawn | None:
     """Draw the share of prunable weights that has ever been active, over epochs.
 
-    Of P-GaP's branches it is the largest share so far: each counts its own partition, until they
-    are merged.
+    For P-GaP the figure shows the largest share of all branches: until the merge, each branch
+    counts its own partition.
     """
     results, curves = evidence.results, evidence.histories.curves
     frame = curves[["row", "column", "epoch", "coverage"]].dropna(subset="coverage")

@@ -1,4 +1,4 @@
-"""Where the weights are."""
+"""The density of each layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gapbench.report.canvas import (
 def layer_density(evidence: Evidence) -> Drawn | None:
     """Draw the density of every layer that is pruned; rows of equal densities share a panel.
 
-    Layers stand in model order. Where there is no bar a row leaves the layer dense.
+    Layers are in model order. A layer without a bar is dense.
     """
     layers = evidence.histories.layers
     frame = layers[["row", "column", "layer", "density", "numel"]]

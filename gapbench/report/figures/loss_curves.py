@@ -20,7 +20,7 @@ from gapbench.report.ends import name_lines
 def loss_curves(evidence: Evidence) -> Drawn | None:
     """Draw training and validation loss over epochs, means over seeds, in one column of the table.
 
-    It is the first in which something has run; dense rows are in every column.
+    The column is the first column with completed trials; dense rows are in every column.
     """
     results, curves = evidence.results, evidence.histories.curves
     losses = ["train/loss", "val/loss"]

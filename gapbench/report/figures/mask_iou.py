@@ -20,8 +20,8 @@ from gapbench.report.canvas import (
 def mask_iou(evidence: Evidence) -> Drawn | None:
     """Draw how much of each layer's mask came back when it was pruned, prune by prune.
 
-    The value is intersection over union of the mask before growing with that after pruning back.
-    Rows that prune once have no rounds to compare.
+    The value is the intersection over union of the mask before growing and the mask after pruning
+    back. Rows that prune only once are left out.
     """
     prunes = evidence.histories.changes
     prunes = prunes[(prunes["event"] == "prune") & prunes["iou"].notna()]

@@ -1,4 +1,4 @@
-"""Means row by row."""
+"""The mean of each row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prune costs at once."""
+"""The immediate cost of a prune in the validation metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOCK = {"epoch": "machine-epochs", "mask_error": "relative mask error of the pr
 def prune_shock(evidence: Evidence) -> Drawn | None:
     """Draw what each prune costs at once: the validation metric just after minus just before.
 
-    A mark is a prune of a row, with means over seeds.
+    Each mark is one prune of a row, averaged over seeds.
     """
     results, metric = evidence.results, watched(evidence)
     changes = evidence.histories.changes

@@ -176,10 +176,14 @@ class Look:
                 "linestyle": "none"}  # fmt: skip
 
 
-def looks(rows: Sequence[Row]) -> dict[str, Look]:
+def looks(rows: Sequence[Row], first: Collection[str] = ()) -> dict[str, Look]:
     """Return a look for every row: the method's colour, lighter and dashed for variants.
 
-    Every second variant has hollow markers.
+    Every second variant has hollow markers. Rows of no claim are grey context.
+
+    Args:
+        rows: of the results.
+        first: names of the rows of claims; empty if there are none.
     """
     found: dict[str, Look] = {}
     seen: dict[str, int] = {}
@@ -189,6 +193,8 @@ def looks(rows: Sequence[Row]) -> dict[str, Look]:
         seen[row.method] = number + 1
         own = methods[row.method].look if row.method in methods else None
         colour, marker = own or OTHER
+        if first and row.name not in first:
+            colour = OTHER[0]
         pale = 0.45 * number / max(1, count - 1)
         red, green, blue = (part + (1 - part) * pale for part in to_rgb(colour))
         dashes = DASHES[number % len(DASHES)]

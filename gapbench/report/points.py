@@ -62,7 +62,7 @@ def against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None
         frame["on_front"] = frame.index.isin([at for best in fronts for at in best.index])
     made, axes, shown = panels(evidence.columns(frame), width=3.6, height=3.2)
     rows = [row.name for row in evidence.rows]
-    look, names = looks(results.rows), legend_names(results)
+    look, names = looks(results.rows, evidence.first), legend_names(results)
     for ax, column in zip(axes, shown, strict=True):
         own = frame[(frame["column"] == column) & frame["row"].isin(rows)]
         for point in own.itertuples():

@@ -39,7 +39,7 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
         own["partitions"] = own["row"].map(counts)
     columns = evidence.columns(frame)
     made, axes, drawn = panels(columns, width=3.6, height=3.2)
-    series, look = _series(results), looks(results.rows)
+    series, look = _series(results), looks(results.rows, evidence.first)
     for ax, column in zip(axes, drawn, strict=True):
         _panel(ax, series, look, scale.drawn[scale.drawn["column"] == column])
         ax.set_title(f"{results.column} {text_of(column)}")

@@ -32,7 +32,7 @@ def accuracy_vs_sparsity(evidence: Evidence) -> Drawn | None:
     made = Figure(figsize=(6.4, 3.9))
     ax = made.add_subplot()
     _density_axis(ax, [float(column) for column in results.columns])  # type: ignore[arg-type]
-    look, names = looks(results.rows), legend_names(results)
+    look, names = looks(results.rows, evidence.first), legend_names(results)
     rows = [row for row in evidence.rows if row.name in set(frame["row"])]
     # one value everywhere, but a difference for each sparsity
     dense = "dense" if results.repeated and not scale.caption else None

@@ -31,7 +31,7 @@ def coverage(evidence: Evidence) -> Drawn | None:
     frame["coverage"] = frame.groupby(["row", "column"], sort=False)["coverage"].cummax()
     columns = evidence.columns(frame)
     made, axes, shown = panels(columns, width=4.2, height=3.0, across=2)
-    look, names = looks(results.rows), legend_names(results)
+    look, names = looks(results.rows, evidence.first), legend_names(results)
     for ax, column in zip(axes, shown, strict=True):
         for row in evidence.rows:
             own = frame[(frame["row"] == row.name) & (frame["column"] == column)]

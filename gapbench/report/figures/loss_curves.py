@@ -30,7 +30,7 @@ def loss_curves(evidence: Evidence) -> Drawn | None:
     frame = curves[[*keys, *losses]].groupby(keys, sort=False, as_index=False).mean()
     column = next(iter(evidence.columns(frame)))
     made, axes, _ = panels(range(2), width=3.8, height=3.2)
-    look, names = looks(results.rows), legend_names(results)
+    look, names = looks(results.rows, evidence.first), legend_names(results)
     for row in evidence.rows:
         own = frame[frame["row"] == row.name]
         if not (results.repeated and row.method == "dense"):

@@ -21,7 +21,7 @@ def means(evidence: Evidence) -> Drawn | None:
     frame = points(results)
     if frame.empty:
         return None
-    look, names = looks(results.rows), legend_names(results)
+    look, names = looks(results.rows, evidence.first), legend_names(results)
     count = len(results.rows)
     height = 0.9 + 0.24 * count
     made, axes, shown = panels(results.columns, width=4.6, height=height, across=2)

@@ -46,7 +46,7 @@ def prune_shock(evidence: Evidence) -> Drawn | None:
     made, axes, shown = panels(
         pairs, width=3.8, height=3.0, across=len(SHOCK), most=MOST_PANELS - 1
     )
-    look, names = looks(results.rows), legend_names(results)
+    look, names = looks(results.rows, evidence.first), legend_names(results)
     for ax, (column, x) in zip(axes, shown, strict=True):
         for row in evidence.rows:
             own = frame[(frame["row"] == row.name) & (frame["column"] == column)].dropna(subset=x)

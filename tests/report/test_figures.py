@@ -353,8 +353,7 @@ def test_a_method_has_one_colour_in_all_figures_and_its_variants_differ() -> Non
     assert matplotlib.colors.to_hex(one.colour).upper() == OWN["c_gap"][0]
     assert matplotlib.colors.to_hex(rigl.colour).upper() == OWN["rigl"][0]
     assert one.marker == two.marker and one.dashes != two.dashes and two.hollow
-    named = looks(results.rows, {rigl_row.name for rigl_row in results.rows[2:]})
-    grey, own = list(named.values())[0], list(named.values())[2]
+    grey, _, own = looks(results.rows, {results.rows[2].name}).values()
     assert (own, grey.marker) == (rigl, one.marker)  # a row of no claim is context
     assert matplotlib.colors.to_hex(grey.colour) == "#777777"
     assert len({colour for colour, _ in OWN.values()}) == len(OWN)

@@ -85,50 +85,50 @@ class Numbers(Document):
 class Layer(Document):
     """A layer of the finished model."""
 
-    density: Number = Field(description="weights that are not zero, over all of them")
+    density: Number = Field(description="share of the weights that are not zero")
     numel: Number = Field(description="number of weights")
 
 
 class Sparsity(Numbers):
     """Zeros, counted on the weights."""
 
-    target: Number | None = about("fraction of zeros that was asked for")
+    target: Number | None = about("fraction of zeros that the trial asked for")
     prunable: Number | None = about("fraction of zeros in the prunable layers")
     model: Number | None = about("zeros of these layers over all parameters")
     active_zeros: Number | None = about("weights inside their mask that are zero")
 
 
 class Density(Numbers):
-    """What is not zero."""
+    """Shares of the weights that are not zero."""
 
-    prunable: Number | None = about("of the prunable layers")
-    model: Number | None = about("of all parameters")
-    layers: dict[Line, Layer] = about("of each prunable layer", dict)
+    prunable: Number | None = about("share in the prunable layers")
+    model: Number | None = about("share of all parameters")
+    layers: dict[Line, Layer] = about("share and size of each prunable layer", dict)
 
 
 class Parameters(Numbers):
     """Numbers of parameters."""
 
-    prunable: Number | None = about("in the layers that are pruned")
-    model: Number | None = about("in the whole model")
+    prunable: Number | None = about("parameters of the prunable layers")
+    model: Number | None = about("parameters of the whole model")
 
 
 class Cost(Numbers):
-    """Multiply-accumulates of the layers, exactly; nothing else is counted."""
+    """Exact multiply-accumulates of the layers; no other operation is counted."""
 
     train_flops: Number | None = about("operations of the whole training")
-    train_flops_ratio: Number | None = about("over those of dense training for the recipe's epochs")
-    inference_flops: Number | None = about("of one example, forward")
-    inference_flops_ratio: Number | None = about("over the dense model's")
-    peak_density: Number | None = about("the largest of any step")
-    mean_density: Number | None = about("averaged over the steps")
+    train_flops_ratio: Number | None = about("the same over dense training for the recipe's epochs")
+    inference_flops: Number | None = about("operations of the forward pass of one example")
+    inference_flops_ratio: Number | None = about("the same over the dense model")
+    peak_density: Number | None = about("largest density of a step")
+    mean_density: Number | None = about("mean density of the steps")
 
 
 class Exploration(Numbers):
     """How much of the weight space was explored."""
 
-    coverage: Number | None = about("weights that were ever active, over all")
-    coverage_layers: dict[Line, Number] = about("the same of each layer", dict)
+    coverage: Number | None = about("share of the weights that were ever active")
+    coverage_layers: dict[Line, Number] = about("the same share of each layer", dict)
     epochs: Number | None = about(
         "machine-epochs after which 99 % of the weights had been active; none: never"
     )
@@ -138,95 +138,97 @@ class Exploration(Numbers):
 
 
 class Digests(Document):
-    """Sha256 over bits."""
+    """Sha256 digests of bits."""
 
-    weights: Line | None = about("of all tensors of the model, by name")
-    masks: Line | None = about("of all masks, by name")
+    weights: Line | None = about("digest of all tensors of the model, by name")
+    masks: Line | None = about("digest of all masks, by name")
 
 
 class Result(Document):
-    """result.json: what a completed trial has measured. A trial is completed when it is there."""
+    """result.json: the measurements of a completed trial; no other trial has the file."""
 
-    key: str = Field(description="the trial's, which is also the folder's name")
-    metrics: Metrics = Field(description="of the finished model, by split/name")
+    key: str = Field(description="key of the trial, which is also the folder's name")
+    metrics: Metrics = Field(description="metrics of the finished model, by split/name")
     sparsity: Sparsity = about("zeros on the weights", Sparsity)
-    density: Density = about("what is left", Density)
-    parameters: Parameters = about("how many there are", Parameters)
-    cost: Cost = about("operations and densities of training", Cost)
+    density: Density = about("weights that are left", Density)
+    parameters: Parameters = about("numbers of parameters", Parameters)
+    cost: Cost = about("operations and densities of the training", Cost)
     exploration: Exploration = about("coverage", Exploration)
     epochs: Number | None = about("machine-epochs")
     wall_epochs: Number | None = about("epochs on the longest path")
-    seconds: Number | None = about("of training, over all attempts")
-    attempts: Number | None = about("how many there were")
-    seed: Number | None = about("the trial's")
+    seconds: Number | None = about("seconds of training in all attempts")
+    attempts: Number | None = about("number of attempts")
+    seed: Number | None = about("seed of the trial")
     ranks: Number | None = about("processes that shared each batch")
-    data_sha256: Line | None = about("of the data and their split")
-    signatures: dict[Line, Line] = about("of metrics, such as sacreBLEU's", dict)
-    digest: Digests = about("of weights and masks", Digests)
-    history_sha256: Line | None = about("of history.jsonl")
+    data_sha256: Line | None = about("digest of the data and their split")
+    signatures: dict[Line, Line] = about("signatures of metrics, such as sacreBLEU's", dict)
+    digest: Digests = about("digests of weights and masks", Digests)
+    history_sha256: Line | None = about("digest of history.jsonl")
     environment: dict[Line, Annotated[Any, AfterValidator(_cell)]] = Field(
         {}, description="versions, processor, commit"
     )
-    command: Line | None = about("how the trial was started")
-    finished: Line | None = about("when, in UTC")
+    command: Line | None = about("command that started the trial")
+    finished: Line | None = about("time of the end, in UTC")
 
 
 class Heartbeat(Document):
-    """status.json: the last sign of life of an attempt; it also says where its process runs."""
+    """status.json: the last sign of life of an attempt, and the place of its process."""
 
     state: str | None = about("running, interrupted or failed")
     attempt: Count | None = about("number of the attempt, from 1")
     legs: Count | None = about("jobs of its chain that have ended")
-    epoch: Finite | None = about("machine-epochs that are trained")
-    epochs: Count | None = about("of the plan")
-    phase: str | None = about("the plan's label")
-    metric: dict[str, float] | None = about("of the last epoch, on validation")
-    density: Finite | None = about("of the prunable weights now")
-    seconds_left: Finite | None = about("an estimate")
+    epoch: Finite | None = about("machine-epochs that have been trained")
+    epochs: Count | None = about("machine-epochs of the plan")
+    phase: str | None = about("label of the phase")
+    metric: dict[str, float] | None = about("validation metrics of the last epoch")
+    density: Finite | None = about("density of the prunable weights now")
+    seconds_left: Finite | None = about("estimated seconds to the end")
     error: Annotated[str, Field(max_length=ERROR_LETTERS)] | None = about(
-        "why it failed, in one line"
+        "reason of the failure, in one line"
     )
 
 
 class EpochLine(Document):
-    """history.jsonl, a line of kind epoch: an epoch that is trained. Metrics stand beside these."""
+    """history.jsonl, a line of kind epoch: a trained epoch. Metrics stand beside these fields."""
 
-    epoch: Number = Field(description="machine-epochs that are trained")
-    step: Number | None = about("optimiser steps")
-    phase: Line | None = about("the plan's label")
-    branch: Number | None = about("of a P-GaP round")
-    lr: Number | None = about("the last learning rate")
-    density: Number | None = about("of the prunable weights")
-    coverage: Number | None = about("weights that were ever active, over all")
-    train_flops_ratio: Number | None = about("of training so far")
+    epoch: Number = Field(description="machine-epochs that have been trained")
+    step: Number | None = about("optimiser steps that have been taken")
+    phase: Line | None = about("label of the phase")
+    branch: Number | None = about("branch of the P-GaP round")
+    lr: Number | None = about("last learning rate")
+    density: Number | None = about("density of the prunable weights")
+    coverage: Number | None = about("share of the weights that were ever active")
+    train_flops_ratio: Number | None = about("operations so far over dense training")
 
 
 class ChangeLine(Document):
-    """history.jsonl, a line of kind change: masks have changed."""
+    """history.jsonl, a line of kind change: a change of masks."""
 
-    epoch: Number = Field(description="where, in machine-epochs")
-    step: Number | None = about("optimiser steps before it")
+    epoch: Number = Field(description="machine-epochs before the change")
+    step: Number | None = about("optimiser steps before the change")
     event: Line | None = about("initial, prune, grow, update or merge")
-    layers: list[str] | None = about("names of the layers that changed")
-    mask_error: Number | None = about("share of the squared norm of the weights that was pruned")
-    iou: dict[str, Number] | None = about("of each mask with the one before")
+    layers: list[str] | None = about("names of the changed layers")
+    mask_error: Number | None = about("pruned share of the squared norm of the weights")
+    iou: dict[str, Number] | None = about(
+        "intersection over union of each new mask and the old mask"
+    )
     before: dict[str, Number] | None = about("validation metrics before")
     after: dict[str, Number] | None = about("validation metrics after")
-    densities: dict[str, Number] | None = about("of every layer, after")
+    densities: dict[str, Number] | None = about("density of every layer after the change")
 
 
 class Handed(Document):
-    """What one branch of a P-GaP round has handed back."""
+    """The file that one branch of a P-GaP round has handed back."""
 
-    part: Count = Field(description="the plan's part")
-    branch: Count = Field(description="of the round")
-    file: Count | None = about("bytes of the whole file")
+    part: Count = Field(description="part of the plan")
+    branch: Count = Field(description="branch of the round")
+    file: Count | None = about("bytes of the file")
 
 
 class Exchange(Document):
-    """exchange.json: bytes that P-GaP's branches have handed back."""
+    """exchange.json: the bytes that the branches of P-GaP have handed back."""
 
-    branches: list[Handed] = Field(description="one a branch that has ended")
+    branches: list[Handed] = Field(description="one entry for each branch that has ended")
 
 
 LINES: Mapping[str, type[Document]] = {"epoch": EpochLine, "change": ChangeLine}

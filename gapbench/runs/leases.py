@@ -22,15 +22,15 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 
 class Lease(BaseModel):
-    """What a lease says of its author; it may hold more.
+    """The fields of a lease, which name its author; a file may hold more fields.
 
     Attributes:
         host: name of the machine.
-        pid: number of the process among those of `processes`.
-        began: its start, in the kernel's words.
-        processes: what the number is counted in: this start of a machine, and there a namespace.
-        slurm_job: id of its SLURM job, an array's as 12_3.
-        restarts: how often SLURM had started the job anew.
+        pid: number of the process in `processes`.
+        began: start time of the process, as the kernel states it.
+        processes: namespace of the process numbers, in this start of the machine.
+        slurm_job: id of the SLURM job; an array task has an id such as 12_3.
+        restarts: number of times that SLURM has started the job again.
     """
 
     model_config = {"strict": True}

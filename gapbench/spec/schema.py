@@ -235,7 +235,7 @@ class MethodSettings(Settings):
 
 
 class Override(MethodSettings):
-    """What one scale changes in a row; a list replaces the row's list.
+    """The changes of one scale to a row; a list replaces the list of the row.
 
     Attributes:
         zip: lists that move together.
@@ -249,8 +249,8 @@ class Row(Override):
 
     Attributes:
         method: a registered method; its options stand beside it.
-        label: the name of the row in tables and figures; that of the method if absent.
-        scales: what single scales change in the row; false leaves it out.
+        label: name of the row in tables and figures; the name of the method by default.
+        scales: changes of single scales to the row; false leaves the row out.
     """
 
     method: Axis[str]
@@ -261,20 +261,20 @@ class Row(Override):
 
 
 class ScaleSettings(Settings):
-    """What a scale gives to every trial, and to those of single methods.
+    """Settings of every trial at a scale, and settings of single methods.
 
     Attributes:
-        methods: by name of a method: settings and options of its trials.
+        methods: settings and options of the trials of a method, by its name.
     """
 
     methods: dict[str, MethodSettings] = Field(default_factory=dict)
 
 
 class Include(Strict):
-    """A file whose rows are used as if they stood here, or those of them that `only` picks.
+    """A file whose rows belong to the ablation: all rows, or the rows that match `only`.
 
     Attributes:
-        file: beside this one; it includes none itself.
+        file: path relative to this file; the file may include no other file.
         only: patterns that trials must match, as for `--only`.
     """
 
@@ -289,15 +289,15 @@ class Claim(Strict):
 
     Attributes:
         asks: the question, as people read it.
-        source: the paper that says so; None for a question of our own.
+        source: the source of the claim; None for a question of this project.
         better: fields of the rows on one side.
         than: fields of the rows on the other side.
         at: fields of both sides.
-        equal: what pairs of rows must spend alike; methods otherwise keep the epochs they have.
-        margin: for a question whether rows are as good: they may be worse by less than this, in
-            units of the metric. None: they must be better.
-        sequence: place in the fixed sequence of the claims that confirm (docs/analysis.md); None:
-            what is found is exploratory.
+        equal: the cost that must be equal in each pair of rows; by default rows keep their epochs.
+        margin: the loss up to which a row counts as good as another, in units of the metric;
+            without a margin the row must be better.
+        sequence: place in the fixed sequence of confirmatory claims (docs/analysis.md); without a
+            place the answer is exploratory.
     """
 
     asks: Question
@@ -311,13 +311,13 @@ class Claim(Strict):
 
 
 class Report(Strict):
-    """How results are laid out; names are fields of trials.
+    """The layout of results; names are fields of trials.
 
     Attributes:
         rows: fields whose combinations are the rows.
-        columns: the field that is spread over columns.
+        columns: the field whose values are the columns.
         value: metric of the cells.
-        baseline: fields of the row that differences are taken to; a list fits any of it.
+        baseline: fields of the row to which differences are taken; a list fits any of its values.
         figures: names of figures.
     """
 
@@ -341,15 +341,15 @@ class AblationSpec(Strict):
     """One ablation file.
 
     Attributes:
-        name: lower-case letters, digits, - and _; that of its folder of results.
-        question: what the ablation asks, for people.
-        claims: questions that are answered by tests.
+        name: lower-case letters, digits, - and _; it names the folder of results too.
+        question: the question of the ablation, for people.
+        claims: questions that statistical tests answer.
         plugins: Python files beside it that register methods, tasks or others.
         base: a file of scales beside it.
-        scales: by name: what each scale gives to every trial.
-        include: files whose rows belong to it.
+        scales: settings of every trial, by name of the scale.
+        include: files whose rows belong to the ablation.
         trials: the rows.
-        report: how results are laid out.
+        report: the layout of results.
     """
 
     name: Name

@@ -23,6 +23,10 @@ def block_after(mark: str) -> str:
     return README.split(f"<!-- {mark} -->")[1].split("```python\n")[1].split("```")[0]
 
 
+def test_it_stays_short():
+    assert len(README.splitlines()) <= 150
+
+
 def test_the_three_line_example_trains_to_its_sparsity():
     names: dict = {}
     exec(block_after("example"), names)

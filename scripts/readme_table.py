@@ -30,22 +30,24 @@ def block(root: Path) -> str:
         return ""
     (results,) = found.results
     compared = [one for one in found.answers[0].comparisons if one.column == SPARSITY]
-    return f"{sentence(compared)}\n\n{table(results)}"
+    return f"{sentence(results, compared)}\n\n{table(results)}"
 
 
-def sentence(compared: list[Comparison]) -> str:
+def sentence(results: Results, compared: list[Comparison]) -> str:
     """Return how C-GaP compares with RigL, measured and published."""
+    at = results.columns.index(SPARSITY)
+    flops = {row.name: row.cells[at].costs.get("cost/train_flops_ratio") for row in results.rows}
     measured = [
         f"{difference_words(one.difference, 2)} points against {one.reference.name.split(',')[0]} "
-        f"({claim_word(one)})"
+        f"({claim_word(one)}, {flops[one.row.name] / flops[one.reference.name]:.1f}× its FLOPs)"
         for one in compared
         if one.difference is not None
     ]
     papers = [_published("c_gap") - _published("rigl", times) for times in RIGL]
     stated = " and ".join(f"{paper:+.1f}" for paper in papers)
     return (
-        f"**C-GaP at scale mini: {', '.join(measured)}.** The slides have {stated} on ImageNet at "
-        f"{100 * PUBLISHED:g} %."
+        f"**C-GaP at scale mini: {', '.join(measured)}.** The authors' slides claim {stated} on "
+        f"ImageNet at {100 * PUBLISHED:g} %."
     )
 
 

@@ -48,10 +48,10 @@ Rows = Sequence[tuple[str, ...]]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages, and what is published at scale mini."""
+    """Add the generated pages, and what is published: scale mini, and speed on a GPU."""
     for name, text in (("commands", commands_page()), ("ablation-files", ablations_page())):
         files.append(File.generated(config, f"reference/{name}.md", content=text))
-    for path in sorted((ROOT / "results" / "mini").rglob("*")):
+    for path in (ROOT / "results" / "gpu.md", *sorted((ROOT / "results" / "mini").rglob("*"))):
         if path.suffix in (".md", ".svg"):
             place = str(path.relative_to(ROOT))
             files.append(File.generated(config, place, abs_src_path=str(path)))

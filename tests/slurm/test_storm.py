@@ -79,7 +79,7 @@ class Storm:
 
     def let_something_begin(self) -> None:
         with suppress(TimeoutError):  # nothing may be able to, or everything be done
-            wait_until(lambda: bool(self.owners()), 8, "a trial to begin")
+            wait_until(lambda: bool(self.owners()), 20, "a trial to begin")
 
     def kill_a_process(self) -> None:
         owners = self.owners()

@@ -86,6 +86,7 @@ def test_what_a_run_will_take_is_printed_once_when_all_lanes_have_their_pace(mon
     assert told(90.0, 90.0) == 0
     now[0] += 1
     assert told(90.0, None) == 0
+    assert told(90.0) == 0  # one has ended, and the next one has not begun
     assert told(90.0, 90.0) == 1
     now[0] += 1000
     assert told(45.0, 45.0) == 1

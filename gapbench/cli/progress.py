@@ -186,7 +186,9 @@ class Progress:
         left = self._left(views)
         if left is None or time.monotonic() < self._settled:
             return
-        if all(view.status.get("seconds_left") for view in running):
+        # one may have ended, and the next one not begun
+        full = len(running) == self._most
+        if full and all(view.status.get("seconds_left") for view in running):
             self._settled = math.inf
             clock = time.strftime("%H:%M:%S")
             told = f"about {duration(left)} left for all, {len(running)} side by side"

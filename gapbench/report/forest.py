@@ -53,7 +53,7 @@ def forest(answers: Sequence[Answer]) -> Drawn | None:
 
 def _name(comparison: Comparison) -> str:
     """Return the name of a comparison, in lines that leave room for the answer."""
-    at = f", {100 * comparison.column:g} %" if isinstance(comparison.column, float) else ""
+    at = f", {100 * comparison.column:g} % sparse" if isinstance(comparison.column, float) else ""
     at = at or f", {text_of(comparison.column)}"
     parts = (comparison.row.name, f"− {comparison.reference.name}{at}")
     return ("\n" if sum(map(len, parts)) > MOST_LETTERS else " ").join(parts)
@@ -76,7 +76,11 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     ax.spines["left"].set_visible(False)
     ax.set_ylim(end, 0)  # inches, from the top
     ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], margin))
-    ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}")
+    compared = [comparison for _, comparison in lines]
+    marks = ["shaded: equivalent"]
+    marks += ["dotted: bound of as good"] * any(one.margin for one in compared)
+    marks += ["○: published"] * any(published_difference(one) is not None for one in compared)
+    ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}\n{'; '.join(marks)}")
     ax.set_title(results.task)
 
 

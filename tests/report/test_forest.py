@@ -51,13 +51,15 @@ def test_the_picture_shows_margins_bounds_and_words(tmp_path: Path) -> None:
     assert drawn is not None
     (ax,) = drawn[0].axes
     words = [text.get_text() for text in ax.texts]
-    names = ["C-GaP − RigL, 90 %", "C-GaP − Dense, 90 %"]
+    names = ["C-GaP − RigL, 90 % sparse", "C-GaP − Dense, 90 % sparse"]
     assert words == [names[0], "supported", names[1], "contradicted"]
     assert {text.get_weight() for text in ax.texts[1::2]} == {"bold"}
     (shaded,) = ax.patches
     assert [shaded.get_x(), shaded.get_x() + shaded.get_width()] == pytest.approx([-0.3, 0.3])
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
     assert [list(line.get_xdata()) for line in dotted] == [[-0.5, -0.5]]
+    told = "shaded: equivalent; dotted: bound of as good; ○: published"
+    assert ax.get_xlabel().splitlines()[1] == told
 
 
 def test_seeds_without_spread_have_no_interval_and_nothing_run_no_picture(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def test_running_again_does_nothing(done, capsys):
     results, _ = done
     before = {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*") if p.is_file()}
     assert main([*TWO, "--results", str(results)]) == 0
-    assert "2 trials, 2 done, 0 to run" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "2 trials, 2 done, 0 to run" in output
+    assert output.splitlines()[-1].startswith("2 of 2 trials have completed; ")
     after = {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*") if p.is_file()}
     assert after == before
 

@@ -308,6 +308,7 @@ def _conclude(console: Console, study: Study, asked: Sequence[Entry], as_json: b
 
 def _in_one_line(made: ReportResult, asked: Sequence[Entry], study: Study) -> str:
     """Return a line with the completed trials, the answers to the claims, and the page's path."""
+    asked = asked or study.entries  # all had completed before
     done = sum(study.folder(entry).completed() for entry in asked)
     answers = Counter(answer.verdict for answer in made.evaluation.answers)
     words = ", ".join(f"{count} {answer}" for answer, count in answers.most_common())

@@ -135,7 +135,8 @@ class FolderKeeper:
 
     def _pace(self, steps: int) -> float | None:
         """Return the seconds of a step lately; None before the first one."""
-        while len(self._marks) > 1 and self._marks[1][0] <= self._beaten - PACE_SECONDS:
+        oldest = self._beaten - PACE_SECONDS
+        while len(self._marks) > 1 and self._marks[1][0] <= oldest and self._marks[1][1] < steps:
             self._marks.popleft()
         began, before = self._marks[0]
         self._marks.append((self._beaten, steps))

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gapbench.launch.jobs import Launch
 from gapbench.launch.queue import Queue
-from gapbench.launch.submissions import TrialState, look
+from gapbench.launch.submissions import SILENT, TrialState, look
 from gapbench.runs.store import LOST_AFTER, RunFolder
 
 POLL_SECONDS = 0.25
@@ -39,7 +39,8 @@ def settled(
     while ending and time.monotonic() < deadline:
         time.sleep(ENDING_SECONDS)
         seen = look(folders, queue)
-        ending &= _ending(seen)
+        silent = {index for index, one in enumerate(seen) if one.hint == SILENT}
+        ending &= _ending(seen) | silent
     return seen
 
 

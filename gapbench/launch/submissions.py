@@ -170,6 +170,9 @@ def log_of(folder: RunFolder) -> Path | None:
     return max(filter(is_plain, logs), key=lambda path: path.lstat().st_mtime, default=None)
 
 
+SILENT = "SLURM does not answer"
+
+
 @dataclass(frozen=True)
 class TrialState:
     """The state of a trial, including SLURM's answer.
@@ -237,7 +240,7 @@ def _seen(folder: RunFolder, job: str | None, answer: dict[str, Listed] | None) 
         return TrialState("queued" if waits else _without_job(state))
     listed = None if answer is None else answer.get(job)
     if answer is None:
-        return TrialState(state, job, "SLURM does not answer")
+        return TrialState(state, job, SILENT)
     if listed is None or not listed.lives:
         hint = "" if listed is None else listed.hint
         return TrialState(_without_job(state), job, hint)

@@ -53,7 +53,8 @@ def _names(axes: Sequence[Axes]) -> list[Annotation]:
         return []  # the last of several rows speaks for none of the others
     if len(lines) > MOST_NAMES or max(map(len, lines), default=0) > MOST_LETTERS:
         return []
-    if not all(np.size(line.get_xydata()) for line in lines.values()):
+    points = [np.asarray(line.get_xydata(), dtype=float) for line in lines.values()]
+    if not all(np.isfinite(own).all(axis=1).any() for own in points):
         return []  # a mark that is explained, and has no place
     last.autoscale_view()  # which waits for a drawing else
     return [_write(last, line, label) for label, line in lines.items()]

@@ -75,7 +75,8 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_ylim(end, 0)  # inches, from the top
-    ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], margin))
+    bound = max([margin, *(comparison.margin or 0.0 for _, comparison in lines)])
+    ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], bound))
     compared = [comparison for _, comparison in lines]
     marks = ["shaded: equivalent"]
     marks += ["dotted: bound of as good"] * any(one.margin for one in compared)

@@ -304,18 +304,19 @@ class CapturedStep:
                 move()
             return loss
 
-        with _unchanged(written, parameters[0].device) as drew:
-            try:
+        try:
+            with _unchanged(written, parameters[0].device) as drew:
                 loss, replay = self._record(run)
-            except RuntimeError as error:
-                self.refused = str(error).partition("\n")[0]
-            else:
-                self.refused = "the model draws random numbers" if drew() else None
+                reason = "the model draws random numbers" if drew() else None
+        except RuntimeError as error:  # too little memory is one too
+            reason = str(error).partition("\n")[0]
         gradients = tuple((p, p.grad) for p in parameters if p.grad is not None)
         _forget_gradients(parameters)
-        if self.refused is not None:
-            warnings.warn(f"steps are not captured: {self.refused}", stacklevel=3)
-            self._move = self._capture = None
+        if reason is not None:
+            what = "steps" if move is None else "whole steps"
+            warnings.warn(f"{what} are not captured: {reason}", stacklevel=3)
+            self._move = None
+            self.refused = reason if move is None else None  # gradients still are
             return None
         state = tuple((tensor, tensor.data_ptr()) for tensor in read)
         if move is not None:

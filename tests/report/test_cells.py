@@ -295,6 +295,7 @@ def test_rows_must_share_six_seeds_to_correlate(tmp_path: Path) -> None:
     assert seed_correlation(found, least=5) == (pytest.approx(1.0), 1)
 
 
+@pytest.mark.fairseq
 def test_each_task_has_results_of_its_own_and_its_own_metric(tmp_path: Path) -> None:
     image, text = trial_of(), trial_of(task="docs_en_de", task_options={})
     write_result(tmp_path, image, 88.0)

@@ -16,6 +16,7 @@ from gapbench.engine.changes import Change
 from gapbench.errors import UserError
 from gapbench.training.schedules import learning_rate
 from gapbench.training.setup import Training, set_rate
+from gapbench.training.step import generators_of
 from gapbench.training.turn import TURN
 
 Metrics = dict[str, float]
@@ -179,10 +180,8 @@ def _seed_noise(device: torch.device, seed: int) -> None:
     `torch.manual_seed` seeds every kind of device and keeps a traceback for each unused device. On
     the CPU this takes two percent of a small model's training time.
     """
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        place = torch.cuda.current_device() if device.index is None else device.index
-        torch.cuda.default_generators[place].manual_seed(seed)
+    for generator in generators_of(device):
+        generator.manual_seed(seed)
 
 
 def _completes_gradual(training: Training) -> bool:

@@ -324,15 +324,19 @@ class CapturedStep:
         return Capture(inputs, state, gradients, loss, replay)
 
 
+def generators_of(device: torch.device) -> list[torch.Generator]:
+    """Return the default generators from which a step on a device may draw."""
+    if device.type != "cuda":
+        return [torch.default_generator]
+    place = torch.cuda.current_device() if device.index is None else device.index
+    return [torch.default_generator, torch.cuda.default_generators[place]]
+
+
 @contextmanager
 def _unchanged(written: list[Tensor], device: torch.device) -> Iterator[Callable[[], bool]]:
     """Undo changes of tensors and generators in the block; yield a check for moved generators."""
     before = [tensor.detach().clone() for tensor in written]
-    drawn_from = [torch.default_generator]
-    if device.type == "cuda":
-        place = torch.cuda.current_device() if device.index is None else device.index
-        drawn_from.append(torch.cuda.default_generators[place])
-    states = [(generator, generator.get_state()) for generator in drawn_from]
+    states = [(generator, generator.get_state()) for generator in generators_of(device)]
 
     def moved() -> bool:
         return any(not torch.equal(g.get_state(), state) for g, state in states)

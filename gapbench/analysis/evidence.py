@@ -1,7 +1,8 @@
 """The evidence in git: results/<scale>/<ablation>/trials.jsonl, one line per completed trial.
 
 A line has the row's label, trial.json, the shareable part of result.json, and a checksum. Tables,
-answers and claims follow from these lines, and a trial can be run again from its line.
+answers and claims follow from these lines, and a trial can be run again from them. A plan stands in
+the line of its first trial; in later lines the key of this trial stands for the plan.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,14 +59,15 @@ def write_trials(path: Path, entries: Iterable[Entry], runs: Sequence[Run]) -> N
     """
     found = {run.trial.key: run for run in runs}
     kept = ((entry, found[entry.trial.key]) for entry in entries if entry.trial.key in found)
-    lines = [
-        {
-            "label": entry.name,
-            "trial": entry.trial.document(),
-            "result": {name: value for name, value in run.result.items() if name != "key"},
-        }
-        for entry, run in kept
-    ]
+    lines: list[dict[str, Any]] = []
+    owners: dict[str, str] = {}
+    for entry, run in kept:
+        trial = entry.trial.document()
+        owner = owners.setdefault(json.dumps(trial["plan"]), trial["key"])
+        if owner != trial["key"]:
+            trial["plan"] = owner
+        result = {name: value for name, value in run.result.items() if name != "key"}
+        lines.append({"label": entry.name, "trial": trial, "result": result})
     texts = (json.dumps(sealed(line), separators=(",", ":")) for line in lines)
     write_text(path, "".join(f"{text}\n" for text in texts))
 
@@ -85,9 +88,10 @@ def read_trials(path: Path, results: Path) -> Kept:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     entries, runs = [], []
+    plans: dict[str, Any] = {}
     for number, text in enumerate(lines, 1):
         try:
-            entry, run = _line(text, path)
+            entry, run = _line(text, path, plans)
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(
                 f"{path}:{number}: this is no published trial: {error}: restore the file"
@@ -97,9 +101,16 @@ def read_trials(path: Path, results: Path) -> Kept:
     return Kept(tuple(entries), tuple(runs))
 
 
-def _line(text: str, path: Path) -> tuple[Entry, Run]:
+def _line(text: str, path: Path, plans: dict[str, Any]) -> tuple[Entry, Run]:
+    """Read a line with the plans of earlier lines by the trial's key, and add its plan to them."""
     line = opened(parse(text))
-    trial, label = Trial.of_document(line["trial"]), str(line["label"])
+    document = line["trial"]
+    if isinstance(owner := document["plan"], str):
+        if owner not in plans:
+            raise ValueError(f"its plan is the one of trial {owner}, which no earlier line has")
+        document["plan"] = plans[owner]
+    plans[document["key"]] = document["plan"]
+    trial, label = Trial.of_document(document), str(line["label"])
     result = checked_result({**line["result"], "key": trial.key}, trial)
     return Entry(trial, label, trial.describe(label)), Run(trial, result, path)
 

@@ -38,6 +38,14 @@ def test_a_line_holds_a_trial_and_all_that_was_measured(tmp_path: Path) -> None:
     assert kept.entries[3].label == "C-GaP uniform 0.9 seed 0"
 
 
+def test_a_plan_is_written_once(tmp_path: Path) -> None:
+    path = published(tmp_path)
+    trials = [json.loads(line)["trial"] for line in path.read_text().splitlines()]
+    assert [trial["plan"] for trial in trials if isinstance(trial["plan"], str)] == [
+        trials[0]["key"], trials[0]["key"], trials[3]["key"], trials[3]["key"]
+    ]  # fmt: skip
+
+
 def test_only_what_has_completed_is_published_in_the_order_of_the_ablation(tmp_path: Path) -> None:
     path = published(tmp_path, run=2)
     seeds = [run.trial.seed for run in read_trials(path, tmp_path).runs]
@@ -92,6 +100,7 @@ def damaged(line: dict[str, object]) -> dict[str, str]:
         "no metrics": json.dumps(sealed({**body, "result": {**other, "metrics": 3}})),
         "other ranks": json.dumps(sealed({**body, "result": {**result, "ranks": 5}})),
         "no plan": json.dumps(sealed({**body, "trial": {**trial, "plan": {}}})),
+        "a lost plan": json.dumps(sealed({**body, "trial": {**trial, "plan": "0" * 16}})),
     }
 
 

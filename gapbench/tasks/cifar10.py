@@ -90,7 +90,13 @@ class Cifar10(InMemoryImages):
 
     def read(self) -> dict[Split, Labelled]:
         """Return the splits; the test split is the data set's test set."""
-        from gapbench.tasks.images.memory import labelled, split_off
+        import torch
 
-        train, test = (labelled(cifar.reader(self.files, train=train)) for train in (True, False))
-        return {**split_off(train, self.validation), "test": test}
+        from gapbench.tasks.images.memory import Labelled, split_off
+
+        def whole(train: bool) -> Labelled:
+            found = cifar.reader(self.files, train=train)
+            images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+            return Labelled(images, torch.tensor(found.targets))
+
+        return {**split_off(whole(True), self.validation), "test": whole(False)}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from gapbench.errors import UserError
@@ -17,6 +19,7 @@ from gapbench.tasks.digits import Digits
 from gapbench.tasks.fashion_mnist import FashionMnist
 from gapbench.tasks.imagenet import ImageNet
 from gapbench.tasks.images.batching import fixed_order
+from gapbench.tasks.images.memory import labelled
 from gapbench.tasks.models.small_resnet import SmallResNet
 
 CPU = torch.device("cpu")
@@ -291,3 +294,21 @@ def test_tasks_that_were_made_alike_share_their_data():
     other.chosen = torch.ones(3)  # what its data are cannot be said in words
     other.load(CPU)
     assert Counting.reads == 4
+
+
+class Upright:
+    """A data set with its own `data`, like torchvision's, and a transform."""
+
+    data = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.data[index][::-1]), index + 5
+
+
+def test_images_come_from_the_items_of_a_data_set_transforms_included():
+    found = labelled(Upright())
+    assert found.labels.tolist() == [5, 6]
+    assert torch.equal(found.images, torch.tensor(Upright.data).flip(1).permute(0, 3, 1, 2))

@@ -35,13 +35,8 @@ def labelled(dataset: Any) -> Labelled:
     """Return a torch Dataset of (image, label) pairs as tensors.
 
     Args:
-        dataset: data set of PIL images, or of uint8 tensors of shape (h, w) or (channels, h, w). A
-            torchvision data set with all pixels in `data`, shape (n, h, w, channels), and labels in
-            `targets` is taken as a whole.
+        dataset: data set of PIL images, or of uint8 tensors of shape (h, w) or (channels, h, w).
     """
-    if isinstance(getattr(dataset, "data", None), np.ndarray) and dataset.data.ndim == 4:
-        images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-        return Labelled(images, torch.as_tensor(dataset.targets, dtype=torch.int64))
     pairs = [dataset[index] for index in range(len(dataset))]
     labels = torch.tensor([int(label) for _, label in pairs])
     return Labelled(torch.stack([_pixels(image) for image, _ in pairs]), labels)

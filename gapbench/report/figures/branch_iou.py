@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-import seaborn
 
 from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
@@ -38,6 +37,8 @@ def branch_iou(evidence: Evidence) -> Drawn | None:
     frame = pd.DataFrame(lines, columns=[*keys, "iou"])
     frame = frame.groupby(keys, sort=False, as_index=False).mean()
     groups = list(frame.groupby(["row", "column"], sort=False))
+    import seaborn  # noqa: PLC0415 - takes most of a second, and few reports have this figure
+
     made, axes, shown = panels(groups, width=3.4, height=2.9)
     for ax, ((row, column), own) in zip(axes, shown, strict=True):
         grid = own.pivot(index="branch", columns="other", values="iou")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-import seaborn
 
 from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
@@ -43,6 +42,8 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
     order = dict.fromkeys([*in_model_order(evidence.histories.layers), *pruned])
     layers = [layer for layer in order if layer in pruned]
     height = max(2.2, 0.9 + 0.13 * len(layers))
+    import seaborn  # noqa: PLC0415 - takes most of a second, and few reports have this figure
+
     made, axes, shown = panels(repeated, width=4.4, height=height, across=2)
     for ax, ((row, column), own) in zip(axes, shown, strict=True):
         grid = own.pivot(index="layer", columns="epoch", values="iou")

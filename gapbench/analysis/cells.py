@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from gapbench.analysis.records import (
     COMPLETED,
     NOTHING,
     Record,
-    differ,
+    differing,
     is_given,
     is_number,
     settings_of,
@@ -171,15 +172,21 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
 
 
 def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results:
-    asked, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
+    asked, metric = value_name(task, spec.report.value), _metric_of(task, spec.report.value)
     done = [trial for trial in trials if trial["state"] == COMPLETED]
-    _check_measured(done, asked, spec)
+    if done and not any(is_number(trial.get(asked)) for trial in done):
+        metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
+        reason = f"no trial has {asked!r}: valid: {metrics}"
+        raise SectionError(spec, ("report", "value"), reason)
     value = primary(asked, done)
     heldout = primary(asked, [t for t in done if is_number(t.get(f"heldout/{metric.name}"))])
     lacking = sum(not is_number(trial.get(heldout)) for trial in done)
     layout = Layout.of(trials, spec)
     names = names_of(layout.rows, spec.report.rows)
-    varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
+    methods: dict[str, list[Record]] = {}
+    for trial in trials:
+        methods.setdefault(trial["method"], []).append(settings_of(trial))
+    varying = {method: differing(own) for method, own in methods.items()}
     rows = []
     for fields, columns in layout.rows.items():
         settings = settings_of(layout.first[fields])
@@ -222,14 +229,7 @@ def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tu
     return names
 
 
-def _check_measured(done: Sequence[Record], value: str, spec: AblationSpec) -> None:
-    if done and not any(is_number(trial.get(value)) for trial in done):
-        metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
-        reason = f"no trial has {value!r}: valid: {metrics}"
-        raise SectionError(spec, ("report", "value"), reason)
-
-
-def metric_of(task: str, value: str) -> Metric:
+def _metric_of(task: str, value: str) -> Metric:
     """Return the metric of a value; for a metric unknown to the task, higher is better."""
     own = tasks[task].metric if task in tasks else Metric(value.rpartition("/")[2])
     name = value_name(task, value).rpartition("/")[2]
@@ -266,12 +266,6 @@ def primary(asked: str, done: Sequence[Record]) -> str:
     return heldout if there and split == "test" else asked
 
 
-def _varying(trials: Sequence[Record], method: str) -> tuple[str, ...]:
-    own = [trial for trial in trials if trial["method"] == method]
-    first = settings_of(own[0])
-    return tuple(n for n, value in first.items() if any(differ(value, t[n]) for t in own))
-
-
 def _cell(
     trials: Sequence[Record],
     names: tuple[str, str],
@@ -289,11 +283,6 @@ def _cell(
         if math.isfinite(trial[value]) and trial[value] >= least
         if not is_number(trial.get(loss)) or math.isfinite(trial[loss])
     ]
-    diverged = tuple(t["seed"] for t in done if t not in learned)
-    states: dict[str, int] = {}
-    for trial in trials:
-        if trial not in done:
-            states[trial["state"]] = states.get(trial["state"], 0) + 1
     costs = {}
     for name in COSTS:
         given = [t[name] for t in done if is_given(t.get(name)) and is_number(t[name])]
@@ -303,11 +292,11 @@ def _cell(
     density = costs.get("density/prunable")
     return Cell(
         values={trial["seed"]: float(trial[value]) for trial in learned},
-        diverged=diverged,
+        diverged=tuple(t["seed"] for t in done if t not in learned),
         planned=len(trials),
         summary=_summary(learned, value),
         costs=costs,
-        states=states,
+        states=Counter(t["state"] for t in trials if t not in done),
         published=published_for(trials[0], metric.name, ablation, varying) if trials else None,
         beside=None if asked == value else _summary(learned, asked),
         loss=_summary(learned, loss),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gapbench.analysis.records import Record, differ, is_given, records_of, settings_of, text_of
+from gapbench.analysis.records import Record, differing, is_given, records_of, settings_of, text_of
 from gapbench.errors import UserError, choose
 from gapbench.methods.method import methods
 from gapbench.sparsity.distributions import distributions
@@ -164,12 +164,9 @@ def _columns(trials: Sequence[Record], field: str, repeated: bool) -> tuple[obje
 
 def _check_equal(trials: Sequence[Record], spec: AblationSpec, fields: Sequence[str]) -> None:
     """Check that the trials of a cell differ in their seeds only."""
-    first = settings_of(trials[0]) if trials else {}
-    for trial in trials[1:]:
-        for name, value in first.items():
-            if differ(value, trial[name]):
-                reason = (
-                    f"the trials of row {', '.join(fields)} differ in {name} "
-                    f"({text_of(value)}, {text_of(trial[name])}): add it to rows"
-                )
-                raise SectionError(spec, ("report", "rows"), reason)
+    first, *others = map(settings_of, trials) if trials else ({},)
+    for other in others:
+        for name in differing((first, other)):
+            told = f"{name} ({text_of(first[name])}, {text_of(other[name])})"
+            reason = f"the trials of row {', '.join(fields)} differ in {told}: add it to rows"
+            raise SectionError(spec, ("report", "rows"), reason)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gapbench.analysis.cells import Row
 from gapbench.analysis.collect import Scan
-from gapbench.analysis.comparisons import Comparison, cells_of
+from gapbench.analysis.comparisons import cells_of
 from gapbench.analysis.evaluation import Answer, Evaluation
 from gapbench.analysis.looks import LOOKS
 from gapbench.analysis.records import records_of, text_of
@@ -120,7 +120,8 @@ def _opened(evaluation: Evaluation) -> Iterator[Open]:
         for comparison in answer.comparisons:
             look = next((n for n, _ in LOOKS if n > comparison.answer.n), 0)
             if comparison.answer.word == "not resolved" and look:
-                sides = (_place(answer, row, comparison.column) for row in _rows(comparison))
+                rows = (comparison.row, comparison.reference)
+                sides = (_place(answer, row, comparison.column) for row in rows)
                 yield Open(tuple(sides), look, comparison.needed or last)
         if not answer.comparisons and answer.claim.equal == "train_flops":
             # which rows spend alike is known once they have run
@@ -158,10 +159,6 @@ def _places(
         fields = tuple(text_of(record[name]) for name in rows)
         task = record["task"]
         yield entry, ((task, fields, record[column]), (task, fields, EVERYWHERE))
-
-
-def _rows(comparison: Comparison) -> tuple[Row, Row]:
-    return comparison.row, comparison.reference
 
 
 def _place(answer: Answer, row: Row, column: object) -> Place:

@@ -65,7 +65,7 @@ def _height(comparison: Comparison) -> float:
 
 def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     results = lines[0][0].results
-    unit, margin = points(results.metric.unit), lines[0][1].equivalent
+    unit, margin = points(results.metric.unit), lines[0][1].metric.margin
     ax.axvspan(-margin, margin, color="0.9", lw=0)
     ax.axvline(0, color="0.4", lw=0.8)
     end = 0.0
@@ -93,8 +93,7 @@ def _line(ax: Axes, place: float, comparison: Comparison) -> None:
     if published is not None:
         ax.plot([published], [place], "o", mfc="none", mec="0.3", ms=5)
     if comparison.margin:
-        bound = -comparison.margin if comparison.higher_is_better else comparison.margin
-        ax.plot([bound] * 2, [place - 0.1, place + 0.1], ":", color="0.3")
+        ax.plot([comparison.bound] * 2, [place - 0.1, place + 0.1], ":", color="0.3")
     told: dict[str, Any] = {"va": "bottom", "size": SIZE, "transform": ax.get_yaxis_transform()}
     above, word = place - INTERVAL / 2 + 0.02, claim_word(comparison)
     ax.text(0, above, _name(comparison), ha="left", **told)

@@ -98,7 +98,7 @@ def scan(results: Path) -> Scan:
         place = f"runs/{entry.name}"
         try:
             if not entry.is_dir():  # one on another disk may be linked in
-                raise UserError("no folder")
+                raise UserError("not a folder")
             folder = RunFolder(Path(entry.path))
             run, state = read_run(folder), folder.state()
         except UserError as error:
@@ -156,7 +156,9 @@ def _trial(folder: RunFolder) -> Trial:
     except UserError as error:
         raise UserError(str(error).removeprefix(f"{folder.trial}: ")) from None
     if trial.key != folder.path.name:
-        raise UserError(f"trial.json is that of {trial.key}: the folder was renamed or copied")
+        raise UserError(
+            f"trial.json belongs to trial {trial.key}: the folder was renamed or copied"
+        )
     return trial
 
 
@@ -170,7 +172,7 @@ def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
         raise UserError("result.json belongs to another trial")
     ranks = result.get("ranks", trial.recipe.ranks)
     if ranks != trial.recipe.ranks and ranks != trial.ranks:
-        words = "its numbers are those of another trial"
+        words = "its numbers belong to another trial"
         raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
     checked(Result, result, "result.json")
     # reports are shared: names of the host and of a site's kernel have no influence on a result

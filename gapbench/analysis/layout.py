@@ -168,5 +168,5 @@ def _check_equal(trials: Sequence[Record], spec: AblationSpec, fields: Sequence[
     for other in others:
         for name in differing((first, other)):
             told = f"{name} ({text_of(first[name])}, {text_of(other[name])})"
-            reason = f"the trials of row {', '.join(fields)} differ in {told}: add it to rows"
+            reason = f"the trials of row {', '.join(fields)} differ in {told}: add {name} to rows"
             raise SectionError(spec, ("report", "rows"), reason)

@@ -95,7 +95,7 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
         return Check(name, asks, sparsity, difference_of(first, second), (len(first), len(second)))
 
     dense = row("dense", None)
-    asks = f"the loss of dense training stays above {LEAST_LOSS:g} of its validation loss"
+    asks = f"the training loss of dense stays above {LEAST_LOSS:g} of its validation loss"
     yield Check(name, asks, None, *_memorising(own))
     rigl = {t["sparsity"] for t in own if (t["method"], t.get("pattern")) == ("rigl", UNSTRUCTURED)}
     for sparsity in sorted(rigl):

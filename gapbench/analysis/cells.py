@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from gapbench.analysis import stats
-from gapbench.analysis.layout import Layout, SectionError, check_names, value_name
+from gapbench.analysis.layout import SectionError, check_names, layout_of, value_name
 from gapbench.analysis.published import Published, published_for
 from gapbench.analysis.records import (
     COMPLETED,
@@ -156,11 +156,7 @@ class Results:
 
 
 def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
-    """Return the results of every task in `frame`; tasks are never compared with each other.
-
-    Args:
-        frame: the frame from `runs_frame`, with one row per trial, run or not.
-        spec: the ablation; its report section defines rows and columns.
+    """Return the results of every task in the frame from `runs_frame`; no two are compared.
 
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.
@@ -181,17 +177,17 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
     value = primary(asked, done)
     heldout = primary(asked, [t for t in done if is_number(t.get(f"heldout/{metric.name}"))])
     lacking = sum(not is_number(trial.get(heldout)) for trial in done)
-    layout = Layout.of(trials, spec)
-    names = names_of(layout.rows, spec.report.rows)
+    columns, repeated, members = layout_of(trials, spec)
+    names = names_of(members, spec.report.rows)
     methods: dict[str, list[Record]] = {}
     for trial in trials:
         methods.setdefault(trial["method"], []).append(settings_of(trial))
     varying = {method: differing(own) for method, own in methods.items()}
     rows = []
-    for fields, columns in layout.rows.items():
-        settings = settings_of(layout.first[fields])
+    for fields, (first, placed) in members.items():
+        settings = settings_of(first)
         known = varying[settings["method"]]
-        cells = tuple(_cell(inside, (value, asked), metric, spec.name, known) for inside in columns)
+        cells = tuple(_cell(inside, (value, asked), metric, spec.name, known) for inside in placed)
         rows.append(Row(fields, names[fields], settings, cells))
     return Results(
         ablation=spec.name,
@@ -201,9 +197,9 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
         value=value,
         fields=spec.report.rows,
         column=spec.report.columns,
-        columns=layout.columns,
+        columns=columns,
         rows=tuple(rows),
-        repeated=layout.repeated and any(row.method == "dense" for row in rows),
+        repeated=repeated and any(row.method == "dense" for row in rows),
         commits=len(set(filter(is_given, (t.get("environment/git_commit") for t in done)))),
         lacking=lacking,
     )
@@ -239,9 +235,7 @@ def _metric_of(task: str, value: str) -> Metric:
 def seed_correlation(results: Results, least: int = 6) -> tuple[float, int] | None:
     """Return the mean correlation of two rows' values over seeds, and the number of pairs of rows.
 
-    Args:
-        results: results of one task.
-        least: minimum number of seeds that two rows must share.
+    The rows of a pair share at least `least` seeds.
     """
     found = []
     for index in range(len(results.columns)):

@@ -195,13 +195,8 @@ def _compared(
 ) -> list[Comparison]:
     """Compare pairs of rows in every column, or in the column of the value `at`.
 
-    Args:
-        results: results of one task.
-        pairs: pairs of a row and its reference row.
-        at: a value of the column field, or None.
-        like: whether only cells of like training FLOPs are compared; the FLOPs are known once the
-            cells have run.
-        margin: amount by which an equally good row may be worse; None: the row must be better.
+    With `like`, only cells of like training FLOPs are compared, which are known once the cells have
+    run. An equally good row may be worse by `margin`; without one, the row must be better.
     """
     found = [
         (row, other, column, mine, theirs)

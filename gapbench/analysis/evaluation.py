@@ -143,11 +143,7 @@ class Evaluation:
 
 
 def evaluate(frame: pd.DataFrame, spec: AblationSpec) -> Evaluation:
-    """Evaluate an ablation.
-
-    Args:
-        frame: the frame from `runs_frame`, with one row per trial, run or not.
-        spec: the ablation; its report section defines rows and columns.
+    """Evaluate an ablation from the frame from `runs_frame`.
 
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.

@@ -42,10 +42,8 @@ def read_histories(
 ) -> Histories:
     """Read the history of every run.
 
-    Args:
-        runs: completed runs.
-        metrics: names of the metrics to take from epoch lines, such as "val/accuracy".
-        kinds: wanted kinds of lines; the frames of other kinds stay empty.
+    Metrics such as "val/accuracy" are taken from epoch lines. The frames of other kinds than the
+    wanted ones stay empty.
     """
     layers: list[dict[str, Any]] = []
     history: list[dict[str, Any]] = []

@@ -173,12 +173,9 @@ def needed(found: Welch, n: int, margin: float, as_good: bool = False) -> int:
 
     Args:
         found: difference measured with `n` seeds of each row; positive is in favour.
-        n: number of seeds of each row, at least 2.
+        n: number of seeds of each row, at least 2; the result is at most `MOST_SEEDS`.
         margin: margin of equivalence.
         as_good: as in `answer`.
-
-    Returns:
-        the number of seeds, at most `MOST_SEEDS`.
     """
     sd = found.error * math.sqrt(n / 2)
     last, level = LOOKS[-1]
@@ -205,17 +202,9 @@ def confirmatory(supported: Iterable[bool]) -> list[bool]:
     return list(itertools.accumulate(supported, operator.and_, initial=True))[:-1]
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The shares of simulated studies with each answer, and their mean number of seeds."""
-
-    shares: Mapping[Word, float]
-    seeds: float
-
-
 def simulated(
     difference: float, sd: float, margin: float, studies: int, *, ratio: float = 1.0, seed: int = 0
-) -> Rates:
+) -> tuple[dict[Word, float], float]:
     """Simulate claims with a known true difference and normally distributed seeds.
 
     Args:
@@ -225,6 +214,9 @@ def simulated(
         studies: number of simulated studies.
         ratio: standard deviation of the second row over the first row's.
         seed: seed of the simulation.
+
+    Returns:
+        the share of studies with each answer, and the mean number of seeds.
     """
     drawn = np.random.default_rng(seed)
     found = [
@@ -233,7 +225,7 @@ def simulated(
     ]
     counts = Counter(one.word for one in found)
     shares = {word: counts[word] / studies for word in get_args(Word)}
-    return Rates(shares, sum(one.n for one in found) / studies)
+    return shares, sum(one.n for one in found) / studies
 
 
 def _row(drawn: np.random.Generator, mean: float, sd: float) -> dict[int, float]:
@@ -261,9 +253,9 @@ def table(studies: int) -> str:
              "not resolved", "seeds")  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for true in (0.0, 0.15, 0.3, 0.5, 1.0):
-        rates = simulated(true, 0.35, 0.3, studies)
-        shares = " | ".join(f"{100 * share:.1f} %" for share in rates.shares.values())
-        lines.append(f"| {true:g} | {shares} | {rates.seeds:.1f} |")
+        shares, seeds = simulated(true, 0.35, 0.3, studies)
+        told = " | ".join(f"{100 * share:.1f} %" for share in shares.values())
+        lines.append(f"| {true:g} | {told} | {seeds:.1f} |")
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     ax.spines["left"].set_visible(False)
     ax.set_ylim(end, 0)  # inches, from the top
     bound = max([margin, *(comparison.margin or 0.0 for _, comparison in lines)])
-    ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], bound))
+    ax.set_xlim(*_limits([numbers_of(comparison) for _, comparison in lines], bound))
     compared = [comparison for _, comparison in lines]
     marks = ["shaded: equivalent"]
     marks += ["dotted: margin of as good"] * any(one.margin for one in compared)
@@ -87,7 +87,7 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
 
 def _line(ax: Axes, place: float, comparison: Comparison) -> None:
     """Draw one comparison: its name and answer, and below them, at `place`, its interval."""
-    mean, width, published = _numbers(comparison)
+    mean, width, published = numbers_of(comparison)
     own = looks([comparison.row])[comparison.row.name]
     ax.errorbar([mean], [place], xerr=None if math.isinf(width) else [width], **own.mark())
     if published is not None:
@@ -116,7 +116,7 @@ def _limits(
     return min(ends) - room, max(ends) + room
 
 
-def _numbers(comparison: Comparison) -> tuple[float, float, float | None]:
+def numbers_of(comparison: Comparison) -> tuple[float, float, float | None]:
     """Return the difference, the half-width of its 95 % interval, and the published difference."""
     found = comparison.difference
     assert found is not None  # lines without one are not drawn
@@ -145,7 +145,7 @@ def _frame(lines: Sequence[tuple[Answer, Comparison]]) -> pd.DataFrame:
             "row": comparison.row.name,
             "against": comparison.reference.name,
             "column": comparison.column,
-            **dict(zip(names, _numbers(comparison), strict=True)),
+            **dict(zip(names, numbers_of(comparison), strict=True)),
             "answer": claim_word(comparison),
         }
         for answer, comparison in lines

@@ -18,17 +18,14 @@ COST = (
     "masks of density d have an IoU of d / (2 - d). Seconds are wall-clock seconds, on a machine "
     "that may have run other work too."
 )
-COLUMNS = (
-    "Difference: difference of means over all seeds ± half-width of the 95 % Welch t-interval; p: "
-    "p-value of the Welch test, uncorrected"
-)
 LOOKS_WORDS = ", ".join(f"{n} seeds at level {level:g}" for n, level in LOOKS)
-DETECTABLE = (
+EXPLAINED = (
+    "Difference: difference of means over all seeds ± half-width of the 95 % Welch t-interval; p: "
+    "p-value of the Welch test, uncorrected; "
     f"detectable: the true difference that the last look finds with {100 * POWER:g} % power at "
     "the observed spread; seeds needed: the number of seeds that would resolve the measured "
-    "difference"
+    f"difference. The answers come from planned looks: {LOOKS_WORDS} (docs/analysis.md)."
 )
-ANSWERED = f"The answers come from planned looks: {LOOKS_WORDS} (docs/analysis.md)"
 EXPLORATORY = "These comparisons are exploratory: each errs in at most one of twenty studies."
 UNTESTED = "No comparison has two or more seeds of both rows: nothing can be tested."
 
@@ -107,32 +104,16 @@ def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
 
 
 def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False) -> tuple[str, ...]:
-    """Return the notes on the test of differences.
-
-    Args:
-        comparisons: comparisons of one grid.
-        explained: whether a grid above already explains the columns.
-    """
+    """Return the notes on the test of differences; a grid above may have explained the columns."""
     if not tested(comparisons):
         return (UNTESTED,)
-    return (
-        ("The columns are explained above.",)
-        if explained
-        else (f"{COLUMNS}; {DETECTABLE}. {ANSWERED}.",)
-    )
+    return ("The columns are explained above.",) if explained else (EXPLAINED,)
 
 
 def claim_notes(
     claim: Claim, comparisons: Sequence[Comparison], unit: str, explained: bool
 ) -> tuple[str, ...]:
-    """Return the notes on the test of a claim, or the reason why there is no answer.
-
-    Args:
-        claim: the claim.
-        comparisons: comparisons that answer the claim.
-        unit: unit of the value.
-        explained: whether a grid above already explains the columns.
-    """
+    """Return the notes on the test of a claim, or the reason why there is no answer."""
     if not comparisons:
         if claim.equal == "train_flops":
             like = f"within {100 * LIKE_FLOPS:g} % of each other"
@@ -140,7 +121,7 @@ def claim_notes(
         return ("No rows of this table answer this claim.",)
     if claim.margin is None or not tested(comparisons):
         return comparison_notes(comparisons, explained)
-    columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. {ANSWERED}. "
+    columns = "" if explained else f"{EXPLAINED} "
     return (
         f"{columns}As good: worse by less than the margin, {claim.margin:g} {points(unit)}; p "
         "tests a difference of exactly the margin. Contradicted: worse by more than the margin.",

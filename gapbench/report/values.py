@@ -13,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapbench.analysis.cells import Results
-from gapbench.analysis.looks import ALPHA
 from gapbench.report import notes
 from gapbench.report.canvas import Evidence, share_y, tell
-from gapbench.report.forest import published_difference
+from gapbench.report.forest import numbers_of
 from gapbench.report.tables import settings_words, value_head
 
 POINT = 1.0  # of the metric: rows that lie within it cannot be told apart
@@ -139,18 +138,14 @@ def scale_of(evidence: Evidence, shown: Collection[str] | None = None) -> Scale:
 
 def _differences(evidence: Evidence) -> pd.DataFrame:
     """Return the difference of every cell that has one; a baseline's own is 0."""
-    lines: dict[tuple[str, object], tuple[float, float, float | None]] = {}
-    for one in evidence.to_baseline:
-        if one.difference is not None:
-            lines[one.reference.name, one.column] = (0.0, math.nan, math.nan)
-    for one in evidence.to_baseline:
-        if one.difference is not None:
-            half = one.difference.half_width(ALPHA)
-            half = half if math.isfinite(half) else math.nan
-            numbers = (one.difference.mean, half, published_difference(one))
-            lines[one.row.name, one.column] = numbers
+    known = [one for one in evidence.to_baseline if one.difference is not None]
+    lines: dict[tuple[str, object], tuple[float, float, float | None]] = {
+        (one.reference.name, one.column): (0.0, math.nan, math.nan) for one in known
+    }
+    lines |= {(one.row.name, one.column): numbers_of(one) for one in known}
     names = ["row", "column", "difference", "difference_half_width", "published_difference"]
-    return pd.DataFrame([(*at, *numbers) for at, numbers in lines.items()], columns=names)
+    frame = pd.DataFrame([(*at, *numbers) for at, numbers in lines.items()], columns=names)
+    return frame.replace(math.inf, math.nan)
 
 
 def _near(compared: pd.DataFrame) -> bool:

@@ -22,14 +22,13 @@ from gapbench.report.canvas import (
     Evidence,
     evidence_of,
     figures,
-    legend_names,
     lines_of,
     looks,
     panels,
 )
 from gapbench.report.drawing import draw, unshown
-from gapbench.report.figures.anytime import _spans
-from gapbench.report.points import pareto
+from gapbench.report.figures.costs import pareto
+from gapbench.report.figures.curves import _spans
 from gapbench.spec.trials import Trial
 from tests.report.folders import entry_of, spec_of, trial_of, write_run
 
@@ -239,7 +238,7 @@ def test_legends_say_of_which_rows_only_some_seeds_have_run(tmp_path: Path) -> N
             write_run(tmp_path, trial.model_copy(update={"seed": seed}), 88.0 + seed)
     found = evidence(tmp_path, run=False, trials=trials, seeds=3)
     names = ["Dense (2/3)", "C-GaP (1/3 at 0.9)", "RigL"]
-    assert list(legend_names(found.results).values()) == names
+    assert list(found.names.values()) == names
     for figure in ("accuracy_vs_sparsity", "accuracy_vs_flops", "accuracy_vs_epochs"):
         assert set(names) <= set(legend_of(drawn_of(found, figure)[0]))
     whole = legend_of(drawn_of(found, "accuracy_vs_partitions")[0])

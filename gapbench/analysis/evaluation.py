@@ -100,13 +100,7 @@ def _words(comparisons: Sequence[Comparison]) -> str:
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """The evaluation of an ablation on one task.
-
-    Attributes:
-        results: rows and columns with their statistics.
-        to_baseline: comparisons of rows with the baseline of the report section.
-        answers: one answer per claim, in the order of the claims.
-    """
+    """The evaluation of an ablation on one task, with one answer per claim, in their order."""
 
     results: Results
     to_baseline: tuple[Comparison, ...]

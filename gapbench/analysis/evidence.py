@@ -70,11 +70,7 @@ def write_trials(path: Path, entries: Iterable[Entry], runs: Sequence[Run]) -> N
 
 
 def read_trials(path: Path, results: Path) -> Kept:
-    """Read a file that `write_trials` wrote.
-
-    Args:
-        path: the file.
-        results: the results folder of the file; links out of this folder are refused.
+    """Read a file that `write_trials` wrote; links out of the results folder are refused.
 
     Raises:
         UserError: naming the damaged line.

@@ -53,9 +53,7 @@ class Check:
 def checks(trials: Iterable[Record]) -> list[Check]:
     """Return the tests of every task, in the order of the trials, each at every sparsity.
 
-    Args:
-        trials: records as from `runs_frame`, of any ablations of one scale; a trial of two
-            ablations counts once.
+    The trials are of any ablations of one scale; a trial of two ablations counts once.
     """
     done = {trial["key"]: trial for trial in trials if trial["state"] == COMPLETED}
     names = dict.fromkeys(trial["task"] for trial in done.values())

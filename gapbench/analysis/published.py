@@ -82,13 +82,7 @@ def published_times(task: str, method: str, times: float) -> str:
     """Return a method's training lengths in published tables, in multiples of RigL's 100 epochs.
 
     For tasks with ImageNet's metric, these are the tables of ImageNet. The result is "" for other
-    tasks, and for methods in no table.
-
-    Args:
-        task: name of the task.
-        method: name of the method.
-        times: training length here, as such a multiple; if a table has the same length, only this
-            length is returned.
+    tasks, and for methods in no table. If a table has the length `times`, only this is returned.
     """
     if task not in tasks or tasks[task].metric.name != tasks[PAPER].metric.name:
         return ""

@@ -56,13 +56,7 @@ class Original(Run):
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one kind of comparison.
-
-    Attributes:
-        what: "values", "lines of history" or "tensors".
-        equal: number of equal items.
-        different: one line for each different item.
-    """
+    """The number of equal items of one kind, and one line for each different item."""
 
     what: str
     equal: int
@@ -76,10 +70,7 @@ class Spread:
     Equal bits are promised on one kind of machine. On another kind of machine, the result is judged
     by the 95 % prediction interval for one more seed: mean ± t(n - 1) · s · sqrt(1 + 1 / n).
 
-    Attributes:
-        metric: name of the metric.
-        value: the second run's value.
-        seeds: values of the row's seeds, including the original's value.
+    The seeds' values include the original's; `value` is that of the second run.
     """
 
     metric: str

@@ -30,15 +30,8 @@ def with_others(
 ) -> list[Entry]:
     """Return the trials, and completed trials of further seeds.
 
-    Seeds that no look takes, such as the seeds for choosing a recipe, are left out.
-
-    Args:
-        ablation: the ablation.
-        scale: name of a scale of the ablation.
-        entries: the ablation's trials with the requested seeds.
-        found: runs and published runs.
-        settings: `KEY=VALUE` settings of the trials, as for `--set`.
-        only: patterns that the trials match, as for `--only`.
+    Seeds that no look takes, such as the seeds for choosing a recipe, are left out. `settings` and
+    `only` are what `--set` and `--only` name.
     """
     tasks = {entry.trial.task for entry in entries}
     there = {entry.trial.key for entry in entries}

@@ -207,13 +207,8 @@ def simulated(
 ) -> tuple[dict[Word, float], float]:
     """Simulate claims with a known true difference and normally distributed seeds.
 
-    Args:
-        difference: true difference in points.
-        sd: standard deviation of the first row's seeds, in points.
-        margin: margin of equivalence in points.
-        studies: number of simulated studies.
-        ratio: standard deviation of the second row over the first row's.
-        seed: seed of the simulation.
+    Seeds of the first row have the standard deviation `sd`, those of the second row `ratio` times
+    that.
 
     Returns:
         the share of studies with each answer, and the mean number of seeds.

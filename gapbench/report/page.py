@@ -66,12 +66,7 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
 
 
 def _ablation(made: ReportResult, alone: bool) -> dict[str, Any]:
-    """Return the section of an ablation: question, answers, and the details that fold out.
-
-    Args:
-        made: the report of an ablation.
-        alone: whether the top of the page already shows this ablation's answers.
-    """
+    """Return the section of an ablation; if it is alone, the top of the page has its picture."""
     name = made.spec.name
     anchor = f"ablation-{name}"
     grids = [

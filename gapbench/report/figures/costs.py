@@ -31,14 +31,7 @@ def accuracy_vs_flops(evidence: Evidence) -> Drawn | None:
 
 
 def _against(evidence: Evidence, x: str, label: str, front: bool) -> Drawn | None:
-    """Draw means against a cost, one panel per column.
-
-    Args:
-        evidence: evidence of one task.
-        x: column of `points` with the cost.
-        label: label of the x axis.
-        front: whether the Pareto front of the means is drawn too.
-    """
+    """Draw means, and with `front` their Pareto front, against the cost that `points` calls `x`."""
     # a front is of all rows, and not of differences to several baselines
     scale = absolute(evidence) if front else scale_of(evidence)
     frame = scale.drawn if scale.drawn.empty else scale.drawn.dropna(subset=x)

@@ -129,12 +129,7 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
 
 
 def _series(results: Results, run: Collection[str]) -> dict[str, list[Row]]:
-    """Return the rows by name of series: series differ in other fields than κ, and have run.
-
-    Args:
-        results: results of one task.
-        run: names of the rows that have run.
-    """
+    """Return the rows by name of series: series differ in other fields than κ, and have run."""
     every = range(len(results.fields))
     kept = [at for at in every if results.fields[at] != "partitions"] or list(every)
     series: dict[tuple[str, ...], list[Row]] = {}

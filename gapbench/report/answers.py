@@ -14,7 +14,7 @@ from gapbench.analysis.evaluation import (
     published_evaluations,
 )
 from gapbench.analysis.looks import LOOKS
-from gapbench.analysis.proxy import checks
+from gapbench.analysis.proxy import Check, checks
 from gapbench.analysis.records import COMPLETED, NOTHING, is_given, text_of
 from gapbench.analysis.sequential import MOST_SEEDS
 from gapbench.base.documents import is_plain, require_real, write_text
@@ -23,7 +23,6 @@ from gapbench.report.drawing import for_both_schemes, save
 from gapbench.report.forest import forest_files
 from gapbench.report.grids import Grid, Table, Text, decimals
 from gapbench.report.notes import LOOKS_WORDS, points
-from gapbench.report.proxy import proxy_grid
 from gapbench.report.render import markdown
 from gapbench.report.tables import difference_words, seeds_words
 from gapbench.spec.schema import AblationSpec
@@ -45,6 +44,11 @@ LEGEND = (
 SHARED = (
     "A trial that two ablations share is trained once and counted in both. Hours are wall-clock "
     "hours; most trials ran two at a time."
+)
+ON_VALIDATION = (
+    "All values are on validation data. A difference is the difference of means over seeds ± the "
+    "half-width of its 95 % t-interval; its unit is the unit of the task's metric, or nats for "
+    "losses. Holds: the interval lies above 0."
 )
 MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least favourable
 BOUNDS = (
@@ -146,6 +150,25 @@ def answers_text(evaluations: Sequence[Evaluation], scale: str) -> str:
     )
     text = markdown([Table(f"Results at scale {scale}", INTRODUCTION.format(scale), "", grids)])
     return f"{text}\n![Measured differences, claim by claim]({PICTURE})\n\n{LEGEND}\n"
+
+
+def proxy_grid(checks: Sequence[Check]) -> Grid:
+    """Return a grid with one line per test: does the proxy show the known effects at scale?"""
+    body = [
+        (
+            Text(check.task),
+            Text(check.asks),
+            Text(text_of(check.sparsity)),
+            Text(f"{check.n[0]}, {check.n[1]}"),
+            Text(difference_words(check.difference, 2) if check.difference else NOTHING),
+            Text({None: NOTHING, True: "yes", False: "NO"}[check.passed]),
+        )
+        for check in checks
+        if any(check.n)
+    ]
+    heads = ("task", "test", "sparsity", "n", "difference", "holds")
+    title = "Is the task a valid proxy of the published tables?"
+    return Grid(title, heads, tuple(body), keys=3, notes=(ON_VALIDATION,))
 
 
 def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+import html
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
-from gapbench.report.grids import Grid, Table
+from gapbench.report.grids import Grid, Table, Text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,7 +34,6 @@ _TEX_TOP = r"""% needs \usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}
   \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}"""
 
 
-@functools.cache
 def template(name: str) -> jinja2.Template:
     """Return a template of this package; of HTML it escapes values, Markdown has the filter md."""
     environment = jinja2.Environment(
@@ -132,7 +132,44 @@ def html_grid(grid: Grid) -> str:
 
     The attributes data-methods and data-column serve the filters of a page.
     """
-    return template("grid.html.j2").render(grid=grid)
+    lines = ["<table>", f"<caption>{html.escape(grid.title)}</caption>"]
+    # a head of scope "colgroup" is about one of these
+    lines += [f'<colgroup span="{width}"></colgroup>' for _, width in grid.groups]
+    lines.append("<thead>")
+    if grid.groups:
+        cells = "".join(
+            f'<th scope="colgroup" colspan="{width}"{_column(words)}>{html.escape(words)}</th>'
+            if words
+            else f'<td colspan="{width}"></td>'
+            for words, width in grid.groups
+        )
+        lines.append(f'<tr class="groups">{cells}</tr>')
+    heads = "".join(
+        f'<th scope="col"{_column(words)}>{html.escape(head)}</th>'
+        for words, head in zip(grid.over, grid.head, strict=True)
+    )
+    lines += [f'<tr class="heads">{heads}</tr>', "</thead>", "<tbody>"]
+    for row, about in itertools.zip_longest(grid.body, grid.about):
+        methods, column = about or ((), "")
+        of = f' data-methods="{html.escape(" ".join(methods))}"' if methods else ""
+        lines.append(f"<tr{of}{_column(column)}>{_html_cells(grid, row)}</tr>")
+    return "\n".join([*lines, "</tbody>", "</table>"])
+
+
+def _column(words: str) -> str:
+    return f' data-column="{html.escape(words)}"' if words else ""
+
+
+def _html_cells(grid: Grid, row: Sequence[Text]) -> str:
+    cells = []
+    for index, (over, cell) in enumerate(zip(grid.over, row, strict=True)):
+        number = "" if cell.number is None else f' data-value="{cell.number!r}"'
+        tag = 'th scope="row"' if index < grid.keys else "td"
+        side = ' class="number"' if grid.is_numeric(index) else ""
+        words = html.escape(cell.text)
+        words = f'<a href="#trial-{cell.trial}">{words}</a>' if cell.trial else words
+        cells.append(f"<{tag}{side}{_column(over)}{number}>{words}</{tag.split()[0]}>")
+    return "".join(cells)
 
 
 # -- the terminal --------------------------------------------------------------------------------

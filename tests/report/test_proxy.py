@@ -8,7 +8,7 @@ import pytest
 
 from gapbench.analysis.collect import runs_frame, scan
 from gapbench.analysis.proxy import Check, checks
-from gapbench.report.proxy import proxy_grid
+from gapbench.report.answers import proxy_grid
 from gapbench.spec.grid import Entry
 from tests.report.folders import around, entry_of, trial_of, write_result
 

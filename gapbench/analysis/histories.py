@@ -17,6 +17,7 @@ from gapbench.runs.documents import LINES
 
 KINDS = tuple(LINES)
 CURVE = ("epoch", "role", "coverage")
+LAYER = ("key", "layer", "density", "numel")
 CHANGE = ("epoch", "event", "mask_error", "iou", "before", "after")
 
 
@@ -61,7 +62,7 @@ def read_histories(
     return Histories(
         curves=_frame(history, "epoch", (*CURVE, *metrics), {*CURVE, *metrics} - {"role"}),
         changes=_frame(history, "change", CHANGE, {"epoch", "mask_error"}),
-        layers=pd.DataFrame(layers, columns=["key", "layer", "density", "numel"]),
+        layers=pd.DataFrame({name: [layer[name] for layer in layers] for name in LAYER}),
         left_out=tuple(left_out),
     )
 
@@ -71,11 +72,11 @@ def _frame(
 ) -> pd.DataFrame:
     """Return the lines of a kind, with numbers or NaN in the numeric columns."""
     lines = [line for line in history if line["kind"] == kind]
-    columns = {name: [line.get(name) for line in lines] for name in dict.fromkeys(("key", *names))}
+    frame = pd.DataFrame({name: [line.get(name) for line in lines] for name in ("key", *names)})
     for name in numeric:
-        told = [value if is_number(value) else None for value in columns[name]]
-        columns[name] = pd.Series(told, dtype=float)
-    return pd.DataFrame(columns)
+        told = [value if is_number(value) else None for value in frame[name]]
+        frame[name] = pd.Series(told, dtype=float)
+    return frame
 
 
 def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str, Any]], str | None]:

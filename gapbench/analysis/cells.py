@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,13 @@ from typing import Any
 import pandas as pd
 
 from gapbench.analysis import stats
-from gapbench.analysis.layout import Layout, SectionError, check_names, value_name
+from gapbench.analysis.layout import SectionError, check_names, layout_of, value_name
 from gapbench.analysis.published import Published, published_for
 from gapbench.analysis.records import (
     COMPLETED,
     NOTHING,
     Record,
-    differ,
+    differing,
     is_given,
     is_number,
     settings_of,
@@ -48,7 +49,7 @@ COSTS = {
     "cost/mean_density": "mean density in training",
     "exploration/coverage": "coverage",
     "exploration/epochs": "machine-epochs to 99 % coverage",
-    "exploration/iou": "IoU of masks over a change",
+    "exploration/iou": "IoU of masks before and after a change",
     "run/seconds": "seconds",
 }
 
@@ -155,11 +156,7 @@ class Results:
 
 
 def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
-    """Return the results of every task in `frame`; tasks are never compared with each other.
-
-    Args:
-        frame: the frame from `runs_frame`, with one row per trial, run or not.
-        spec: the ablation; its report section defines rows and columns.
+    """Return the results of every task in the frame from `runs_frame`; no two are compared.
 
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.
@@ -171,20 +168,26 @@ def results_of(frame: pd.DataFrame, spec: AblationSpec) -> list[Results]:
 
 
 def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results:
-    asked, metric = value_name(task, spec.report.value), metric_of(task, spec.report.value)
+    asked, metric = value_name(task, spec.report.value), _metric_of(task, spec.report.value)
     done = [trial for trial in trials if trial["state"] == COMPLETED]
-    _check_measured(done, asked, spec)
+    if done and not any(is_number(trial.get(asked)) for trial in done):
+        metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
+        reason = f"no trial has {asked!r}: valid: {metrics}"
+        raise SectionError(spec, ("report", "value"), reason)
     value = primary(asked, done)
     heldout = primary(asked, [t for t in done if is_number(t.get(f"heldout/{metric.name}"))])
     lacking = sum(not is_number(trial.get(heldout)) for trial in done)
-    layout = Layout.of(trials, spec)
-    names = names_of(layout.rows, spec.report.rows)
-    varying = {method: _varying(trials, method) for method in {t["method"] for t in trials}}
+    columns, repeated, members = layout_of(trials, spec)
+    names = names_of(members, spec.report.rows)
+    methods: dict[str, list[Record]] = {}
+    for trial in trials:
+        methods.setdefault(trial["method"], []).append(settings_of(trial))
+    varying = {method: differing(own) for method, own in methods.items()}
     rows = []
-    for fields, columns in layout.rows.items():
-        settings = settings_of(layout.first[fields])
+    for fields, (first, placed) in members.items():
+        settings = settings_of(first)
         known = varying[settings["method"]]
-        cells = tuple(_cell(inside, (value, asked), metric, spec.name, known) for inside in columns)
+        cells = tuple(_cell(inside, (value, asked), metric, spec.name, known) for inside in placed)
         rows.append(Row(fields, names[fields], settings, cells))
     return Results(
         ablation=spec.name,
@@ -194,9 +197,9 @@ def _of_task(trials: Sequence[Record], task: str, spec: AblationSpec) -> Results
         value=value,
         fields=spec.report.rows,
         column=spec.report.columns,
-        columns=layout.columns,
+        columns=columns,
         rows=tuple(rows),
-        repeated=layout.repeated and any(row.method == "dense" for row in rows),
+        repeated=repeated and any(row.method == "dense" for row in rows),
         commits=len(set(filter(is_given, (t.get("environment/git_commit") for t in done)))),
         lacking=lacking,
     )
@@ -222,14 +225,7 @@ def names_of(rows: Collection[tuple[str, ...]], heads: Sequence[str]) -> dict[tu
     return names
 
 
-def _check_measured(done: Sequence[Record], value: str, spec: AblationSpec) -> None:
-    if done and not any(is_number(trial.get(value)) for trial in done):
-        metrics = ", ".join(name for name in done[0] if name.startswith(("test/", "val/")))
-        reason = f"no trial has {value!r}: valid: {metrics}"
-        raise SectionError(spec, ("report", "value"), reason)
-
-
-def metric_of(task: str, value: str) -> Metric:
+def _metric_of(task: str, value: str) -> Metric:
     """Return the metric of a value; for a metric unknown to the task, higher is better."""
     own = tasks[task].metric if task in tasks else Metric(value.rpartition("/")[2])
     name = value_name(task, value).rpartition("/")[2]
@@ -239,9 +235,7 @@ def metric_of(task: str, value: str) -> Metric:
 def seed_correlation(results: Results, least: int = 6) -> tuple[float, int] | None:
     """Return the mean correlation of two rows' values over seeds, and the number of pairs of rows.
 
-    Args:
-        results: results of one task.
-        least: minimum number of seeds that two rows must share.
+    The rows of a pair share at least `least` seeds.
     """
     found = []
     for index in range(len(results.columns)):
@@ -266,12 +260,6 @@ def primary(asked: str, done: Sequence[Record]) -> str:
     return heldout if there and split == "test" else asked
 
 
-def _varying(trials: Sequence[Record], method: str) -> tuple[str, ...]:
-    own = [trial for trial in trials if trial["method"] == method]
-    first = settings_of(own[0])
-    return tuple(n for n, value in first.items() if any(differ(value, t[n]) for t in own))
-
-
 def _cell(
     trials: Sequence[Record],
     names: tuple[str, str],
@@ -289,11 +277,6 @@ def _cell(
         if math.isfinite(trial[value]) and trial[value] >= least
         if not is_number(trial.get(loss)) or math.isfinite(trial[loss])
     ]
-    diverged = tuple(t["seed"] for t in done if t not in learned)
-    states: dict[str, int] = {}
-    for trial in trials:
-        if trial not in done:
-            states[trial["state"]] = states.get(trial["state"], 0) + 1
     costs = {}
     for name in COSTS:
         given = [t[name] for t in done if is_given(t.get(name)) and is_number(t[name])]
@@ -303,11 +286,11 @@ def _cell(
     density = costs.get("density/prunable")
     return Cell(
         values={trial["seed"]: float(trial[value]) for trial in learned},
-        diverged=diverged,
+        diverged=tuple(t["seed"] for t in done if t not in learned),
         planned=len(trials),
         summary=_summary(learned, value),
         costs=costs,
-        states=states,
+        states=Counter(t["state"] for t in trials if t not in done),
         published=published_for(trials[0], metric.name, ablation, varying) if trials else None,
         beside=None if asked == value else _summary(learned, asked),
         loss=_summary(learned, loss),

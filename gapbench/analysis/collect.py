@@ -95,25 +95,22 @@ def scan(results: Path) -> Scan:
     states: dict[str, str] = {}
     left_out: list[LeftOut] = []
     for entry in _entries(results / "runs"):
-        if not entry.is_dir():  # one on another disk may be linked in
-            left_out.append(LeftOut(f"runs/{entry.name}", "no folder"))
-            continue
-        folder = RunFolder(Path(entry.path))
+        place = f"runs/{entry.name}"
         try:
+            if not entry.is_dir():  # one on another disk may be linked in
+                raise UserError("not a folder")
+            folder = RunFolder(Path(entry.path))
             run, state = read_run(folder), folder.state()
         except UserError as error:
-            left_out.append(LeftOut(f"runs/{entry.name}", str(error)))
-            continue
+            left_out.append(LeftOut(place, str(error)))
         except Exception as error:  # whatever a folder holds, it does not stop the report
-            what = f"cannot be read: {type(error).__name__}"
-            left_out.append(LeftOut(f"runs/{entry.name}", what))
-            continue
-        if run is None:
-            states[entry.name] = state
-            reason = f"no result yet: {state}"
-            left_out.append(LeftOut(f"runs/{entry.name}", reason, unfinished=True))
+            left_out.append(LeftOut(place, f"cannot be read: {type(error).__name__}"))
         else:
-            runs[entry.name] = run
+            if run is None:
+                states[entry.name] = state
+                left_out.append(LeftOut(place, f"no result yet: {state}", unfinished=True))
+            else:
+                runs[entry.name] = run
     left_out.sort(key=lambda left: left.unfinished)
     return Scan(runs, states, tuple(left_out))
 
@@ -124,9 +121,15 @@ def read_run(folder: RunFolder) -> Run | None:
     Raises:
         UserError: with the reason for rejecting the folder.
     """
-    trial, result = _trial(folder), _result(folder)
-    if result is None:
+    trial = _trial(folder)
+    try:
+        result = read_document(folder.result)
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"result.json: {error.strerror}") from None
+    except ValueError:
+        raise UserError("result.json is damaged or half-written") from None
     return Run(trial, checked_result(result, trial), folder.path, folder)
 
 
@@ -152,23 +155,11 @@ def _trial(folder: RunFolder) -> Trial:
         trial = Trial.read(folder.trial)
     except UserError as error:
         raise UserError(str(error).removeprefix(f"{folder.trial}: ")) from None
-    key = trial.key
-    if key != folder.path.name:
-        raise UserError(f"trial.json is that of {key}: the folder was renamed or copied")
+    if trial.key != folder.path.name:
+        raise UserError(
+            f"trial.json belongs to trial {trial.key}: the folder was renamed or copied"
+        )
     return trial
-
-
-def _result(folder: RunFolder) -> dict[str, Any] | None:
-    """Return result.json or None if it is absent; raise UserError with the reason if damaged."""
-    try:
-        result = read_document(folder.result)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"result.json: {error.strerror}") from None
-    except ValueError:
-        raise UserError("result.json is damaged or half-written") from None
-    return result
 
 
 def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
@@ -181,22 +172,14 @@ def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
         raise UserError("result.json belongs to another trial")
     ranks = result.get("ranks", trial.recipe.ranks)
     if ranks != trial.recipe.ranks and ranks != trial.ranks:
-        words = "its numbers are those of another trial"
+        words = "its numbers belong to another trial"
         raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
     checked(Result, result, "result.json")
-    return {**result, "environment": _shareable(result.get("environment", {}))}
-
-
-def _shareable(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of a run's environment that a report shows; the run folder has all.
-
-    Reports are shared. The host's name and a site's own name of its kernel stay on the machine;
-    they have no influence on a result.
-    """
-    told = {name: value for name, value in environment.items() if name != "host"}
-    if isinstance(told.get("system"), str):
-        told["system"] = _KERNEL.sub(r"\1", told["system"])
-    return told
+    # reports are shared: names of the host and of a site's kernel have no influence on a result
+    environment = {n: told for n, told in result.get("environment", {}).items() if n != "host"}
+    if isinstance(environment.get("system"), str):
+        environment["system"] = _KERNEL.sub(r"\1", environment["system"])
+    return {**result, "environment": environment}
 
 
 # -- one row a trial -----------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from typing import Any
 
 from gapbench.analysis.cells import Cell, Results, Row
 from gapbench.analysis.records import NOTHING, alternatives, fits, text_of
-from gapbench.analysis.sequential import Answer, Welch, answer, needed, welch
+from gapbench.analysis.sequential import Answer, Welch, answer, difference_of, needed
 from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.schema import Claim
+from gapbench.tasks.task import Metric
 
 # training FLOPs this near to each other count as equal: a budget is met in whole epochs
 LIKE_FLOPS = 0.05
@@ -27,8 +28,7 @@ class Comparison:
         answer: answer of the planned looks to the claim "the row is better" or, with `margin`, "the
             row is as good".
         margin: amount by which an equally good row may be worse, or None.
-        equivalent: margin of equivalence of the metric.
-        higher_is_better: whether higher values of the metric are better.
+        metric: metric of the values; its own margin is that of equivalence.
     """
 
     row: Row
@@ -39,8 +39,7 @@ class Comparison:
     diverged: int
     answer: Answer
     margin: float | None
-    equivalent: float
-    higher_is_better: bool
+    metric: Metric
 
     @property
     def run(self) -> bool:
@@ -57,7 +56,7 @@ class Comparison:
         """The uncorrected p-value of Welch's two-sided test over all seeds, at 0 or the margin."""
         if not self.tested or self.difference is None:
             return None
-        return self.difference.p(self._bound)
+        return self.difference.p(self.bound)
 
     @property
     def detectable(self) -> float | None:
@@ -72,14 +71,16 @@ class Comparison:
             return None
         if self.diverged or self.difference.error == 0:  # no number of seeds would
             return None
-        sign = 1 if self.higher_is_better else -1
+        sign = 1 if self.metric.higher_is_better else -1
         found = replace(self.difference, mean=sign * self.difference.mean)
-        return needed(found, min(self.n), self.margin or self.equivalent, self.margin is not None)
+        margin = self.margin or self.metric.margin
+        return needed(found, min(self.n), margin, self.margin is not None)
 
     @property
-    def _bound(self) -> float:
+    def bound(self) -> float:
+        """The difference from which the row is as good, or 0."""
         worse = -(self.margin or 0.0)
-        return worse if self.higher_is_better else -worse
+        return worse if self.metric.higher_is_better else -worse
 
 
 def to_baseline(results: Results, baseline: Mapping[str, Any]) -> list[Comparison]:
@@ -143,20 +144,13 @@ def _comparable(results: Results, row: Row, other: Row, named: Collection[str]) 
     own = [
         field
         for field in fields
-        if field != "epochs" and NOTHING not in map(text_of, _both(row, other, field))
+        if field != "epochs"
+        and NOTHING not in (text_of(one.settings[field]) for one in (row, other))
     ]
     return other.method == "dense" or _share(row, other, own)
 
 
-def _both(row: Row, other: Row, field: str) -> tuple[object, object]:
-    return row.settings[field], other.settings[field]
-
-
-def _partners(
-    results: Results,
-    row: Row,
-    wanted: Mapping[str, Any],
-) -> list[Row]:
+def _partners(results: Results, row: Row, wanted: Mapping[str, Any]) -> list[Row]:
     """Return the rows that match `wanted` and share with `row` the fields that `wanted` lacks.
 
     A single matching row is taken whatever its other fields. A label only names the method: labels
@@ -173,12 +167,7 @@ def _partners(
 
 
 def _share(row: Row, other: Row, fields: Iterable[str]) -> bool:
-    return all(_setting(row, field) == _setting(other, field) for field in fields)
-
-
-def _setting(row: Row, field: str) -> str:
-    """Return the value of a field in the form in which two rows must be equal."""
-    return text_of(row.settings[field])
+    return all(text_of(row.settings[field]) == text_of(other.settings[field]) for field in fields)
 
 
 def _fits(results: Results, row: Row, wanted: Mapping[str, Any]) -> bool:
@@ -206,13 +195,8 @@ def _compared(
 ) -> list[Comparison]:
     """Compare pairs of rows in every column, or in the column of the value `at`.
 
-    Args:
-        results: results of one task.
-        pairs: pairs of a row and its reference row.
-        at: a value of the column field, or None.
-        like: whether only cells of like training FLOPs are compared; the FLOPs are known once the
-            cells have run.
-        margin: amount by which an equally good row may be worse; None: the row must be better.
+    With `like`, only cells of like training FLOPs are compared, which are known once the cells have
+    run. An equally good row may be worse by `margin`; without one, the row must be better.
     """
     found = [
         (row, other, column, mine, theirs)
@@ -228,7 +212,7 @@ def _compared(
             row=row,
             reference=other,
             column=column,
-            difference=_difference(mine, theirs),
+            difference=difference_of(mine.values, theirs.values),
             n=(len(mine.values), len(theirs.values)),
             diverged=len(mine.diverged) + len(theirs.diverged),
             answer=answer(
@@ -239,17 +223,10 @@ def _compared(
                 higher_is_better=metric.higher_is_better,
             ),
             margin=margin,
-            equivalent=metric.margin,
-            higher_is_better=metric.higher_is_better,
+            metric=metric,
         )
         for row, other, column, mine, theirs in found
     ]
-
-
-def _difference(mine: Cell, theirs: Cell) -> Welch | None:
-    if not (mine.values and theirs.values):
-        return None
-    return welch(list(mine.values.values()), list(theirs.values.values()))
 
 
 def _alike(mine: Cell, theirs: Cell) -> bool:

@@ -16,18 +16,17 @@ def expected_seconds(entries: Iterable[Entry], found: Scan) -> dict[str, float]:
 
     Methods differ little in the time of a machine-epoch, so the mean over all methods is used.
     """
-    rates: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    seconds: defaultdict[str, float] = defaultdict(float)
+    epochs: defaultdict[str, float] = defaultdict(float)
     for run in found.runs.values():
-        seconds, epochs = run.result.get("seconds"), run.result.get("epochs")
-        if seconds and epochs:
-            rate = rates[_work(run.trial)]
-            rate[0] += seconds
-            rate[1] += epochs
-    known = ((entry.trial, rates.get(_work(entry.trial))) for entry in entries)
+        if run.result.get("seconds") and run.result.get("epochs"):
+            seconds[_work(run.trial)] += run.result["seconds"]
+            epochs[_work(run.trial)] += run.result["epochs"]
+    known = ((entry.trial, _work(entry.trial)) for entry in entries)
     return {
-        trial.key: rate[0] / rate[1] * trial.plan.epochs
-        for trial, rate in known
-        if rate is not None
+        trial.key: seconds[work] / epochs[work] * trial.plan.epochs
+        for trial, work in known
+        if work in seconds
     }
 
 

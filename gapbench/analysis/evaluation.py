@@ -29,7 +29,7 @@ def claim_word(comparison: Comparison) -> str:
     if comparison.difference is None:
         return DIVERGED if comparison.run else NOT_RUN
     word = comparison.answer.word
-    return f"{word} within {comparison.equivalent:g}" if word == "equivalent" else word
+    return f"{word} within {comparison.metric.margin:g}" if word == "equivalent" else word
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Answer:
         run = self.run
         if not run:
             waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
-            return NOT_RUN if waiting else "no rows of like FLOPs"
+            return NOT_RUN if waiting else "no rows with similar FLOPs"
         missing = len(self.comparisons) - len(run)
         columns = dict.fromkeys(comparison.column for comparison in run)
         by_column = {column: _words([c for c in run if c.column == column]) for column in columns}
@@ -100,13 +100,7 @@ def _words(comparisons: Sequence[Comparison]) -> str:
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """The evaluation of an ablation on one task.
-
-    Attributes:
-        results: rows and columns with their statistics.
-        to_baseline: comparisons of rows with the baseline of the report section.
-        answers: one answer per claim, in the order of the claims.
-    """
+    """The evaluation of an ablation on one task, with one answer per claim, in their order."""
 
     results: Results
     to_baseline: tuple[Comparison, ...]
@@ -143,11 +137,7 @@ class Evaluation:
 
 
 def evaluate(frame: pd.DataFrame, spec: AblationSpec) -> Evaluation:
-    """Evaluate an ablation.
-
-    Args:
-        frame: the frame from `runs_frame`, with one row per trial, run or not.
-        spec: the ablation; its report section defines rows and columns.
+    """Evaluate an ablation from the frame from `runs_frame`.
 
     Raises:
         SectionError: if a field or the value is unknown, or a cell would mix configurations.
@@ -180,22 +170,17 @@ def confirming(answers: Sequence[Answer]) -> list[tuple[object, ...]]:
     claim that is not supported or lacks a row. After a claim without an answer, no claim confirms.
     """
     found: list[list[object]] = [[] for _ in answers]
-    ordered = sorted(
-        (number for number, answer in enumerate(answers) if answer.claim.sequence is not None),
-        key=lambda number: answers[number].claim.sequence or 0,
-    )
-    known = {answers[number].claim.sequence for number in ordered}
+    known = {answer.claim.sequence for answer in answers}
     gap = next(number for number in itertools.count(1) if number not in known)
-    ordered = [number for number in ordered if (answers[number].claim.sequence or 0) < gap]
-    places = dict.fromkeys(
-        (answers[number].results.task, c.column) for number in ordered for c in answers[number].run
-    )
+    numbered = [(answer.claim.sequence or gap, n) for n, answer in enumerate(answers)]
+    ordered = [(answers[n], found[n]) for place, n in sorted(numbered) if place < gap]
+    places = dict.fromkeys((a.results.task, c.column) for a, _ in ordered for c in a.run)
     for task, column in places:
-        own = [number for number in ordered if answers[number].results.task == task]
-        supported = (answers[number].supported_at(column) for number in own)
-        for number, sure in zip(own, confirmatory(supported), strict=True):
-            if sure and any(c.run for c in answers[number].at(column)):
-                found[number].append(column)
+        own = [one for one in ordered if one[0].results.task == task]
+        supported = confirmatory(answer.supported_at(column) for answer, _ in own)
+        for (answer, columns), sure in zip(own, supported, strict=True):
+            if sure and any(c.run for c in answer.at(column)):
+                columns.append(column)
     return [tuple(columns) for columns in found]
 
 

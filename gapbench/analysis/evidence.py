@@ -73,11 +73,7 @@ def write_trials(path: Path, entries: Iterable[Entry], runs: Sequence[Run]) -> N
 
 
 def read_trials(path: Path, results: Path) -> Kept:
-    """Read a file that `write_trials` wrote.
-
-    Args:
-        path: the file.
-        results: the results folder of the file; links out of this folder are refused.
+    """Read a file that `write_trials` wrote; links out of the results folder are refused.
 
     Raises:
         UserError: naming the damaged line.
@@ -94,7 +90,7 @@ def read_trials(path: Path, results: Path) -> Kept:
             entry, run = _line(text, path, plans)
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(
-                f"{path}:{number}: this is no published trial: {error}: restore the file"
+                f"{path}:{number}: not a published trial: {error}: restore the file"
             ) from None
         entries.append(entry)
         runs.append(run)

@@ -17,8 +17,8 @@ from gapbench.runs.documents import LINES
 
 KINDS = tuple(LINES)
 CURVE = ("epoch", "role", "coverage")
+LAYER = ("key", "layer", "density", "numel")
 CHANGE = ("epoch", "event", "mask_error", "iou", "before", "after")
-Columns = dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,42 +43,38 @@ def read_histories(
 ) -> Histories:
     """Read the history of every run.
 
-    Args:
-        runs: completed runs.
-        metrics: names of the metrics to take from epoch lines, such as "val/accuracy".
-        kinds: wanted kinds of lines; the frames of other kinds stay empty.
+    Metrics such as "val/accuracy" are taken from epoch lines. The frames of other kinds than the
+    wanted ones stay empty.
     """
-    curves: Columns = {name: [] for name in ("key", *CURVE, *metrics)}
-    changes: Columns = {name: [] for name in ("key", *CHANGE)}
-    layers: Columns = {name: [] for name in ("key", "layer", "density", "numel")}
+    layers: list[dict[str, Any]] = []
+    history: list[dict[str, Any]] = []
     left_out = []
     for run in runs:
-        key = run.trial.key
-        _add_layers(layers, key, run.result)
+        key, role = run.trial.key, run.trial.plan.role
+        found = run.result.get("density", {}).get("layers", {})
+        layers += ({**layer, "key": key, "layer": name} for name, layer in found.items())
         lines, broken = read_lines(run, kinds) if kinds else ([], None)
         if broken:
             left_out.append(LeftOut(f"runs/{key}/history.jsonl", broken))
-        for into, kind in ((curves, "epoch"), (changes, "change")):
-            chosen = [line for line in lines if line["kind"] == kind]
-            if kind == "epoch":
-                role = run.trial.plan.role
-                chosen = [{**line, "role": role(line["epoch"])} for line in chosen]
-            into["key"] += [key] * len(chosen)
-            for name in list(into)[1:]:
-                into[name] += [line.get(name) for line in chosen]
+        for line in lines:
+            told = {"role": role(line["epoch"])} if line["kind"] == "epoch" else {}
+            history.append({**line, **told, "key": key})
     return Histories(
-        curves=_numbers(curves, {*CURVE, *metrics} - {"role"}),
-        changes=_numbers(changes, {"epoch", "mask_error"}),
-        layers=pd.DataFrame(layers),
+        curves=_frame(history, "epoch", (*CURVE, *metrics), {*CURVE, *metrics} - {"role"}),
+        changes=_frame(history, "change", CHANGE, {"epoch", "mask_error"}),
+        layers=pd.DataFrame({name: [layer[name] for layer in layers] for name in LAYER}),
         left_out=tuple(left_out),
     )
 
 
-def _numbers(columns: Columns, numeric: Collection[str]) -> pd.DataFrame:
-    """Return a frame in which numeric columns have numbers, or NaN for other values."""
-    frame = pd.DataFrame(columns)
+def _frame(
+    history: Sequence[Mapping[str, Any]], kind: str, names: Sequence[str], numeric: Collection[str]
+) -> pd.DataFrame:
+    """Return the lines of a kind, with numbers or NaN in the numeric columns."""
+    lines = [line for line in history if line["kind"] == kind]
+    frame = pd.DataFrame({name: [line.get(name) for line in lines] for name in ("key", *names)})
     for name in numeric:
-        told = [value if is_number(value) else None for value in columns[name]]
+        told = [value if is_number(value) else None for value in frame[name]]
         frame[name] = pd.Series(told, dtype=float)
     return frame
 
@@ -95,14 +91,14 @@ def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str,
             content = file.read()
         text = content.decode()
     except FileNotFoundError:
-        return [], "there is no history"
+        return [], "missing"
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         return [], "cannot be read"
     digest = run.result.get("history_sha256")
     if digest not in (None, hashlib.sha256(content).hexdigest()):
-        return [], "is not what the trial has written: its checksum differs"
+        return [], "the checksum differs: the file has changed since the trial wrote it"
     skipped = tuple(f'{{"kind":"{kind}"' for kind in KINDS if kind not in kinds)
     every = text.splitlines()
     lines = [line for line in every if not line.startswith(skipped)]
@@ -131,11 +127,3 @@ def _is_line(value: object) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _add_layers(layers: Columns, key: str, result: Mapping[str, Any]) -> None:
-    found = result.get("density", {}).get("layers", {})
-    layers["key"] += [key] * len(found)
-    layers["layer"] += found
-    layers["density"] += [layer["density"] for layer in found.values()]
-    layers["numel"] += [layer["numel"] for layer in found.values()]

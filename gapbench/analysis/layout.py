@@ -6,10 +6,9 @@ The layout is known before any trial has run, and needs no package for drawing o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from gapbench.analysis.records import Record, differ, is_given, records_of, settings_of, text_of
+from gapbench.analysis.records import Record, differing, is_given, records_of, settings_of, text_of
 from gapbench.errors import UserError, choose
 from gapbench.methods.method import methods
 from gapbench.sparsity.distributions import distributions
@@ -46,18 +45,13 @@ def require_section(ablation: Ablation, entries: Sequence[Entry]) -> None:
         trials = records_of(entries)
         check_names(trials, trials[0], ablation.spec)
         for task in dict.fromkeys(trial["task"] for trial in trials):
-            Layout.of([trial for trial in trials if trial["task"] == task], ablation.spec)
+            layout_of([trial for trial in trials if trial["task"] == task], ablation.spec)
     except SectionError as error:
         raise ablation.document.problem(error.keys, error.reason) from None
 
 
 def check_names(trials: Sequence[Record], names: Collection[str], spec: AblationSpec) -> None:
     """Check that the fields of the report section exist, and that the tasks can have its value.
-
-    Args:
-        trials: trials of any tasks.
-        names: names of all known fields of the trials.
-        spec: the ablation.
 
     Raises:
         SectionError: naming the key in the section, or in a claim.
@@ -115,45 +109,38 @@ def value_name(task: str, value: str) -> str:
     return value
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The positions of one task's trials in the table.
+Members = dict[tuple[str, ...], tuple[Record, tuple[Sequence[Record], ...]]]
 
-    Attributes:
-        columns: values of the column field.
-        repeated: whether dense rows are repeated in every column.
-        rows: a row's trials in every column, by the row's fields in words.
-        first: a row's first trial, by the row's fields in words.
+
+def layout_of(
+    trials: Sequence[Record], spec: AblationSpec
+) -> tuple[tuple[object, ...], bool, Members]:
+    """Return the positions of one task's trials in the table.
+
+    Returns:
+        the values of the column field; whether dense rows are repeated in every column; and, by the
+        row's fields in words, a row's first trial and its trials in every column.
+
+    Raises:
+        SectionError: if a cell would mix configurations.
     """
-
-    columns: tuple[object, ...]
-    repeated: bool
-    rows: Mapping[tuple[str, ...], tuple[Sequence[Record], ...]]
-    first: Mapping[tuple[str, ...], Record]
-
-    @classmethod
-    def of(cls, trials: Sequence[Record], spec: AblationSpec) -> Layout:
-        """Return the layout of the trials of one task.
-
-        Raises:
-            SectionError: if a cell would mix configurations.
-        """
-        report = spec.report
-        repeated = report.columns == "sparsity" and any(t["method"] != "dense" for t in trials)
-        columns = _columns(trials, report.columns, repeated)
-        groups: dict[tuple[str, ...], list[Record]] = {}
-        for trial in trials:
-            groups.setdefault(tuple(text_of(trial[f]) for f in report.rows), []).append(trial)
-        rows = {}
-        for fields, members in groups.items():
-            everywhere = repeated and members[0]["method"] == "dense"
-            rows[fields] = tuple(
-                members if everywhere else [t for t in members if t[report.columns] == column]
-                for column in columns
-            )
-            for inside in rows[fields]:
-                _check_equal(inside, spec, fields)
-        return cls(columns, repeated, rows, {fields: own[0] for fields, own in groups.items()})
+    report = spec.report
+    repeated = report.columns == "sparsity" and any(t["method"] != "dense" for t in trials)
+    columns = _columns(trials, report.columns, repeated)
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(text_of(trial[f]) for f in report.rows), []).append(trial)
+    rows: Members = {}
+    for fields, members in groups.items():
+        everywhere = repeated and members[0]["method"] == "dense"
+        cells = tuple(
+            members if everywhere else [t for t in members if t[report.columns] == column]
+            for column in columns
+        )
+        for inside in cells:
+            _check_equal(inside, spec, fields)
+        rows[fields] = members[0], cells
+    return columns, repeated, rows
 
 
 def _columns(trials: Sequence[Record], field: str, repeated: bool) -> tuple[object, ...]:
@@ -164,12 +151,9 @@ def _columns(trials: Sequence[Record], field: str, repeated: bool) -> tuple[obje
 
 def _check_equal(trials: Sequence[Record], spec: AblationSpec, fields: Sequence[str]) -> None:
     """Check that the trials of a cell differ in their seeds only."""
-    first = settings_of(trials[0]) if trials else {}
-    for trial in trials[1:]:
-        for name, value in first.items():
-            if differ(value, trial[name]):
-                reason = (
-                    f"the trials of row {', '.join(fields)} differ in {name} "
-                    f"({text_of(value)}, {text_of(trial[name])}): add it to rows"
-                )
-                raise SectionError(spec, ("report", "rows"), reason)
+    first, *others = map(settings_of, trials) if trials else ({},)
+    for other in others:
+        for name in differing((first, other)):
+            told = f"{name} ({text_of(first[name])}, {text_of(other[name])})"
+            reason = f"the trials of row {', '.join(fields)} differ in {told}: add {name} to rows"
+            raise SectionError(spec, ("report", "rows"), reason)

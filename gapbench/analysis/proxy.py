@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gapbench.analysis.looks import ALPHA
 from gapbench.analysis.records import COMPLETED, Record, is_number, settings_of
-from gapbench.analysis.sequential import Welch, welch
+from gapbench.analysis.sequential import Welch, difference_of
 from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.tasks.task import tasks
 
@@ -53,9 +53,7 @@ class Check:
 def checks(trials: Iterable[Record]) -> list[Check]:
     """Return the tests of every task, in the order of the trials, each at every sparsity.
 
-    Args:
-        trials: records as from `runs_frame`, of any ablations of one scale; a trial of two
-            ablations counts once.
+    The trials are of any ablations of one scale; a trial of two ablations counts once.
     """
     done = {trial["key"]: trial for trial in trials if trial["state"] == COMPLETED}
     names = dict.fromkeys(trial["task"] for trial in done.values())
@@ -84,30 +82,32 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
         alike = (trial for trial in fitting if settings_of(trial) == known)
         return {trial["seed"]: sign * float(trial[value]) for trial in alike}
 
+    def longest(
+        times: Sequence[float], method: str, **wanted: Any
+    ) -> tuple[float, dict[int, float]]:
+        """Return the first multiple that has a row of a method, with its values."""
+        found = ((one, row(method, one, **wanted)) for one in times)
+        return next((one for one in found if one[1]), (0.0, {}))
+
+    def check(asks: str, first: dict[int, float], second: dict[int, float]) -> Check:
+        return Check(name, asks, sparsity, difference_of(first, second), (len(first), len(second)))
+
     dense = row("dense", None)
-    yield Check(
-        name,
-        f"the loss of dense training stays above {LEAST_LOSS:g} of its validation loss",
-        None,
-        *_memorising(own),
-    )
+    asks = f"the training loss of dense stays above {LEAST_LOSS:g} of its validation loss"
+    yield Check(name, asks, None, *_memorising(own))
     rigl = {t["sparsity"] for t in own if (t["method"], t.get("pattern")) == ("rigl", UNSTRUCTURED)}
     for sparsity in sorted(rigl):
         place = {"sparsity": sparsity, "distribution": "uniform"}
         once = row("rigl", **place)
-        for times in LONG:
-            if longer := row("rigl", times, **place):
-                asks = f"RigL {times:g}x is above RigL 1x"
-                yield Check(name, asks, sparsity, *_difference(longer, once))
-                break
-        yield Check(name, "dense is above RigL 1x", sparsity, *_difference(dense, once))
-        for times in (*LONG, 1.0):
-            if static := row("static", times, **place):
-                long = f" {times:g}x" if times > 1 else ""
-                asks = f"RigL{long} is above static masks{long}"
-                moving = row("rigl", times, **place)
-                yield Check(name, asks, sparsity, *_difference(moving, static))
-                break
+        times, longer = longest(LONG, "rigl", **place)
+        if longer:
+            yield check(f"RigL {times:g}x is above RigL 1x", longer, once)
+        yield check("dense is above RigL 1x", dense, once)
+        times, static = longest((*LONG, 1.0), "static", **place)
+        if static:
+            long = f" {times:g}x" if times > 1 else ""
+            moving = row("rigl", times, **place)
+            yield check(f"RigL{long} is above static masks{long}", moving, static)
 
 
 def _memorising(trials: Sequence[Record]) -> tuple[Welch | None, tuple[int, int]]:
@@ -127,12 +127,3 @@ def _memorising(trials: Sequence[Record]) -> tuple[Welch | None, tuple[int, int]
         return (Welch(above[0], math.inf, 1.0) if above else None), counts
     error = statistics.stdev(above) / math.sqrt(len(above))
     return Welch(statistics.mean(above), error, len(above) - 1.0), counts
-
-
-def _difference(
-    first: Mapping[int, float], second: Mapping[int, float]
-) -> tuple[Welch | None, tuple[int, int]]:
-    counts = (len(first), len(second))
-    if not all(counts):
-        return None, counts
-    return welch(list(first.values()), list(second.values())), counts

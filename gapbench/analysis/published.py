@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -15,8 +15,9 @@ from gapbench.plan.phases import UNSTRUCTURED
 from gapbench.spec.schema import Claim
 from gapbench.tasks.task import tasks
 
+SHARED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier")
 # settings that a published line states; in any other, a trial must be at its method's default
-STATED = ("method", "distribution", "sparsity", "partitions", "strategy", "multiplier", "epochs")
+STATED = (*SHARED, "epochs")
 # settings that follow from the stated ones or from the scale, or name things
 FOLLOWING = ("label", "seed", "task", "first_layer", "pattern", "patterns", "partition_rule",
              "step_epochs", "steps", "rounds", "dense_epochs", "phase_epochs", "warmup_epochs",
@@ -49,28 +50,31 @@ class Published:
     value: str
     source: str
 
+    @property
+    def label(self) -> str:
+        """The method's label, with a multiple of the task's own epochs as in "RigL 5x"."""
+        times = f" {self.multiplier}x" if self.multiplier not in (None, 1) else ""
+        return methods[self.method].label + times
+
+    @property
+    def row(self) -> tuple[object, ...]:
+        """What the line states of its row; sources print one row with different values."""
+        return tuple(getattr(self, name) for name in SHARED)
+
 
 @cache
 def published() -> tuple[Published, ...]:
-    """Return every line of published.csv."""
+    """Return every line of published.csv; an empty cell is a setting that the source lacks."""
     text = resources.files("gapbench.analysis").joinpath("published.csv").read_text("utf-8")
-    return tuple(_line(row) for row in csv.DictReader(text.splitlines()))
-
-
-def _line(row: dict[str, str]) -> Published:
-    return Published(
-        table=row["table"],
-        task=row["task"],
-        method=row["method"],
-        distribution=row["distribution"],
-        sparsity=float(row["sparsity"]),
-        partitions=int(row["partitions"]) if row["partitions"] else None,
-        strategy=row["strategy"] or None,
-        multiplier=int(row["multiplier"]) if row["multiplier"] else None,
-        epochs=row["epochs"],
-        metric=row["metric"],
-        value=row["value"],
-        source=row["source"],
+    read: dict[str, Callable[[str], Any]] = {
+        "sparsity": float,
+        "partitions": lambda told: int(told) if told else None,
+        "strategy": lambda told: told or None,
+        "multiplier": lambda told: int(told) if told else None,
+    }
+    return tuple(
+        Published(**{one.name: read.get(one.name, str)(row[one.name]) for one in fields(Published)})
+        for row in csv.DictReader(text.splitlines())
     )
 
 
@@ -78,13 +82,7 @@ def published_times(task: str, method: str, times: float) -> str:
     """Return a method's training lengths in published tables, in multiples of RigL's 100 epochs.
 
     For tasks with ImageNet's metric, these are the tables of ImageNet. The result is "" for other
-    tasks, and for methods in no table.
-
-    Args:
-        task: name of the task.
-        method: name of the method.
-        times: training length here, as such a multiple; if a table has the same length, only this
-            length is returned.
+    tasks, and for methods in no table. If a table has the length `times`, only this is returned.
     """
     if task not in tasks or tasks[task].metric.name != tasks[PAPER].metric.name:
         return ""
@@ -130,14 +128,10 @@ def _fits(line: Published, trial: Mapping[str, Any], varying: Sequence[str]) -> 
     if line.multiplier is not None and known["epochs"] != line.multiplier * known["recipe.epochs"]:
         return False
     counted = line.task == trial["task"] or ("epochs" in varying and line.multiplier is None)
-    if counted and line.epochs and not _same_epochs(line.epochs, known):
+    if counted and line.epochs and str(int(known["epochs"])) not in line.epochs.split("/"):
         return False
     others = (name for name in varying if name not in (*STATED, *FOLLOWING))
     return all(name.startswith(RECIPE) or _at_default(trial, name) for name in others)
-
-
-def _same_epochs(stated: str, trial: Mapping[str, Any]) -> bool:
-    return str(int(trial["epochs"])) in stated.split("/")
 
 
 def _at_default(trial: Mapping[str, Any], name: str) -> bool:
@@ -166,11 +160,13 @@ def published_pairs(claim: Claim) -> list[tuple[Published, Published]]:
         for other in published()
         if _states(one, better) and _states(other, than) and one is not other
         if (one.table, one.task, one.metric) == (other.table, other.task, other.metric)
-        if other.method == "dense" or all(_agree(one, other, name) for name in SHARED - named)
+        if other.method == "dense"
+        or all(
+            mine == theirs or mine is None or theirs is None
+            for name, mine, theirs in zip(SHARED, one.row, other.row, strict=True)
+            if name not in named
+        )
     ]
-
-
-SHARED = {"method", "distribution", "sparsity", "partitions", "strategy", "multiplier"}
 
 
 def _states(line: Published, fields: Mapping[str, Any]) -> bool:
@@ -180,8 +176,3 @@ def _states(line: Published, fields: Mapping[str, Any]) -> bool:
         if name in SHARED and getattr(line, name) not in alternatives(value):
             return False
     return True
-
-
-def _agree(one: Published, other: Published, name: str) -> bool:
-    mine, theirs = getattr(one, name), getattr(other, name)
-    return mine == theirs or mine is None or theirs is None

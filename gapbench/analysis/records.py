@@ -25,21 +25,25 @@ def records_of(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     # a selection of trials has the columns of the whole ablation, so that its report still fits
     options = {name: None for known in methods for name in options_model(known).model_fields}
     rows = [
-        {"key": entry.trial.key, "state": "planned", **options, **_settings(entry)}
+        {"key": entry.trial.key, "state": "planned", **options}
+        | {name: plain(value) for name, value in entry.fields().items()}
         for entry in entries
     ]
     names = dict.fromkeys(name for row in rows for name in row)
     return [{**dict.fromkeys(names), **row} for row in rows]
 
 
-def _settings(entry: Entry) -> dict[str, Any]:
-    return {name: plain(value) for name, value in entry.fields().items()}
-
-
 def settings_of(trial: Record) -> dict[str, Any]:
     """Return the settings of a trial, without measurements and without the seed."""
     skipped = ("key", "state", "seed")
     return {name: v for name, v in trial.items() if "/" not in name and name not in skipped}
+
+
+def differing(trials: Sequence[Record]) -> list[str]:
+    """Return the settings in which trials differ, or that only some trials have."""
+    names = dict.fromkeys(name for settings in trials for name in settings)
+    first = trials[0]
+    return [n for n in names if any(differ(first.get(n), other.get(n)) for other in trials)]
 
 
 def plain(value: object) -> object:

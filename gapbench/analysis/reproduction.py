@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import math
 import pickle
-import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scipy import stats as distributions
-
-from gapbench.analysis.collect import (
-    Run,
-    folders_of,
-    measured,
-    read_run,
-)
+from gapbench.analysis.collect import Run, folders_of, measured, read_run
 from gapbench.analysis.evidence import published_runs
 from gapbench.analysis.records import is_given
+from gapbench.analysis.stats import summary
 from gapbench.base.documents import is_plain
 from gapbench.errors import UserError
 from gapbench.runs.store import RunFolder, one_key
@@ -44,33 +38,25 @@ KIND_OF_MACHINE = ("environment/cpu", "environment/gpu", "environment/torch")
 
 
 @dataclass(frozen=True)
-class Original:
-    """A completed trial.
+class Original(Run):
+    """A completed trial, from its run folder or as published.
 
     Attributes:
-        place: the run folder or the trials.jsonl from which the trial was read.
-        values: measurements by names such as "cost/train_flops".
-        folder: the trial's run folder, or None if the trial is only published.
         seeds: metric values of all published trials that differ from this trial in the seed only,
             this trial included.
     """
 
-    trial: Trial
-    place: Path
-    values: Mapping[str, Any]
-    folder: RunFolder | None
     seeds: tuple[float, ...] = ()
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Measurements by names such as "cost/train_flops"."""
+        return dict(measured(self.result))
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one kind of comparison.
-
-    Attributes:
-        what: "values", "lines of history" or "tensors".
-        equal: number of equal items.
-        different: one line for each different item.
-    """
+    """The number of equal items of one kind, and one line for each different item."""
 
     what: str
     equal: int
@@ -84,10 +70,7 @@ class Spread:
     Equal bits are promised on one kind of machine. On another kind of machine, the result is judged
     by the 95 % prediction interval for one more seed: mean ± t(n - 1) · s · sqrt(1 + 1 / n).
 
-    Attributes:
-        metric: name of the metric.
-        value: the second run's value.
-        seeds: values of the row's seeds, including the original's value.
+    The seeds' values include the original's; `value` is that of the second run.
     """
 
     metric: str
@@ -97,12 +80,11 @@ class Spread:
     @property
     def interval(self) -> tuple[float, float] | None:
         """The lower and the upper end of the interval, or None for fewer than three seeds."""
-        count = len(self.seeds)
-        if count < LEAST_SEEDS:
+        if len(self.seeds) < LEAST_SEEDS:
             return None
-        middle, deviation = statistics.mean(self.seeds), statistics.stdev(self.seeds)
-        half = float(distributions.t.ppf(0.975, count - 1)) * deviation * math.sqrt(1 + 1 / count)
-        return middle - half, middle + half
+        found = summary(self.seeds)
+        half = (found.half_width or 0.0) * math.sqrt(found.n + 1)
+        return found.mean - half, found.mean + half
 
     @property
     def within(self) -> bool | None:
@@ -117,9 +99,9 @@ class Spread:
         begin = f"another kind of machine: {self.metric} {self.value:.2f}"
         if (ends := self.interval) is None:
             return f"{begin} cannot be judged: {LEAST_SEEDS} seeds are needed, the row has {count}"
-        place = "within" if self.within else "outside of"
-        shown = f"{ends[0]:.2f} to {ends[1]:.2f}, the 95 % prediction interval of {count} seeds"
-        return f"{begin} lies {place} what other seeds show: {shown}"
+        place = "within" if self.within else "outside"
+        shown = f"the 95 % prediction interval of {count} seeds, {ends[0]:.2f} to {ends[1]:.2f}"
+        return f"{begin} lies {place} {shown}"
 
 
 @dataclass(frozen=True)
@@ -185,11 +167,10 @@ def find_original(results: Path, key: str) -> Original:
     run = run or published.get(name)
     if run is None:
         raise UserError(
-            f"trial {name}: there is no result to compare with: {reason}: "
-            "`gapbench run FILE` makes it"
+            f"trial {name}: no result to compare with: {reason}: `gapbench run FILE` trains the "
+            "trial"
         )
-    values = dict(measured(run.result))
-    return Original(run.trial, run.place, values, run.folder, _seeds(run.trial, published.values()))
+    return Original(**vars(run), seeds=_seeds(run.trial, published.values()))
 
 
 def _seeds(trial: Trial, published: Iterable[Run]) -> tuple[float, ...]:
@@ -209,7 +190,7 @@ def _but_seed(trial: Trial) -> dict[str, Any]:
 def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
     """Return a folder's completed run, or None and the reason."""
     try:
-        return read_run(folder), f"it is {folder.state()}"
+        return read_run(folder), f"the trial is {folder.state()}"
     except UserError as error:
         return None, str(error)
 
@@ -221,21 +202,21 @@ def compared(original: Original, again: Run) -> Reproduction:
     """Compare a second run, read from its run folder, with the original, bit by bit."""
     folder = RunFolder(again.place)
     here = dict(measured(again.result))
-    findings, missing = [_values(original.values, here)], []
+    findings, missing = [_finding("values", _values(original.values, here))], []
     if original.folder is None:
         known = is_given(original.values.get("digest/weights"))
-        what = (
-            "history (weights and masks are, by their digests)" if known else "history and weights"
+        holds, place = "holds digests of weights and masks only", original.place.name
+        missing.append(
+            f"history: {place} {holds}" if known else f"history and weights: {place} has neither"
         )
-        missing.append(f"{what}: {original.place.name} does not hold it")
     elif not is_plain(original.folder.history):
-        missing.append("history: the original has none any more")
+        missing.append("history: the original's run folder has no history any more")
     else:
-        findings.append(_history(original.folder, folder))
+        findings.append(_finding("lines of history", _history(original.folder, folder)))
     if original.folder is not None and is_plain(original.folder.model):
-        findings.append(_tensors(original.folder, folder))
+        findings.append(_finding("tensors", _tensors(original.folder, folder)))
     elif original.folder is not None:
-        missing.append("weights and masks: the original's are not there any more")
+        missing.append("weights and masks: the original's run folder has neither any more")
     spread = None
     metric = f"test/{again.trial.make_task().metric.name}"
     portable = again.trial.recipe.portable and here.get("environment/gpu") is None
@@ -246,18 +227,22 @@ def compared(original: Original, again: Run) -> Reproduction:
     return Reproduction(tuple(findings), tuple(missing), causes, spread)
 
 
-def _values(there: Mapping[str, Any], here: Mapping[str, Any]) -> Finding:
-    equal, different = 0, []
+def _finding(what: str, items: Iterable[str]) -> Finding:
+    """Return the finding of items that are "" where they are equal, else what differs."""
+    found = list(items)
+    different = tuple(filter(None, found))
+    return Finding(what, len(found) - len(different), different)
+
+
+def _values(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
     for name in there:
         if name.startswith(PARTS) and there[name] is not None:
             # the shortest text that gives a float back is as good as its bits, and NaN equals NaN
-            if repr(there[name]) == repr(here.get(name)):
-                equal += 1
-            else:
-                different.append(f"{name}: {_both(there[name], here.get(name))}")
-    metrics = [name for name in here if name.startswith(("test/", "heldout/", "val/"))]
-    different += [f"{n}: {_both(None, here[n])}" for n in metrics if there.get(n) is None]
-    return Finding("values", equal, tuple(different))
+            alike = repr(there[name]) == repr(here.get(name))
+            yield "" if alike else f"{name}: {_both(there[name], here.get(name))}"
+    for name in here:
+        if name.startswith(("test/", "heldout/", "val/")) and there.get(name) is None:
+            yield f"{name}: {_both(None, here[name])}"
 
 
 def _both(there: object, here: object) -> str:
@@ -267,31 +252,24 @@ def _both(there: object, here: object) -> str:
     return words
 
 
-def _history(there: RunFolder, here: RunFolder) -> Finding:
-    equal, different = 0, []
+def _history(there: RunFolder, here: RunFolder) -> Iterator[str]:
     lines = (folder.history.read_bytes().splitlines() for folder in (there, here))
     for number, (one, other) in enumerate(zip_longest(*lines), 1):
-        if one == other:
-            equal += 1
-        else:
-            different.append(f"{there.history.name}: line {number}")
-    return Finding("lines of history", equal, tuple(different))
+        yield "" if one == other else f"{there.history.name}: line {number}"
 
 
-def _tensors(there: RunFolder, here: RunFolder) -> Finding:
-    equal, different = 0, []
+def _tensors(there: RunFolder, here: RunFolder) -> Iterator[str]:
     ours = dict(_loaded(here))
     for name, tensor in _loaded(there):
         other = ours.pop(name, None)
         if other is None or other.shape != tensor.shape or other.dtype != tensor.dtype:
-            different.append(f"{name}: not of the same shape and kind")
+            yield f"{name}: missing, or of another shape or type"
         elif _bits(tensor) == _bits(other):
-            equal += 1
+            yield ""
         else:
-            count = int((tensor != other).sum())
-            different.append(f"{name}: {count} of {tensor.numel()} entries")
-    different += [f"{name}: not in the original" for name in ours]
-    return Finding("tensors", equal, tuple(different))
+            yield f"{name}: {int((tensor != other).sum())} of {tensor.numel()} entries"
+    for name in ours:
+        yield f"{name}: not in the original"
 
 
 def _loaded(folder: RunFolder) -> Iterator[tuple[str, Tensor]]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from gapbench.analysis.cells import Row
 from gapbench.analysis.collect import Scan
-from gapbench.analysis.comparisons import Comparison, cells_of
+from gapbench.analysis.comparisons import cells_of
 from gapbench.analysis.evaluation import Answer, Evaluation
 from gapbench.analysis.looks import LOOKS
 from gapbench.analysis.records import records_of, text_of
@@ -31,15 +30,8 @@ def with_others(
 ) -> list[Entry]:
     """Return the trials, and completed trials of further seeds.
 
-    Seeds that no look takes, such as the seeds for choosing a recipe, are left out.
-
-    Args:
-        ablation: the ablation.
-        scale: name of a scale of the ablation.
-        entries: the ablation's trials with the requested seeds.
-        found: runs and published runs.
-        settings: `KEY=VALUE` settings of the trials, as for `--set`.
-        only: patterns that the trials match, as for `--only`.
+    Seeds that no look takes, such as the seeds for choosing a recipe, are left out. `settings` and
+    `only` are what `--set` and `--only` name.
     """
     tasks = {entry.trial.task for entry in entries}
     there = {entry.trial.key for entry in entries}
@@ -56,20 +48,9 @@ def with_others(
     return [*entries, *(entry for entry in known if entry.trial.key not in there)]
 
 
-@dataclass(frozen=True)
-class Open:
-    """A comparison that is not resolved, or a claim whose rows have not run yet.
-
-    Attributes:
-        sides: the rows.
-        look: number of seeds of the next look.
-        likely: number of seeds of the look that resolves the comparison if the measured difference
-            is the true difference.
-    """
-
-    sides: tuple[Place, ...]
-    look: int
-    likely: int
+# the rows of an open claim, the seeds of its next look, and those of the look that resolves it if
+# the measured difference is the true difference
+Open = tuple[tuple[Place, ...], int, int]
 
 
 def next_look(
@@ -91,12 +72,12 @@ def next_look(
         if entry.trial.key in failed:
             lost |= {place: min(entry.trial.seed, lost.get(place, most)) for place in places}
     opened = [
-        one
-        for one in _opened(evaluation)
-        if one.look <= most and all(lost.get(side, most) >= one.look for side in one.sides)
+        (sides, look)
+        for sides, look, _ in _opened(evaluation)
+        if look <= most and all(lost.get(side, most) >= look for side in sides)
     ]
-    first = min((one.look for one in opened), default=0)
-    return _trials(evaluation, entries, [(one.sides, first) for one in opened if one.look == first])
+    first = min((look for _, look in opened), default=0)
+    return _trials(evaluation, entries, [one for one in opened if one[1] == first])
 
 
 def all_looks(
@@ -109,19 +90,21 @@ def all_looks(
     last = max((n for n, _ in LOOKS if n <= most), default=0)
     opened = list(_opened(evaluation))
     return (
-        _trials(evaluation, entries, [(one.sides, min(last, one.likely)) for one in opened]),
-        _trials(evaluation, entries, [(one.sides, last) for one in opened]),
+        _trials(evaluation, entries, [(sides, min(last, likely)) for sides, _, likely in opened]),
+        _trials(evaluation, entries, [(sides, last) for sides, _, _ in opened]),
     )
 
 
 def _opened(evaluation: Evaluation) -> Iterator[Open]:
+    """Yield comparisons that are not resolved, and claims whose rows have not run yet."""
     first, last = LOOKS[0][0], LOOKS[-1][0]
     for answer in evaluation.answers:
         for comparison in answer.comparisons:
             look = next((n for n, _ in LOOKS if n > comparison.answer.n), 0)
             if comparison.answer.word == "not resolved" and look:
-                sides = (_place(answer, row, comparison.column) for row in _rows(comparison))
-                yield Open(tuple(sides), look, comparison.needed or last)
+                rows = (comparison.row, comparison.reference)
+                sides = (_place(answer, row, comparison.column) for row in rows)
+                yield tuple(sides), look, comparison.needed or last
         if not answer.comparisons and answer.claim.equal == "train_flops":
             # which rows spend alike is known once they have run
             waiting = [
@@ -130,7 +113,7 @@ def _opened(evaluation: Evaluation) -> Iterator[Open]:
                 if cell.n_run < first
             ]
             if waiting:
-                yield Open(tuple(waiting), first, last)
+                yield tuple(waiting), first, last
 
 
 def _trials(
@@ -158,10 +141,6 @@ def _places(
         fields = tuple(text_of(record[name]) for name in rows)
         task = record["task"]
         yield entry, ((task, fields, record[column]), (task, fields, EVERYWHERE))
-
-
-def _rows(comparison: Comparison) -> tuple[Row, Row]:
-    return comparison.row, comparison.reference
 
 
 def _place(answer: Answer, row: Row, column: object) -> Place:

@@ -15,8 +15,6 @@ from scipy import special
 
 from gapbench.analysis.looks import ALPHA
 
-LEVEL = 1 - ALPHA
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -44,5 +42,5 @@ def summary(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(1, mean, None, None)
     sd = float(np.std(values, ddof=1))
-    half_width = float(special.stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n)
+    half_width = float(special.stdtrit(n - 1, 1 - ALPHA / 2)) * sd / math.sqrt(n)
     return Summary(n, mean, sd, half_width)

@@ -34,12 +34,9 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class ReportResult:
-    """A written report.
+    """A written report, in results/reports/<scale>/<ablation>.
 
     Attributes:
-        evaluation: evaluation of the ablation.
-        folder: results/reports/<scale>/<ablation>.
-        paths: paths of all files of the report.
         tables: one table per task.
         left_out: run folders, histories and figures that the report lacks, with reasons.
     """
@@ -98,12 +95,7 @@ def report(
 ) -> ReportResult:
     """Write runs.csv, tables and figures of an ablation's trials, as far as trials have run.
 
-    Args:
-        ablation: the ablation; its report section defines tables and figures.
-        scale: name of the scale, which names the folder.
-        entries: the trials, run or not.
-        results: the results folder.
-        found: the result of `scan`, if it is known already.
+    The report section defines tables and figures. `found` is the result of `scan`, if it is known.
 
     Raises:
         UserError: if the report section does not match the trials, or a file cannot be written.
@@ -112,7 +104,8 @@ def report(
     folder = results / REPORTS / scale / ablation.name
     evaluation = evaluate(runs_frame(entries, found), ablation.spec)
     try:
-        _make(results, folder / "figures")
+        ready(folder, results)
+        ready(folder / "figures", results)
         return _write(evaluation, folder, found)
     except OSError as error:
         place = error.filename or folder  # a full disk is told without a name
@@ -151,11 +144,11 @@ def table_texts(evaluation: Evaluation, tables: Sequence[Table]) -> dict[str, st
     }
 
 
-def _make(results: Path, folder: Path) -> None:
-    """Create the folder of the figures; refuse links out of the results folder."""
+def ready(folder: Path, results: Path) -> None:
+    """Create a folder; refuse links in it or out of the results folder."""
     require_real(folder, results)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in (*folder.parent.iterdir(), *folder.iterdir()):
+    for path in folder.iterdir():
         require_real(path, results)
 
 
@@ -165,14 +158,14 @@ def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path],
     paths, left_out = [], []
     labels = "".join(str(label) for label in evaluation.frame["label"])
     if lacking := unshown(labels):
-        why = f"signs are boxes, as no font here has {lacking}: install one, such as Noto Sans CJK"
+        why = f"boxes stand for {lacking}: no font here has these signs: install Noto Sans CJK"
         left_out.append(LeftOut(f"{spec.name}/figures", why))
-    drawn = figure_files(evaluation, found)
-    left_out += drawn.broken
-    for stem, files in (item for own in drawn.by_task for item in own.items()):
+    by_task, broken = figure_files(evaluation, found)
+    left_out += broken
+    for stem, files in (item for own in by_task for item in own.items()):
         if files is None:
             where = f"{spec.name}/figures/{stem}"
-            left_out.append(LeftOut(where, "nothing has run that it could show"))
+            left_out.append(LeftOut(where, "no completed trial has data for this figure"))
         else:
             paths += save(files, place, stem)
     for path in set(place.iterdir()) - set(paths):
@@ -181,20 +174,15 @@ def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path],
     return paths, left_out
 
 
-@dataclass(frozen=True)
-class FigureFiles:
-    """The figures of an ablation, and broken histories.
+def figure_files(
+    evaluation: Evaluation, found: Scan
+) -> tuple[list[dict[str, dict[str, bytes] | None]], tuple[LeftOut, ...]]:
+    """Draw the figures that the report section names, or all figures, for every task.
 
-    Attributes:
-        by_task: files of each task's figures by file stem; None if there is nothing to draw.
+    Returns:
+        files of each task's figures by file stem, None if there is nothing to draw; and the
+        broken histories.
     """
-
-    by_task: tuple[dict[str, dict[str, bytes] | None], ...]
-    broken: tuple[LeftOut, ...]
-
-
-def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
-    """Draw the figures that the report section names, or all figures, for every task."""
     names = tuple(evaluation.spec.report.figures or figures)
     runs = [found.runs[key] for key in evaluation.frame["key"] if key in found.runs]
     metrics = {f"val/{one.value.rpartition('/')[2]}" for one in evaluation.results}
@@ -207,7 +195,7 @@ def figure_files(evaluation: Evaluation, found: Scan) -> FigureFiles:
         baseline = task.to_baseline, evaluation.spec.report.baseline
         evidence = evidence_of(results, evaluation.frame, histories, _claimed(task), *baseline)
         by_task.append({f"{name}{suffix}": draw(name, evidence) for name in names})
-    return FigureFiles(tuple(by_task), histories.left_out)
+    return by_task, histories.left_out
 
 
 def _claimed(task: TaskEvaluation) -> set[str]:

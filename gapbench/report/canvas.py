@@ -27,20 +27,10 @@ T = TypeVar("T")
 # distinguish. A method has one colour in all figures. Markers differ as well, so that no figure
 # depends on colour alone.
 OTHER = ("#777777", "*")
-
-
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)))
-
-
 MOST_PANELS = 9  # more are too small to read, and take seconds
-
-
 MOST_ROWS = 12  # of one panel: more lines cannot be told apart
-
-
 LEGEND_WIDTH = 6.0  # inches, the least width of a figure that has a legend
-
-
 LEGEND_LINE = 0.18  # inches
 
 
@@ -70,9 +60,36 @@ class Evidence:
     @cached_property
     def rows(self) -> list[Row]:
         """The rows in a panel of lines: at most `MOST_ROWS` of the rows that have run."""
-        first = sorted(self.run, key=lambda row: row.name not in self.first)
-        kept = {row.name for row in first[:MOST_ROWS]}
-        return [row for row in self.run if row.name in kept]
+        return self.most(self.run, lambda row: row.name in self.first)
+
+    @staticmethod
+    def most(items: Sequence[T], first: Callable[[T], bool]) -> list[T]:
+        """Return at most `MOST_ROWS` items in their order, chosen from the `first` items first."""
+        chosen = sorted(range(len(items)), key=lambda at: not first(items[at]))[:MOST_ROWS]
+        return [items[at] for at in sorted(chosen)]
+
+    @cached_property
+    def look(self) -> dict[str, Look]:
+        """The look of every row."""
+        return looks(self.results.rows, self.first)
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The legend name of every row, such as "C-GaP, 8 (4/6)" if 4 of 6 seeds have run."""
+        columns = [text_of(column) for column in self.results.columns]
+        return {
+            row.name: shown(row.name) + partly(dict(zip(columns, row.cells, strict=True)))
+            for row in self.results.rows
+        }
+
+    @property
+    def watched(self) -> str:
+        """The validation metric of curves: the task's main metric."""
+        return f"val/{self.results.value.rpartition('/')[2]}"
+
+    def at(self, column: object) -> str:
+        """Return the name of a column, such as "sparsity 0.9"."""
+        return f"{self.results.column} {text_of(column)}"
 
     def columns(self, frame: pd.DataFrame) -> list[object]:
         """Return the columns of `frame` with sparse rows, or all columns if no row is sparse."""
@@ -115,15 +132,9 @@ def evidence_of(
     to_baseline: Iterable[Comparison] = (),
     baseline: Mapping[str, Any] | None = None,
 ) -> Evidence:
-    """Join the histories with the rows and columns of the results.
+    """Join the histories of all completed trials with the rows and columns of one task's results.
 
-    Args:
-        results: those of one task.
-        frame: runs.csv, of which the rows of that task are used.
-        histories: of all completed trials; those of other tasks are dropped.
-        first: names of the rows that claims are about.
-        to_baseline: rows compared with the baseline of the report section.
-        baseline: the fields of that.
+    The frame is that of `runs_frame`; see `Evidence` for the others.
     """
     own = frame[(frame["task"] == results.task) & (frame["state"] == COMPLETED)]
     names = {row.fields: row.name for row in results.rows}
@@ -142,11 +153,6 @@ def evidence_of(
         left_out=histories.left_out,
     )
     return Evidence(results, own_histories, frozenset(first), tuple(to_baseline), baseline or {})
-
-
-def watched(evidence: Evidence) -> str:
-    """Return the name of the validation metric of curves: the task's main metric."""
-    return f"val/{evidence.results.value.rpartition('/')[2]}"
 
 
 def in_model_order(layers: pd.DataFrame) -> list[str]:
@@ -179,11 +185,8 @@ class Look:
 def looks(rows: Sequence[Row], first: Collection[str] = ()) -> dict[str, Look]:
     """Return a look for every row: the method's colour, lighter and dashed for variants.
 
-    Every second variant has hollow markers. Rows of no claim are grey context.
-
-    Args:
-        rows: of the results.
-        first: names of the rows of claims; empty if there are none.
+    Every second variant has hollow markers. Rows that are not among the `first`, which claims are
+    about, are grey context; so is none if there is no claim.
     """
     found: dict[str, Look] = {}
     seen: dict[str, int] = {}
@@ -200,15 +203,6 @@ def looks(rows: Sequence[Row], first: Collection[str] = ()) -> dict[str, Look]:
         dashes = DASHES[number % len(DASHES)]
         found[row.name] = Look((red, green, blue), marker, dashes, hollow=number % 2 == 1)
     return found
-
-
-def legend_names(results: Results) -> dict[str, str]:
-    """Return the legend name of every row, such as "C-GaP, 8 (4/6)" if 4 of 6 seeds have run."""
-    return {
-        row.name: shown(row.name)
-        + partly(dict(zip(map(text_of, results.columns), row.cells, strict=True)))
-        for row in results.rows
-    }
 
 
 def shown(name: str) -> str:
@@ -248,8 +242,30 @@ def panels(
     made = Figure(figsize=(width * across + 0.3, height * down + 0.3))
     axes = [made.add_subplot(down, across, number + 1) for number in range(count)]
     if count < len(items):
-        tell(made, f"{count} of {len(items)} panels; the CSV has all")
+        tell(made, f"{count} of {len(items)} panels; the CSV has all panels")
     return made, axes, shown
+
+
+def mean_over(frame: pd.DataFrame, *keys: str) -> pd.DataFrame:
+    """Return the means of the other columns over all lines with the same keys."""
+    return frame.groupby(list(keys), sort=False, as_index=False).mean()
+
+
+def plot_rows(
+    ax: Axes,
+    evidence: Evidence,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    style: Callable[[Look], dict[str, Any]],
+    **further: Any,
+) -> None:
+    """Draw the points of every row of the panel, as lines or as marks."""
+    for row in evidence.rows:
+        own = frame[frame["row"] == row.name]
+        if len(own):
+            look = style(evidence.look[row.name])
+            ax.plot(own[x], own[y], label=evidence.names[row.name], **look, **further)
 
 
 def tell(made: Figure, words: str) -> None:
@@ -277,9 +293,13 @@ def share_y(axes: Sequence[Axes]) -> None:
 
 def tell_left_out(made: Figure, evidence: Evidence) -> None:
     """Write above a figure how many rows the figure leaves out, if any."""
-    shown, run = len(evidence.rows), len(evidence.run)
+    tell_most(made, len(evidence.rows), len(evidence.run), "rows")
+
+
+def tell_most(made: Figure, shown: int, run: int, what: str) -> None:
+    """Write above a figure how many of its rows or series are shown, unless all of them are."""
     if run > shown:
-        tell(made, f"{shown} of {run} rows, those of claims first; the CSV has all")
+        tell(made, f"{shown} of {run} {what} ({what} of claims first); the CSV has all {what}")
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:

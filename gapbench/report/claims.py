@@ -7,22 +7,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from gapbench.analysis.cells import WORDS
 from gapbench.analysis.evaluation import NO_ROWS, NOT_RUN, Answer, published_evaluations
 from gapbench.analysis.published import Published, published_pairs
 from gapbench.errors import NothingFound
-from gapbench.methods.method import methods
+from gapbench.report import render
 from gapbench.report.answers import BOUNDS, PICTURE, differences_words, standings
 from gapbench.report.counted import COUNTED, MAIN, STRATEGY, counted_grid, explored_grid
-from gapbench.report.render import md_escape
-from gapbench.report.tables import settings_words
+from gapbench.report.tables import OWN_QUESTION, settings_words
 from gapbench.spec.schema import AblationSpec, Claim
 from gapbench.tasks.task import tasks
 
 SCALES = ("mini", "small", "paper")  # what smoke trains is too little to say anything
-OURS = "nobody: our question"
+OURS = f"nobody: {OWN_QUESTION}"
 
 
 def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
@@ -31,13 +28,6 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
     Raises:
         UserError: if a trials.jsonl is damaged, or does not match its ablation.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gapbench.report", ""),
-        autoescape=False,  # this is Markdown: every value goes through the filter md
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters["md"] = md_escape
     found = {s: published_evaluations(results, s, specs.values()) for s in SCALES}
     answers = {scale: [a for e in known for a in e.answers] for scale, known in found.items()}
     where = {
@@ -50,7 +40,7 @@ def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:
         with suppress(NothingFound):  # rows were taken out
             counted.append(counted_grid())
     counted += [explored_grid(known, scale) for scale, known in found.items()]
-    return environment.get_template("claims.md.j2").render(
+    return render.template("claims.md.j2").render(
         bounds=BOUNDS,
         scales=SCALES,
         pictures=[scale for scale in SCALES if (results / scale / PICTURE).is_file()],
@@ -125,12 +115,10 @@ def _published(claim: Claim, ablation: str) -> list[str]:
 
 def _line(line: Published) -> str:
     """Return a description of a published line."""
-    words = methods[line.method].label
-    words += f" {line.multiplier}x" if line.multiplier not in (None, 1) else ""
     details = [] if line.method == "dense" else [WORDS.get(line.distribution, line.distribution)]
     details += [f"κ = {line.partitions}"] if line.partitions is not None else []
     details += [line.strategy] if line.strategy == "random" else []
-    return f"{words} ({', '.join(details)})" if details else words
+    return f"{line.label} ({', '.join(details)})" if details else line.label
 
 
 def _where(line: Published) -> str:

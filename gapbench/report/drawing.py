@@ -114,10 +114,8 @@ def title_of(svg: bytes) -> str:
 def inline(svg: bytes, name: str, words: str) -> str:
     """Return a picture as an element of a page.
 
-    Args:
-        svg: the content of the SVG file.
-        name: a name that is unique on the page, used as prefix of the ids of the picture's parts.
-        words: alternative text for readers who cannot see the picture.
+    Ids of its parts begin with `name`, which is unique on the page; `words` are for readers who
+    cannot see the picture.
     """
     text = svg.decode()
     body = _ONLY_IN_FILES.sub("", re.sub(r"\n\s*", " ", text[text.index("<svg") :]))

@@ -25,12 +25,8 @@ EDGE = 0.8  # of the axes' width: lines that end behind it are named beside the 
 def name_lines(made: Figure, axes: Sequence[Axes], across: int = 3) -> None:
     """Name lines at their ends in the last panel, where there is room; else in a legend below.
 
-    There is room if names touch neither each other nor a line. Call it when all else is drawn.
-
-    Args:
-        made: the figure.
-        axes: its panels.
-        across: at most so many entries of a legend stand abreast.
+    There is room if names touch neither each other nor a line. Call it when all else is drawn. At
+    most `across` entries of a legend stand abreast.
     """
     made.set_figwidth(max(made.get_figwidth(), LEGEND_WIDTH))
     if texts := _names(axes):

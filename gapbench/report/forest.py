@@ -65,7 +65,7 @@ def _height(comparison: Comparison) -> float:
 
 def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     results = lines[0][0].results
-    unit, margin = points(results.metric.unit), lines[0][1].equivalent
+    unit, margin = points(results.metric.unit), lines[0][1].metric.margin
     ax.axvspan(-margin, margin, color="0.9", lw=0)
     ax.axvline(0, color="0.4", lw=0.8)
     end = 0.0
@@ -76,10 +76,10 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     ax.spines["left"].set_visible(False)
     ax.set_ylim(end, 0)  # inches, from the top
     bound = max([margin, *(comparison.margin or 0.0 for _, comparison in lines)])
-    ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], bound))
+    ax.set_xlim(*_limits([numbers_of(comparison) for _, comparison in lines], bound))
     compared = [comparison for _, comparison in lines]
     marks = ["shaded: equivalent"]
-    marks += ["dotted: bound of as good"] * any(one.margin for one in compared)
+    marks += ["dotted: margin of as good"] * any(one.margin for one in compared)
     marks += ["○: published"] * any(published_difference(one) is not None for one in compared)
     ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}\n{'; '.join(marks)}")
     ax.set_title(results.task)
@@ -87,14 +87,13 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
 
 def _line(ax: Axes, place: float, comparison: Comparison) -> None:
     """Draw one comparison: its name and answer, and below them, at `place`, its interval."""
-    mean, width, published = _numbers(comparison)
+    mean, width, published = numbers_of(comparison)
     own = looks([comparison.row])[comparison.row.name]
     ax.errorbar([mean], [place], xerr=None if math.isinf(width) else [width], **own.mark())
     if published is not None:
         ax.plot([published], [place], "o", mfc="none", mec="0.3", ms=5)
     if comparison.margin:
-        bound = -comparison.margin if comparison.higher_is_better else comparison.margin
-        ax.plot([bound] * 2, [place - 0.1, place + 0.1], ":", color="0.3")
+        ax.plot([comparison.bound] * 2, [place - 0.1, place + 0.1], ":", color="0.3")
     told: dict[str, Any] = {"va": "bottom", "size": SIZE, "transform": ax.get_yaxis_transform()}
     above, word = place - INTERVAL / 2 + 0.02, claim_word(comparison)
     ax.text(0, above, _name(comparison), ha="left", **told)
@@ -117,7 +116,7 @@ def _limits(
     return min(ends) - room, max(ends) + room
 
 
-def _numbers(comparison: Comparison) -> tuple[float, float, float | None]:
+def numbers_of(comparison: Comparison) -> tuple[float, float, float | None]:
     """Return the difference, the half-width of its 95 % interval, and the published difference."""
     found = comparison.difference
     assert found is not None  # lines without one are not drawn
@@ -146,7 +145,7 @@ def _frame(lines: Sequence[tuple[Answer, Comparison]]) -> pd.DataFrame:
             "row": comparison.row.name,
             "against": comparison.reference.name,
             "column": comparison.column,
-            **dict(zip(names, _numbers(comparison), strict=True)),
+            **dict(zip(names, numbers_of(comparison), strict=True)),
             "answer": claim_word(comparison),
         }
         for answer, comparison in lines

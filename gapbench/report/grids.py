@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gapbench.analysis.cells import Results
+from gapbench.analysis.records import NOTHING
 from gapbench.analysis.stats import Summary
 
 About = tuple[tuple[str, ...], str]
@@ -19,6 +20,11 @@ class Text:
     text: str
     number: float | None = None
     trial: str | None = None
+
+
+def number(value: float | None, form: str) -> Text:
+    """Return a number as text of a form, or the sign for nothing."""
+    return Text(NOTHING) if value is None else Text(f"{value:{form}}", value)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def decimals(results: Results) -> int:
     return 2 if results.metric.unit else 4
 
 
-def interval(summary: Summary, places: int, sign: str = "") -> str:
-    """Return mean ± half-width; with `sign` "+", a positive mean has a plus sign."""
-    words = f"{summary.mean:{sign}.{places}f}"
+def interval(summary: Summary, places: int) -> str:
+    """Return mean ± half-width."""
+    words = f"{summary.mean:.{places}f}"
     return words if summary.half_width is None else f"{words} ± {summary.half_width:.{places}f}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
@@ -82,10 +83,7 @@ def answers_frame(evaluation: Evaluation) -> pd.DataFrame:
 def _numbers(cell: Cell) -> Line:
     numbers: Line = {"n": 0, "planned": cell.planned, "diverged": len(cell.diverged), **cell.costs}
     if cell.summary is not None:
-        found = cell.summary
-        numbers |= {
-            "n": found.n, "mean": found.mean, "sd": found.sd, "half_width": found.half_width
-        }  # fmt: skip
+        numbers |= asdict(cell.summary)
     if cell.beside is not None:
         numbers["test_mean"] = cell.beside.mean
     if cell.loss is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 import gapbench
@@ -26,34 +24,19 @@ from gapbench.report.trials import by_task, named
 
 FIRST_FIGURES = 2  # of each task stand open, the others are folded away
 MOST_TRIALS = 1000  # a page of more is too large to read; their numbers are in runs.csv
-LOG_LINES = 15
-LOG_BYTES = 8192
-_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 def write_page(reports: Sequence[ReportResult], title: str, found: Scan, path: Path) -> Path:
     """Write the page of some reports: summary, tables, figures, and every trial.
-
-    Args:
-        reports: the reports from `report`.
-        title: title of the page.
-        found: the run folders of the reports.
-        path: path of the page.
 
     Raises:
         UserError: if the page cannot be written, or `path` is a link, which could lead anywhere.
     """
     if path.is_symlink():
         raise UserError(f"{path}: is a link: a page is written to a real file only")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gapbench.report", ""),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
     runs = _runs(reports, found)
     left_out = {(left.place, left.reason): None for made in reports for left in made.left_out}
-    text = environment.get_template("page.html.j2").render(
+    text = render.template("page.html.j2").render(
         title=title,
         version=gapbench.__version__,
         answers=_answers(reports),
@@ -83,12 +66,7 @@ def _runs(reports: Sequence[ReportResult], found: Scan) -> dict[str, tuple[str, 
 
 
 def _ablation(made: ReportResult, alone: bool) -> dict[str, Any]:
-    """Return the section of an ablation: question, answers, and the details that fold out.
-
-    Args:
-        made: the report of an ablation.
-        alone: whether the top of the page already shows this ablation's answers.
-    """
+    """Return the section of an ablation; if it is alone, the top of the page has its picture."""
     name = made.spec.name
     anchor = f"ablation-{name}"
     grids = [
@@ -128,7 +106,7 @@ def _picture(answers: Sequence[Answer], name: str) -> Markup | None:
     drawn = forest_files(answers)
     if drawn is None:
         return None
-    words = "Differences that the claims are about, with intervals. The table has the numbers."
+    words = "Measured differences with intervals, claim by claim. The table has the numbers."
     return Markup(inline(drawn["svg"], name, words))
 
 

@@ -9,7 +9,7 @@ from gapbench.plan.phases import Layer, Parallel, Phase, Plan
 
 DENSE, MOVING, FIXED = "█", "▒", "·"
 KEY = (
-    f"{DENSE} dense   1 2 3 ... dense at that worker   {MOVING} sparse, masks move   "
+    f"{DENSE} dense   1 2 3 ... dense at this worker   {MOVING} sparse, masks move   "
     f"{FIXED} sparse, masks stay"
 )
 MOST_NAME = 26  # letters of a layer's name
@@ -18,12 +18,8 @@ MOST_NAME = 26  # letters of a layer's name
 def plan_lines(plan: Plan, layers: Sequence[Layer], width: int = 80) -> list[str]:
     """Return a line for each run of layers that are dense at the same times, and a time axis.
 
-    Time is wall-clock time: the branches of a P-GaP round are in parallel.
-
-    Args:
-        plan: the plan.
-        layers: the prunable layers, in model order.
-        width: maximum length of a line in characters.
+    Time is wall-clock time: the branches of a P-GaP round are in parallel. Layers are in model
+    order; a line has at most `width` characters.
     """
     names = [layer.name for layer in layers]
     drawn = {name: "".join(_states(plan, name)) for name in names}

@@ -12,10 +12,10 @@ from pathlib import Path
 from gapbench.analysis.collect import Scan
 from gapbench.analysis.evaluation import Evaluation, evaluate, published_evaluation
 from gapbench.analysis.evidence import path_of, read_trials, write_trials
-from gapbench.base.documents import is_plain, require_real, write_text
+from gapbench.base.documents import is_plain, write_text
 from gapbench.errors import UserError
 from gapbench.report import render
-from gapbench.report.build import figure_files
+from gapbench.report.build import figure_files, ready
 from gapbench.report.drawing import for_both_schemes, save
 from gapbench.report.tables import tables_of
 from gapbench.spec.ablation import Ablation
@@ -31,13 +31,7 @@ def publish(
 ) -> list[Path]:
     """Write the evidence of an ablation's completed trials, and return the files.
 
-    Args:
-        ablation: the ablation.
-        scale: name of the scale, which names the folder.
-        entries: the ablation's trials, run or not.
-        results: the results folder.
-        found: the run folders, and the evidence of trials without a run folder here; the evidence
-            keeps these trials.
+    `found` has published trials without a run folder here, too; the evidence keeps these trials.
 
     Raises:
         UserError: if no trial has completed, or a file cannot be written.
@@ -50,10 +44,7 @@ def publish(
         )
     path = path_of(results, scale, ablation.name)
     try:
-        require_real(path, results)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for there in path.parent.iterdir():
-            require_real(there, results)
+        ready(path.parent, results)
         write_trials(path, entries, runs)
         evaluation = evaluate(read_trials(path, results).frame, ablation.spec)
         table = path.with_name(TABLE)
@@ -65,7 +56,7 @@ def publish(
 
 def _draw(evaluation: Evaluation, found: Scan, folder: Path) -> Iterator[Path]:
     """Draw the first figures of each task that can be drawn from the runs present here."""
-    for figures in figure_files(evaluation, found).by_task:
+    for figures in figure_files(evaluation, found)[0]:
         drawn = [(stem, files) for stem, files in figures.items() if files]
         for stem, files in drawn[:MOST_FIGURES]:
             yield from save({"svg": for_both_schemes(files["svg"])}, folder, stem)

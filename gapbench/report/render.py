@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import jinja2
 import pandas as pd
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -31,6 +32,18 @@ _TEX_TOP = r"""% needs \usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}
 % a table that is wider than a line is shrunk to it, others stay as they are
 \providecommand{\gapbenchfit}[1]{\sbox0{#1}%
   \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi}"""
+
+
+def template(name: str) -> jinja2.Template:
+    """Return a template of this package; of HTML it escapes values, Markdown has the filter md."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gapbench.report", ""),
+        autoescape=".html" in name,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters["md"] = md_escape
+    return environment.get_template(name)
 
 
 # -- Markdown ------------------------------------------------------------------------------------
@@ -189,7 +202,6 @@ def _narrow(grid: Grid) -> Iterator[tuple[str, list[int]]]:
 
 
 def _rich(grid: Grid, words: str, columns: Sequence[int]) -> RenderableType:
-
     rich = RichTable(title=RichText(words) if words else None, title_justify="left")
     for index in columns:
         side: Literal["left", "right"] = "right" if grid.is_numeric(index) else "left"

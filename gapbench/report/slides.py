@@ -8,8 +8,7 @@ from gapbench.analysis.cells import WORDS, Cell, Results
 from gapbench.analysis.evaluation import NOT_RUN
 from gapbench.analysis.published import Published, published
 from gapbench.analysis.records import NOTHING
-from gapbench.methods.method import methods
-from gapbench.report.grids import Grid, Text, decimals, interval
+from gapbench.report.grids import Grid, Text, decimals, interval, number
 
 # all rows that translate are in one ablation
 TABLES = {"translation": ("translation", "partitions", "strategy")}
@@ -42,49 +41,33 @@ def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
     told = [len(set(values) - {NOTHING}) > 1 for values in zip(*rows, strict=True)][:-1]
     shown = [index for index, differs in enumerate(told) if differs or index == 0]
     sparsities = sorted({line.sparsity for line in lines} - {0.0})
-    known = {
-        _row(cell.published): cell for _, _, cell in results.cells() if cell.published is not None
-    }
+    known = {cell.published.row: cell for _, _, cell in results.cells() if cell.published}
     body = []
     for key, own in rows.items():
         cells = [Text(key[index]) for index in shown]
         for sparsity in sparsities:
             stated = next((one for one in own if one.sparsity in (sparsity, 0.0)), None)
-            cells += _measured(stated, None if stated is None else known.get(_row(stated)), results)
+            cells += _measured(stated, None if stated is None else known.get(stated.row), results)
         body.append((*cells, Text(key[-1])))
     heads = (*(HEADS[index] for index in shown), *VALUES * len(sparsities), "source")
     over = [(f"{100 * each:g} % sparse", len(VALUES)) for each in sparsities]
     return Grid(
-        title=f"The published table: {table} ({lines[0].task}; measured on {results.task})",
+        title=f"Published table: {table} ({lines[0].task}; measured on {results.task})",
         head=heads,
         body=tuple(body),
         keys=len(shown),
         groups=(("", len(shown)), *over, ("", 1)),
         notes=(
-            "A difference is the measured mean minus the published value. It is given only where "
-            "both are on the same task.",
+            "A difference is the measured mean minus the published value. It is given only if both "
+            "values are from the same task.",
         ),
         on_screen=results.task == lines[0].task,
     )
 
 
-def _row(line: Published) -> tuple[object, ...]:
-    """Return the key of a line's row; different sources print one row with different values."""
-    return (
-        line.method,
-        line.distribution,
-        line.sparsity,
-        line.partitions,
-        line.strategy,
-        line.multiplier,
-    )
-
-
 def _key(line: Published) -> Key:
-    label = methods[line.method].label
-    label += f" {line.multiplier}x" if line.multiplier not in (None, 1) else ""
     return (
-        label,
+        line.label,
         WORDS.get(line.distribution, line.distribution),
         NOTHING if line.partitions is None else str(line.partitions),
         line.strategy or NOTHING,
@@ -105,5 +88,4 @@ def _measured(line: Published | None, cell: Cell | None, results: Results) -> li
     measured = Text(f"{interval(found, places)} (n = {found.n})", found.mean)
     if line.task != results.task:
         return [stated, measured, Text(NOTHING)]
-    gap = found.mean - float(line.value)
-    return [stated, measured, Text(f"{gap:+.{places}f}", gap)]
+    return [stated, measured, number(found.mean - float(line.value), f"+.{places}f")]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from gapbench.analysis.cells import COSTS, WORDS, Cell, Results
+from gapbench.analysis.cells import COSTS, WORDS, Cell, Results, Row
 from gapbench.analysis.comparisons import Comparison
 from gapbench.analysis.evaluation import DIVERGED, NOT_RUN, Evaluation, TaskEvaluation, claim_word
 from gapbench.analysis.looks import ALPHA
 from gapbench.analysis.published import Published
 from gapbench.analysis.records import NOTHING, alternatives, text_of
 from gapbench.analysis.sequential import Welch
-from gapbench.analysis.stats import Summary
-from gapbench.report.grids import About, Grid, Table, Text, decimals, interval
+from gapbench.report.grids import Grid, Table, Text, decimals, interval, number
 from gapbench.report.notes import (
     COST,
     EXPLORATORY,
@@ -25,7 +24,7 @@ from gapbench.report.notes import (
     tested,
 )
 from gapbench.report.slides import slides_grids
-from gapbench.spec.schema import AblationSpec, Claim
+from gapbench.spec.schema import AblationSpec
 
 HEADS = {
     "label": "method",
@@ -34,6 +33,7 @@ HEADS = {
     "epochs": "epochs given",
 }
 DETAILS = ("against", "n", "p", "detectable", "seeds needed")
+OWN_QUESTION = "gapbench's own question"  # of a claim without a source
 WORDS_OF = {"supported": "better", "contradicted": "worse"}
 
 
@@ -46,12 +46,17 @@ def table_of(task: TaskEvaluation, spec: AblationSpec) -> Table:
     """Return the grids of a task: results and published values, comparisons, claims, cost."""
     results = task.results
     grids = [_result_grid(results)]
-    if task.to_baseline:
-        grids.append(_comparison_grid(results, task.to_baseline, spec))
-    explained = bool(tested(task.to_baseline))
+    if compared := task.to_baseline:
+        title = f"Difference to {settings_words(spec.report.baseline)} ({results.task})"
+        notes = (*comparison_notes(compared), EXPLORATORY)
+        grids.append(_comparison_grid(title, "verdict", results, compared, against_word, notes))
+    explained = bool(tested(compared))
     for answer in task.answers:
-        grids.append(_claim_grid(results, answer.claim, answer.comparisons, explained))
-        explained = explained or bool(tested(answer.comparisons))
+        claim, compared = answer.claim, answer.comparisons
+        title = f"{claim.asks} ({claim.source or OWN_QUESTION}; {results.task})"
+        notes = claim_notes(claim, compared, results.metric.unit, explained)
+        grids.append(_comparison_grid(title, "answer", results, compared, claim_word, notes))
+        explained = explained or bool(tested(compared))
     grids += [*slides_grids(results), _spread_grid(results), _cost_grid(results)]
     return Table(results.ablation, results.question, results.task, tuple(grids))
 
@@ -68,7 +73,7 @@ def settings_words(fields: Mapping[str, object]) -> str:
 
 def _result_grid(results: Results) -> Grid:
     papers = {cell.published.task for _, _, cell in results.cells() if cell.published}
-    head, groups = _row_heads(results), [("", len(results.fields))]
+    head, groups = [*map(_head, results.fields)], [("", len(results.fields))]
     beside = ["test"] if any(cell.beside for _, _, cell in results.cells()) else []
     for column in results.columns:
         head += [value_head(results), *beside, "training FLOPs"]
@@ -79,7 +84,8 @@ def _result_grid(results: Results) -> Grid:
         line = [_field(field) for field in row.fields]
         for cell in row.cells:
             line.append(_measured(cell, results))
-            line += [_mean(cell.beside, decimals(results)) for _ in beside]
+            mean = cell.beside.mean if cell.beside else None
+            line += [number(mean, f".{decimals(results)}f") for _ in beside]
             line.append(_cost(cell, "cost/train_flops_ratio"))
             line += [_printed(cell.published, paper) for paper in sorted(papers)]
         body.append(tuple(line))
@@ -93,10 +99,6 @@ def _result_grid(results: Results) -> Grid:
         only_in_files=tuple(beside),
         about=tuple(((row.method,), "") for row in results.rows),
     )
-
-
-def _row_heads(results: Results) -> list[str]:
-    return [_head(field) for field in results.fields]
 
 
 def _head(field: str) -> str:
@@ -142,10 +144,6 @@ def _measured(cell: Cell, results: Results) -> Text:
     return Text(words + partly + diverged + failed, cell.summary.mean, *cell.trials[:1])
 
 
-def _mean(summary: Summary | None, places: int) -> Text:
-    return Text(NOTHING) if summary is None else Text(f"{summary.mean:.{places}f}", summary.mean)
-
-
 def _printed(published: Published | None, paper: str) -> Text:
     if published is None or published.task != paper:
         return Text(NOTHING)
@@ -156,62 +154,36 @@ def _printed(published: Published | None, paper: str) -> Text:
 
 
 def _comparison_grid(
-    results: Results, comparisons: Sequence[Comparison], spec: AblationSpec
+    title: str,
+    answered: str,
+    results: Results,
+    comparisons: Sequence[Comparison],
+    word: Callable[[Comparison], str],
+    notes: Sequence[str],
 ) -> Grid:
-    words = settings_words(spec.report.baseline)
-    lines = [(*_compared(results, c), _verdict(c, against_word(c))) for c in comparisons]
+    """Return a line per comparison, with its answer in the column that `answered` heads."""
     return Grid(
-        title=f"Difference to {words} ({results.task})",
-        head=(*_comparison_heads(results), "verdict"),
-        body=tuple(lines),
+        title=title,
+        head=(
+            "row", "against", _head(results.column), "n", "difference", "p", "detectable",
+            "seeds needed", answered,
+        ),
+        body=tuple((*_compared(results, c), Text(word(c) if c.difference else NOTHING))
+                   for c in comparisons),
         keys=3,
-        notes=(*comparison_notes(comparisons), EXPLORATORY),
+        notes=tuple(notes),
+        on_screen=bool(comparisons),
         only_in_files=DETAILS,
-        about=_about(results, comparisons),
-    )
+        about=tuple(
+            ((c.row.method, c.reference.method), _column_words(results.column, c.column))
+            for c in comparisons
+        ),
+    )  # fmt: skip
 
 
 def against_word(comparison: Comparison) -> str:
     """Return the answer of a comparison with a baseline, which is not a claim."""
     return WORDS_OF.get(comparison.answer.word, claim_word(comparison))
-
-
-def _claim_grid(
-    results: Results, claim: Claim, comparisons: Sequence[Comparison], explained: bool
-) -> Grid:
-    """Return the comparisons that answer a claim's question.
-
-    Args:
-        results: results of one task.
-        claim: the claim.
-        comparisons: comparisons that answer the claim.
-        explained: whether a grid above already explains the columns.
-    """
-    lines = [(*_compared(results, c), _verdict(c, claim_word(c))) for c in comparisons]
-    return Grid(
-        title=f"{claim.asks} ({claim.source or 'a question of this suite'}; {results.task})",
-        head=(*_comparison_heads(results), "answer"),
-        body=tuple(lines),
-        keys=3,
-        notes=claim_notes(claim, comparisons, results.metric.unit, explained),
-        on_screen=bool(lines),
-        only_in_files=DETAILS,
-        about=_about(results, comparisons),
-    )
-
-
-def _about(results: Results, comparisons: Sequence[Comparison]) -> tuple[About, ...]:
-    return tuple(
-        ((one.row.method, one.reference.method), _column_words(results.column, one.column))
-        for one in comparisons
-    )
-
-
-def _comparison_heads(results: Results) -> tuple[str, ...]:
-    return (
-        "row", "against", _head(results.column), "n", "difference", "p", "detectable",
-        "seeds needed",
-    )  # fmt: skip
 
 
 def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
@@ -225,13 +197,14 @@ def _compared(results: Results, comparison: Comparison) -> tuple[Text, ...]:
     if found is None:
         return (*names, Text("0", 0.0), Text(diverged or NOT_RUN), *[Text(NOTHING)] * 3)
     words = ", ".join(filter(None, (difference_words(found, places), diverged)))
+    p = comparison.p
     return (
         *names,
         Text(seeds_words(comparison), float(min(comparison.n))),
         Text(words, found.mean),
-        _p(comparison.p),
-        _number(comparison.detectable, f".{places}f"),
-        _number(comparison.needed, "d"),
+        Text("< 0.001", p) if p is not None and p < 0.001 else number(p, ".3f"),
+        number(comparison.detectable, f".{places}f"),
+        number(comparison.needed, "d"),
     )
 
 
@@ -247,45 +220,47 @@ def seeds_words(comparison: Comparison) -> str:
     return str(comparison.n[0]) if len(set(comparison.n)) == 1 else "{}, {}".format(*comparison.n)
 
 
-def _verdict(comparison: Comparison, word: str) -> Text:
-    return Text(NOTHING if comparison.difference is None else word)
-
-
-def _number(value: float | None, form: str) -> Text:
-    return Text(NOTHING) if value is None else Text(f"{value:{form}}", value)
-
-
-def _p(value: float | None) -> Text:
-    if value is None:
-        return Text(NOTHING)
-    return Text("< 0.001" if value < 0.001 else f"{value:.3f}", value)
-
-
 # -- spread ----------------------------------------------------------------------------------------
 
 
 def _spread_grid(results: Results) -> Grid:
     """Return the grid of properties that a mean hides: spread, diverged seeds, and loss."""
-    body, about = [], []
-    for row, value, cell in results.cells():
+    places = decimals(results)
+    lines = []
+    for row, column, cell in results.cells():
         if cell.summary is None:
             continue
-        about.append(((row.method,), _column_words(results.column, value)))
-        values, places = sorted(cell.values.values()), decimals(results)
+        values = sorted(cell.values.values())
         numbers = (cell.summary.sd, statistics.median(values), values[0], values[-1])
         loss = Text(NOTHING) if cell.loss is None else Text(interval(cell.loss, 4), cell.loss.mean)
-        names = (*(_field(field) for field in row.fields), _field(text_of(value)))
         counts = (Text(str(len(values))), Text(str(len(cell.diverged))))
-        body.append((*names, *counts, *(_number(n, f".{places}f") for n in numbers), loss))
+        lines.append((row, column, (*counts, *(number(n, f".{places}f") for n in numbers), loss)))
     head = ("n", "diverged", "sd", "median", "lowest", "highest", "loss")
+    title = f"Spread over seeds, and the loss ({results.task})"
+    return _cells_grid(title, head, results, lines, tuple(spread_notes(results)))
+
+
+def _cells_grid(
+    title: str,
+    head: Sequence[str],
+    results: Results,
+    lines: Sequence[tuple[Row, object, tuple[Text, ...]]],
+    notes: tuple[str, ...],
+) -> Grid:
+    """Return a grid of rows in columns, for files alone; the column NOTHING is every column."""
     return Grid(
-        title=f"Spread over seeds, and the loss ({results.task})",
-        head=(*_row_heads(results), _head(results.column), *head),
-        body=tuple(body),
+        title=title,
+        head=(*map(_head, results.fields), _head(results.column), *head),
+        body=tuple(
+            (*map(_field, (*row.fields, text_of(column))), *cells) for row, column, cells in lines
+        ),
         keys=len(results.fields) + 1,
-        notes=tuple(spread_notes(results)),
+        notes=notes,
         on_screen=False,
-        about=tuple(about),
+        about=tuple(
+            ((row.method,), "" if column == NOTHING else _column_words(results.column, column))
+            for row, column, _ in lines
+        ),
     )
 
 
@@ -294,32 +269,16 @@ def _spread_grid(results: Results) -> Grid:
 
 def _cost_grid(results: Results) -> Grid:
     used = [name for name in COSTS if any(name in cell.costs for _, _, cell in results.cells())]
-    body, about = [], []
-    for row, value, cell in results.cells():
+    lines = []
+    for row, column, cell in results.cells():
         everywhere = results.repeated and row.method == "dense"
-        if not cell.costs or (everywhere and value != results.columns[0]):
-            continue
-        column_value = NOTHING if everywhere else text_of(value)
-        column = "" if everywhere else _column_words(results.column, value)
-        about.append(((row.method,), column))
-        names = (*(_field(field) for field in row.fields), _field(column_value))
-        counted = Text(str(cell.n_run))
-        body.append((*names, counted, *(_cost(cell, name) for name in used)))
-    return Grid(
-        title=f"Cost and density, means over seeds ({results.task})",
-        head=(*_row_heads(results), _head(results.column), "n", *(COSTS[name] for name in used)),
-        body=tuple(body),
-        keys=len(results.fields) + 1,
-        notes=(COST,),
-        on_screen=False,
-        about=tuple(about),
-    )
+        if cell.costs and not (everywhere and column != results.columns[0]):
+            cells = (Text(str(cell.n_run)), *(_cost(cell, name) for name in used))
+            lines.append((row, NOTHING if everywhere else column, cells))
+    title = f"Cost and density, means over seeds ({results.task})"
+    return _cells_grid(title, ("n", *(COSTS[name] for name in used)), results, lines, (COST,))
 
 
 def _cost(cell: Cell, name: str) -> Text:
-    value = cell.costs.get(name)
-    if value is None:
-        return Text(NOTHING)
-    if name == "run/seconds":
-        return Text(f"{value:.0f}", value)
-    return Text(f"{value:g}" if name.endswith("epochs") else f"{value:.3f}", value)
+    form = ".0f" if name == "run/seconds" else "g" if name.endswith("epochs") else ".3f"
+    return number(cell.costs.get(name), form)

@@ -12,7 +12,7 @@ from typing import Any
 from gapbench.analysis.collect import PROVENANCE, Run
 from gapbench.analysis.histories import read_lines
 from gapbench.analysis.layout import value_name
-from gapbench.analysis.records import differ, is_given, plain, text_of
+from gapbench.analysis.records import differing, is_given, is_number, plain, text_of
 from gapbench.base.documents import is_plain
 
 LOG_LINES = 15
@@ -84,18 +84,11 @@ def named(runs: Sequence[tuple[str, Run]]) -> Iterator[tuple[str, Run]]:
     alike: dict[str, list[dict[str, Any]]] = {}
     for name, own in zip(names, settings, strict=True):
         alike.setdefault(name, []).append(own)
-    telling = {name: _differing(same) for name, same in alike.items()}
+    telling = {name: differing(same) for name, same in alike.items()}
     for name, own, (_, run) in zip(names, settings, runs, strict=True):
         given = [key for key in telling[name] if is_given(own.get(key))]
         words = [f"{key.replace('_', ' ')} {text_of(plain(own[key]))}" for key in given]
         yield ", ".join([name, *words]), run
-
-
-def _differing(trials: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the settings in which trials differ, or that only some trials have."""
-    names = dict.fromkeys(name for settings in trials for name in settings)
-    first = trials[0]
-    return [n for n in names if any(differ(first.get(n), other.get(n)) for other in trials)]
 
 
 def _provenance(run: Run) -> Iterator[tuple[str, str]]:
@@ -114,7 +107,8 @@ def _curves(run: Run) -> Iterator[dict[str, Any]]:
     lines = read_lines(run, ("epoch",))[0]
     metric = value_name(run.trial.task, "val/accuracy")
     for name in (metric, "train/loss", "coverage"):
-        points = [(line["epoch"], line[name]) for line in lines if _is_finite(line.get(name))]
+        known = [line for line in lines if is_number(line.get(name)) and math.isfinite(line[name])]
+        points = [(line["epoch"], line[name]) for line in known]
         if len(points) > 1:
             yield {
                 "name": name,
@@ -131,14 +125,9 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     return [points[round(number * step)] for number in range(min(len(points), MOST_POINTS))]
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def polyline(
-    points: Sequence[tuple[float, float]], width: float = 240, height: float = 60, edge: float = 4
-) -> str:
-    """Return points as the coordinates of an SVG polyline that fills width x height."""
+def polyline(points: Sequence[tuple[float, float]]) -> str:
+    """Return points as the coordinates of an SVG polyline that fills 240 x 60, but for an edge."""
+    width, height, edge = 240, 60, 4
     xs, ys = [x for x, _ in points], [y for _, y in points]
     across = (max(xs) - min(xs)) or 1.0
     down = (max(ys) - min(ys)) or 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gapbench.analysis.cells import Results
-from gapbench.analysis.looks import ALPHA
 from gapbench.report import notes
 from gapbench.report.canvas import Evidence, share_y, tell
-from gapbench.report.forest import published_difference
+from gapbench.report.forest import numbers_of
 from gapbench.report.tables import settings_words, value_head
 
 POINT = 1.0  # of the metric: rows that lie within it cannot be told apart
@@ -91,17 +90,21 @@ def absolute(evidence: Evidence) -> Scale:
     return Scale(frame, frame, "" if frame.empty else value_words(evidence.results, frame))
 
 
-def scale_of(evidence: Evidence) -> Scale:
+def scale_of(evidence: Evidence, shown: Collection[str] | None = None) -> Scale:
     """Return the means to draw, or their differences to the baseline with Welch's intervals.
 
     Differences are drawn where, in most columns, the rows that claims compare lie within a point;
     where no claim compares any, all rows. Other rows are context.
+
+    Args:
+        evidence: evidence of one task.
+        shown: names of the rows that the figure shows; None: the rows of a panel of lines.
     """
     means, results = absolute(evidence), evidence.results
     if means.frame.empty:
         return means
     frame = means.frame.merge(_differences(evidence), how="left", on=["row", "column"])
-    shown = {row.name for row in evidence.rows}
+    shown = {row.name for row in evidence.rows} if shown is None else set(shown)
     first = shown & evidence.first or shown
     if not _near(frame[frame["row"].isin(first)]):
         return means
@@ -123,7 +126,7 @@ def scale_of(evidence: Evidence) -> Scale:
     bars = "with 95 % Welch t-intervals" if drawn["half_width"].notna().any() else ""
     told = ", ".join(row if math.isnan(d) else f"{row} ({d:+.1f})" for row, d in far.items())
     left_out = f"not on this axis: {told}" if far else ""
-    caption = f"Here in place of means: differences to {name}, in {unit} {bars}".strip()
+    caption = f"In place of means, the figure shows differences to {name}, in {unit} {bars}".strip()
     return Scale(
         frame,
         drawn[~drawn["row"].isin(far)].copy(),
@@ -135,18 +138,14 @@ def scale_of(evidence: Evidence) -> Scale:
 
 def _differences(evidence: Evidence) -> pd.DataFrame:
     """Return the difference of every cell that has one; a baseline's own is 0."""
-    lines: dict[tuple[str, object], tuple[float, float, float | None]] = {}
-    for one in evidence.to_baseline:
-        if one.difference is not None:
-            lines[one.reference.name, one.column] = (0.0, math.nan, math.nan)
-    for one in evidence.to_baseline:
-        if one.difference is not None:
-            half = one.difference.half_width(ALPHA)
-            half = half if math.isfinite(half) else math.nan
-            numbers = (one.difference.mean, half, published_difference(one))
-            lines[one.row.name, one.column] = numbers
+    known = [one for one in evidence.to_baseline if one.difference is not None]
+    lines: dict[tuple[str, object], tuple[float, float, float | None]] = {
+        (one.reference.name, one.column): (0.0, math.nan, math.nan) for one in known
+    }
+    lines |= {(one.row.name, one.column): numbers_of(one) for one in known}
     names = ["row", "column", "difference", "difference_half_width", "published_difference"]
-    return pd.DataFrame([(*at, *numbers) for at, numbers in lines.items()], columns=names)
+    frame = pd.DataFrame([(*at, *numbers) for at, numbers in lines.items()], columns=names)
+    return frame.replace(math.inf, math.nan)
 
 
 def _near(compared: pd.DataFrame) -> bool:

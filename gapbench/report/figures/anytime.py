@@ -16,10 +16,8 @@ from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
-    legend_names,
     looks,
     panels,
-    watched,
 )
 
 MOST_ROWS = 24
@@ -34,7 +32,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
 
     There is one panel per row. Each epoch's model is evaluated as it is, including dense layers.
     """
-    results, metric = evidence.results, watched(evidence)
+    results, metric = evidence.results, evidence.watched
     curves = evidence.histories.curves.dropna(subset=metric)
     if curves.empty:
         return None
@@ -42,7 +40,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
     frame = curves.groupby(keys, sort=False, as_index=False).agg({metric: "mean", "role": "first"})
     known = [row for row in results.rows if row.name in set(frame["row"])]
     made, axes, rows = panels(known, across=4, most=MOST_ROWS)
-    look, names = looks(results.rows), legend_names(results)
+    look = looks(results.rows)
     low, high = frame[metric].quantile(0.02), frame[metric].max()
     edge = 0.05 * (high - low) or 1.0
     for ax, row in zip(axes, rows, strict=True):
@@ -56,7 +54,7 @@ def anytime(evidence: Evidence) -> Drawn | None:
         _shade(ax, own[own["column"] == columns[0]])
         _rule(ax, _prunes(evidence, row.name))
         ax.set_ylim(low - edge, high + edge)
-        ax.set_title(names[row.name], fontsize=8)
+        ax.set_title(evidence.names[row.name], fontsize=8)
         ax.set_xlabel("machine-epochs")
         if len(columns) > 1:
             ax.legend(title=results.column, loc="lower right")

@@ -7,35 +7,33 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
+    mean_over,
     panels,
 )
 
 
 @figure("branch_iou", reads=("change",))
 def branch_iou(evidence: Evidence) -> Drawn | None:
-    """Draw how alike the masks of P-GaP's branches are when the last round ends.
+    """Draw the similarity of the masks of P-GaP's branches at the end of the last round.
 
     The value is the intersection over union of two branches' masks of the whole model. A branch
     changes the mask of its own partition only. So two branches differ in their two partitions, by
     the changes of both since the start of the round.
     """
+    trials = evidence.histories.changes.groupby(["row", "column", "key"], sort=False)
     lines = [
         (row, column, one, other, value)
-        for (row, column, key), changes in evidence.histories.changes.groupby(
-            ["row", "column", "key"], sort=False
-        )
+        for (row, column, key), changes in trials
         for one, other, value in _pairs(list(_last_round(changes)), _kept(evidence, key))
     ]
     if not lines:
         return None
-    keys = ["row", "column", "branch", "other"]
-    frame = pd.DataFrame(lines, columns=[*keys, "iou"])
-    frame = frame.groupby(keys, sort=False, as_index=False).mean()
+    frame = pd.DataFrame(lines, columns=["row", "column", "branch", "other", "iou"])
+    frame = mean_over(frame, "row", "column", "branch", "other")
     groups = list(frame.groupby(["row", "column"], sort=False))
     import seaborn  # noqa: PLC0415 - takes most of a second, and few reports have this figure
 
@@ -46,7 +44,7 @@ def branch_iou(evidence: Evidence) -> Drawn | None:
                         annot_kws={"size": 7}, cbar_kws={"label": "IoU"})  # fmt: skip
         ax.grid(visible=False)
         ax.set(xlabel="branch", ylabel="branch")
-        ax.set_title(f"{row} — {evidence.results.column} {text_of(column)}", fontsize=8)
+        ax.set_title(f"{row} — {evidence.at(column)}", fontsize=8)
     return made, frame
 
 

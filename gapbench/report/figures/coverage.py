@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     Drawn,
     Evidence,
+    Look,
     figure,
-    legend_names,
-    looks,
+    mean_over,
     panels,
+    plot_rows,
     share_y,
     tell_left_out,
 )
@@ -23,24 +23,17 @@ def coverage(evidence: Evidence) -> Drawn | None:
     For P-GaP the figure shows the largest share of all branches: until the merge, each branch
     counts its own partition.
     """
-    results, curves = evidence.results, evidence.histories.curves
-    frame = curves[["row", "column", "epoch", "coverage"]].dropna(subset="coverage")
+    curves = evidence.histories.curves[["row", "column", "epoch", "coverage"]]
+    frame = mean_over(curves.dropna(subset="coverage"), "row", "column", "epoch")
     if frame.empty:
         return None
-    frame = frame.groupby(["row", "column", "epoch"], sort=False, as_index=False).mean()
     frame["coverage"] = frame.groupby(["row", "column"], sort=False)["coverage"].cummax()
-    columns = evidence.columns(frame)
-    made, axes, shown = panels(columns, width=4.2, height=3.0, across=2)
-    look, names = looks(results.rows, evidence.first), legend_names(results)
+    made, axes, shown = panels(evidence.columns(frame), width=4.2, height=3.0, across=2)
     for ax, column in zip(axes, shown, strict=True):
-        for row in evidence.rows:
-            own = frame[(frame["row"] == row.name) & (frame["column"] == column)]
-            if len(own):
-                ax.plot(own["epoch"], own["coverage"], label=names[row.name],
-                        **look[row.name].line())  # fmt: skip
+        there = frame[frame["column"] == column]
+        plot_rows(ax, evidence, there, "epoch", "coverage", Look.line)
         ax.set_ylim(0, 1.03)
-        ax.set_xlabel("machine-epochs")
-        ax.set_title(f"{results.column} {text_of(column)}")
+        ax.set(xlabel="machine-epochs", title=evidence.at(column))
     share_y(axes)
     axes[0].set_ylabel("coverage of prunable weights")
     tell_left_out(made, evidence)

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
     in_model_order,
     looks,
+    mean_over,
     panels,
     plain_decades,
 )
@@ -27,7 +27,7 @@ def layer_density(evidence: Evidence) -> Drawn | None:
     """
     layers = evidence.histories.layers
     frame = layers[["row", "column", "layer", "density", "numel"]]
-    frame = frame.groupby(["row", "column", "layer"], sort=False, as_index=False).mean()
+    frame = mean_over(frame, "row", "column", "layer")
     groups: dict[tuple[Any, ...], list[str]] = {}
     shown: dict[tuple[Any, ...], pd.DataFrame] = {}
     for (row, column), own in frame.groupby(["row", "column"], sort=False):
@@ -39,9 +39,8 @@ def layer_density(evidence: Evidence) -> Drawn | None:
         return None
     order = in_model_order(layers)
     width = max(7.0, 0.8 + 0.09 * len(order))  # so that names stand apart
-    made, axes, chosen = panels(
-        sorted(groups.items(), key=lambda g: str(g[0][0])), width=width, height=1.7, across=1
-    )
+    by_column = sorted(groups.items(), key=lambda group: str(group[0][0]))
+    made, axes, chosen = panels(by_column, width=width, height=1.7, across=1)
     look = looks(evidence.results.rows)
     for ax, (same, rows) in zip(axes, chosen, strict=True):
         own = shown[same]
@@ -49,7 +48,7 @@ def layer_density(evidence: Evidence) -> Drawn | None:
         density = own.set_index("layer")["density"].reindex(order)
         ax.bar(range(len(order)), density, color=colour)
         ax.set_xlim(-0.6, len(order) - 0.4)
-        words = f"{evidence.results.column} {text_of(same[0])}: {'; '.join(rows)}"
+        words = f"{evidence.at(same[0])}: {'; '.join(rows)}"
         ax.set_title(textwrap.fill(words, 105), fontsize=7)
         ax.grid(visible=False, axis="x")
         ax.set_ylim(min(0.004, own["density"].min() / 1.5), 1.2)

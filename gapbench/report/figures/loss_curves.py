@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     Drawn,
     Evidence,
+    Look,
     figure,
-    legend_names,
-    looks,
+    mean_over,
     panels,
     plain_decades,
+    plot_rows,
     tell_left_out,
 )
 from gapbench.report.ends import name_lines
@@ -22,31 +22,21 @@ def loss_curves(evidence: Evidence) -> Drawn | None:
 
     The column is the first column with completed trials; dense rows are in every column.
     """
-    results, curves = evidence.results, evidence.histories.curves
-    losses = ["train/loss", "val/loss"]
+    curves = evidence.histories.curves
     if curves.empty:
         return None
-    keys = ["row", "column", "epoch"]
-    frame = curves[[*keys, *losses]].groupby(keys, sort=False, as_index=False).mean()
+    losses = ["train/loss", "val/loss"]
+    frame = mean_over(curves[["row", "column", "epoch", *losses]], "row", "column", "epoch")
     column = next(iter(evidence.columns(frame)))
-    made, axes, _ = panels(range(2), width=3.8, height=3.2)
-    look, names = looks(results.rows, evidence.first), legend_names(results)
-    for row in evidence.rows:
-        own = frame[frame["row"] == row.name]
-        if not (results.repeated and row.method == "dense"):
-            own = own[own["column"] == column]
-        for ax, loss in zip(axes, losses, strict=True):
-            known = own.dropna(subset=loss)
-            if len(known):
-                ax.plot(known["epoch"], known[loss], label=names[row.name],
-                        **look[row.name].line())  # fmt: skip
-    for ax, loss in zip(axes, losses, strict=True):
+    repeated = evidence.results.repeated
+    dense = [row.name for row in evidence.rows if repeated and row.method == "dense"]
+    there = frame[frame["row"].isin(dense) | (frame["column"] == column)]
+    made, axes, shown = panels(losses, width=3.8, height=3.2)
+    for ax, loss in zip(axes, shown, strict=True):
+        plot_rows(ax, evidence, there.dropna(subset=loss), "epoch", loss, Look.line)
         ax.set_yscale("log")
         plain_decades(ax.yaxis)
-        ax.set(
-            xlabel="machine-epochs",
-            title=f"{loss.replace('/', ' ')}, {results.column} {text_of(column)}",
-        )
+        ax.set(xlabel="machine-epochs", title=f"{loss.replace('/', ' ')}, {evidence.at(column)}")
     tell_left_out(made, evidence)
     name_lines(made, axes, across=2)
     return made, frame

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     Drawn,
     Evidence,
     figure,
     in_model_order,
+    mean_over,
     panels,
     share_y,
 )
@@ -17,7 +17,7 @@ from gapbench.report.canvas import (
 
 @figure("mask_iou", reads=("change",))
 def mask_iou(evidence: Evidence) -> Drawn | None:
-    """Draw how much of each layer's mask came back when it was pruned, prune by prune.
+    """Draw the share of each layer's mask that came back at each prune.
 
     The value is the intersection over union of the mask before growing and the mask after pruning
     back. Rows that prune only once are left out.
@@ -32,8 +32,7 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
     if not lines:
         return None
     frame = pd.DataFrame(lines, columns=["row", "column", "epoch", "layer", "iou"])
-    keys = ["row", "column", "epoch", "layer"]
-    frame = frame.groupby(keys, sort=False, as_index=False).mean()
+    frame = mean_over(frame, "row", "column", "epoch", "layer")
     groups = frame.groupby(["row", "column"], sort=False)
     repeated = [(at, own) for at, own in groups if own["epoch"].nunique() > 1]
     if not repeated:
@@ -55,7 +54,7 @@ def mask_iou(evidence: Evidence) -> Drawn | None:
         ax.tick_params(labelsize=6)
         ax.grid(visible=False)
         ax.set(xlabel="epoch of the prune", ylabel="")
-        ax.set_title(f"{row} — {evidence.results.column} {text_of(column)}", fontsize=8)
+        ax.set_title(f"{row} — {evidence.at(column)}", fontsize=8)
     share_y(axes)  # names stand at the left alone
     made.colorbar(axes[0].collections[0], ax=axes, label="IoU", fraction=0.03, aspect=40)
     return made, frame

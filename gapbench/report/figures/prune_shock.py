@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gapbench.analysis.records import text_of
 from gapbench.report.canvas import (
     MOST_PANELS,
     Drawn,
     Evidence,
+    Look,
     figure,
     legend_below,
-    legend_names,
-    looks,
+    mean_over,
     panels,
+    plot_rows,
     share_y,
     tell_left_out,
-    watched,
 )
 
 # what the shock of a prune is drawn against, side by side
@@ -25,12 +24,11 @@ SHOCK = {"epoch": "machine-epochs", "mask_error": "relative mask error of the pr
 
 @figure("prune_shock", reads=("change",))
 def prune_shock(evidence: Evidence) -> Drawn | None:
-    """Draw what each prune costs at once: the validation metric just after minus just before.
+    """Draw the immediate cost of each prune: the validation metric just after minus just before.
 
     Each mark is one prune of a row, averaged over seeds.
     """
-    results, metric = evidence.results, watched(evidence)
-    changes = evidence.histories.changes
+    metric, changes = evidence.watched, evidence.histories.changes
     lines = [
         (c.row, c.column, c.epoch, c.after[metric] - c.before[metric], c.mask_error)
         for c in changes[changes["event"] == "prune"].itertuples()
@@ -39,21 +37,16 @@ def prune_shock(evidence: Evidence) -> Drawn | None:
     ]
     if not lines:
         return None
-    keys = ["row", "column", "epoch"]
-    frame = pd.DataFrame(lines, columns=[*keys, "change", "mask_error"])
-    frame = frame.groupby(keys, sort=False, as_index=False).mean()
+    frame = pd.DataFrame(lines, columns=["row", "column", "epoch", "change", "mask_error"])
+    frame = mean_over(frame, "row", "column", "epoch")
     pairs = [(column, x) for column in evidence.columns(frame) for x in SHOCK]
-    made, axes, shown = panels(
-        pairs, width=3.8, height=3.0, across=len(SHOCK), most=MOST_PANELS - 1
-    )
-    look, names = looks(results.rows, evidence.first), legend_names(results)
+
+    most = MOST_PANELS - 1
+    made, axes, shown = panels(pairs, width=3.8, height=3.0, across=len(SHOCK), most=most)
     for ax, (column, x) in zip(axes, shown, strict=True):
-        for row in evidence.rows:
-            own = frame[(frame["row"] == row.name) & (frame["column"] == column)].dropna(subset=x)
-            if len(own):
-                ax.plot(own[x], own["change"], alpha=0.6, label=names[row.name],
-                        **look[row.name].mark())  # fmt: skip
-        ax.set(xlabel=SHOCK[x], title=f"{results.column} {text_of(column)}")
+        there = frame[frame["column"] == column].dropna(subset=x)
+        plot_rows(ax, evidence, there, x, "change", Look.mark, alpha=0.6)
+        ax.set(xlabel=SHOCK[x], title=evidence.at(column))
     share_y(axes)
     for ax in axes[:: len(SHOCK)]:
         ax.set_ylabel(f"change of validation {metric.split('/')[1]}")

@@ -95,14 +95,14 @@ def test_without_its_folder_a_trial_is_that_of_its_published_line(done, tmp_path
         published.write_text(changed)
         code, told = reproduced(capsys, tmp_path, folder.path.name)
         assert code == 2 and told.count("\n") == 1
-        assert f"{published}:1: this is no published trial: " in told
+        assert f"{published}:1: not a published trial: " in told
 
 
 def test_what_cannot_be_run_again_is_refused_in_one_line(done, tmp_path, capsys):
     folder = copied(done, tmp_path)
     folder.result.unlink()
     for key, words in [
-        ("", "there is no result to compare with"),
+        ("", "no result to compare with"),
         ("no-such-key", "no-such-key"),
     ]:
         code, told = reproduced(capsys, tmp_path, key)

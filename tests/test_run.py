@@ -322,7 +322,7 @@ def test_a_report_section_that_does_not_fit_is_told_before_anything_is_trained(t
     command = [*SMOKE, "--set", "recipe.lr=[0.1,0.05]", "--results", tmp_path / "results"]
     err = refused(capsys, *command)
     assert "partitions.yaml:" in err and "report.rows: the trials of row" in err
-    assert "differ in recipe.lr (0.1, 0.05): add it to rows" in err
+    assert "differ in recipe.lr (0.1, 0.05): add recipe.lr to rows" in err
     assert refused(capsys, *command, "--dry-run") == err
     assert not (tmp_path / "results").exists()
 

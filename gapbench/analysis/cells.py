@@ -48,7 +48,7 @@ COSTS = {
     "cost/mean_density": "mean density in training",
     "exploration/coverage": "coverage",
     "exploration/epochs": "machine-epochs to 99 % coverage",
-    "exploration/iou": "IoU of masks over a change",
+    "exploration/iou": "IoU of masks before and after a change",
     "run/seconds": "seconds",
 }
 

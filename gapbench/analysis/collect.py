@@ -96,7 +96,7 @@ def scan(results: Path) -> Scan:
     left_out: list[LeftOut] = []
     for entry in _entries(results / "runs"):
         if not entry.is_dir():  # one on another disk may be linked in
-            left_out.append(LeftOut(f"runs/{entry.name}", "no folder"))
+            left_out.append(LeftOut(f"runs/{entry.name}", "not a folder"))
             continue
         folder = RunFolder(Path(entry.path))
         try:
@@ -154,7 +154,7 @@ def _trial(folder: RunFolder) -> Trial:
         raise UserError(str(error).removeprefix(f"{folder.trial}: ")) from None
     key = trial.key
     if key != folder.path.name:
-        raise UserError(f"trial.json is that of {key}: the folder was renamed or copied")
+        raise UserError(f"trial.json belongs to trial {key}: the folder was renamed or copied")
     return trial
 
 
@@ -181,7 +181,7 @@ def checked_result(result: Mapping[str, Any], trial: Trial) -> dict[str, Any]:
         raise UserError("result.json belongs to another trial")
     ranks = result.get("ranks", trial.recipe.ranks)
     if ranks != trial.recipe.ranks and ranks != trial.ranks:
-        words = "its numbers are those of another trial"
+        words = "its numbers belong to another trial"
         raise UserError(f"trained by {ranks} processes, not {trial.ranks}: {words}")
     checked(Result, result, "result.json")
     return {**result, "environment": _shareable(result.get("environment", {}))}

@@ -58,7 +58,7 @@ class Answer:
         run = self.run
         if not run:
             waiting = bool(self.comparisons) or unfinished(self.results, self.claim)
-            return NOT_RUN if waiting else "no rows of like FLOPs"
+            return NOT_RUN if waiting else "no rows with similar FLOPs"
         missing = len(self.comparisons) - len(run)
         columns = dict.fromkeys(comparison.column for comparison in run)
         by_column = {column: _words([c for c in run if c.column == column]) for column in columns}

@@ -90,7 +90,7 @@ def read_trials(path: Path, results: Path) -> Kept:
             entry, run = _line(text, path)
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(
-                f"{path}:{number}: this is no published trial: {error}: restore the file"
+                f"{path}:{number}: not a published trial: {error}: restore the file"
             ) from None
         entries.append(entry)
         runs.append(run)

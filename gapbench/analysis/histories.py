@@ -95,14 +95,14 @@ def read_lines(run: Run, kinds: Collection[str] = KINDS) -> tuple[list[dict[str,
             content = file.read()
         text = content.decode()
     except FileNotFoundError:
-        return [], "there is no history"
+        return [], "missing"
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         return [], "cannot be read"
     digest = run.result.get("history_sha256")
     if digest not in (None, hashlib.sha256(content).hexdigest()):
-        return [], "is not what the trial has written: its checksum differs"
+        return [], "the checksum differs: the file has changed since the trial wrote it"
     skipped = tuple(f'{{"kind":"{kind}"' for kind in KINDS if kind not in kinds)
     every = text.splitlines()
     lines = [line for line in every if not line.startswith(skipped)]

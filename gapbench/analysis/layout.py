@@ -170,6 +170,6 @@ def _check_equal(trials: Sequence[Record], spec: AblationSpec, fields: Sequence[
             if differ(value, trial[name]):
                 reason = (
                     f"the trials of row {', '.join(fields)} differ in {name} "
-                    f"({text_of(value)}, {text_of(trial[name])}): add it to rows"
+                    f"({text_of(value)}, {text_of(trial[name])}): add {name} to rows"
                 )
                 raise SectionError(spec, ("report", "rows"), reason)

@@ -87,7 +87,7 @@ def _of_task(trials: Sequence[Record], name: str) -> Iterator[Check]:
     dense = row("dense", None)
     yield Check(
         name,
-        f"the loss of dense training stays above {LEAST_LOSS:g} of its validation loss",
+        f"the training loss of dense stays above {LEAST_LOSS:g} of its validation loss",
         None,
         *_memorising(own),
     )

@@ -117,9 +117,9 @@ class Spread:
         begin = f"another kind of machine: {self.metric} {self.value:.2f}"
         if (ends := self.interval) is None:
             return f"{begin} cannot be judged: {LEAST_SEEDS} seeds are needed, the row has {count}"
-        place = "within" if self.within else "outside of"
-        shown = f"{ends[0]:.2f} to {ends[1]:.2f}, the 95 % prediction interval of {count} seeds"
-        return f"{begin} lies {place} what other seeds show: {shown}"
+        place = "within" if self.within else "outside"
+        shown = f"the 95 % prediction interval of {count} seeds, {ends[0]:.2f} to {ends[1]:.2f}"
+        return f"{begin} lies {place} {shown}"
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def find_original(results: Path, key: str) -> Original:
     run = run or published.get(name)
     if run is None:
         raise UserError(
-            f"trial {name}: there is no result to compare with: {reason}: "
-            "`gapbench run FILE` makes it"
+            f"trial {name}: no result to compare with: {reason}: `gapbench run FILE` trains the "
+            "trial"
         )
     values = dict(measured(run.result))
     return Original(run.trial, run.place, values, run.folder, _seeds(run.trial, published.values()))
@@ -209,7 +209,7 @@ def _but_seed(trial: Trial) -> dict[str, Any]:
 def _run_in(folder: RunFolder) -> tuple[Run | None, str]:
     """Return a folder's completed run, or None and the reason."""
     try:
-        return read_run(folder), f"it is {folder.state()}"
+        return read_run(folder), f"the trial is {folder.state()}"
     except UserError as error:
         return None, str(error)
 
@@ -224,18 +224,17 @@ def compared(original: Original, again: Run) -> Reproduction:
     findings, missing = [_values(original.values, here)], []
     if original.folder is None:
         known = is_given(original.values.get("digest/weights"))
-        what = (
-            "history (weights and masks are, by their digests)" if known else "history and weights"
-        )
-        missing.append(f"{what}: {original.place.name} does not hold it")
+        words = "history: {} has none (weights and masks are compared by their digests)"
+        words = words if known else "history and weights: {} has neither"
+        missing.append(words.format(original.place.name))
     elif not is_plain(original.folder.history):
-        missing.append("history: the original has none any more")
+        missing.append("history: the original's run folder has no history any more")
     else:
         findings.append(_history(original.folder, folder))
     if original.folder is not None and is_plain(original.folder.model):
         findings.append(_tensors(original.folder, folder))
     elif original.folder is not None:
-        missing.append("weights and masks: the original's are not there any more")
+        missing.append("weights and masks: the original's run folder has neither any more")
     spread = None
     metric = f"test/{again.trial.make_task().metric.name}"
     portable = again.trial.recipe.portable and here.get("environment/gpu") is None
@@ -284,7 +283,7 @@ def _tensors(there: RunFolder, here: RunFolder) -> Finding:
     for name, tensor in _loaded(there):
         other = ours.pop(name, None)
         if other is None or other.shape != tensor.shape or other.dtype != tensor.dtype:
-            different.append(f"{name}: not of the same shape and kind")
+            different.append(f"{name}: missing, or of another shape or type")
         elif _bits(tensor) == _bits(other):
             equal += 1
         else:

@@ -38,8 +38,8 @@ INTRODUCTION = (
 )
 PICTURE = "answers.svg"
 LEGEND = (
-    "Differences to the right favour the claim. The shaded band is where rows count as "
-    "equivalent, a dotted line is the bound of being as good, and a hollow mark is the published "
+    "Differences to the right favour the claim. Rows count as equivalent inside the shaded band. A "
+    "dotted line is the margin within which a row is as good. A hollow mark is the published "
     "difference on the paper's task."
 )
 SHARED = (
@@ -50,14 +50,16 @@ MOST_DIFFERENCES = 4  # more than these are summed up by the most and the least 
 BOUNDS = (
     "A difference is the difference of means over all seeds ± the half-width of its 95 % Welch "
     "t-interval, without correction for multiple comparisons. The answers come from planned looks: "
-    f"{LOOKS_WORDS} (docs/analysis.md). A look asks for more than 95 %, so the interval of a "
-    "comparison that is not resolved may exclude 0. Supported or contradicted: the test of the "
-    "look finds a difference in favour of the claim or against it. Equivalent within m: two "
-    "one-sided tests place the difference within m. A claim that a row is as good within a margin "
-    "is contradicted if the row is worse by more than the margin. Confirmatory: the claim is in "
-    "the fixed sequence of the slides' claims, and all claims before it are supported at this "
-    "sparsity; each sparsity has its own sequence and its own level. All other answers are "
-    "exploratory. Detectable is the true difference that the last look finds with 80 % power."
+    f"{LOOKS_WORDS} (docs/analysis.md). Each level is stricter than 0.05, so the 95 % interval of "
+    "a comparison that is not resolved may exclude 0. Supported: the test of the look finds a "
+    "difference in favour of the claim. Contradicted: the test finds a difference against the "
+    "claim. Equivalent within m: two one-sided tests place the difference within m. A claim that a "
+    "row is as good within a margin is contradicted if the row is worse by more than the margin. "
+    "Confirmatory: the claim is in the fixed sequence of the slides' claims, and all earlier "
+    "claims of the sequence are supported at this sparsity; each sparsity has its own sequence and "
+    "its own level. All other answers are exploratory. Detectable: the true difference that the "
+    "last look finds with 80 % power. Seeds needed: the number of seeds that would resolve the "
+    "measured difference."
 )
 
 
@@ -68,8 +70,8 @@ def differences_words(answer: Answer) -> str:
     sign = 1 if answer.results.metric.higher_is_better else -1
     known = sorted(answer.differences, key=lambda one: sign * one[1].mean)
     return (
-        f"of {len(known)} comparisons the most in favour: {_in_words(answer, known[-1][0])}; the "
-        f"least: {_in_words(answer, known[0][0])}"
+        f"{len(known)} comparisons; most in favour: {_in_words(answer, known[-1][0])}; least in "
+        f"favour: {_in_words(answer, known[0][0])}"
     )
 
 
@@ -90,10 +92,10 @@ def _in_words(answer: Answer, comparison: Comparison) -> str:
     told += [] if answer.claim.margin is None else [f"margin {answer.claim.margin:g}"]
     told += [] if least is None else [f"detectable {least:.{places}f}"]
     if comparison.answer.n == 0:
-        told += [f"first look at {LOOKS[0][0]}"]
+        told += [f"first look at {LOOKS[0][0]} seeds"]
     elif comparison.needed is not None:
         about = "more than" if comparison.needed == MOST_SEEDS else "about"
-        told += [f"{about} {comparison.needed} seeds would resolve it"]
+        told += [f"{about} {comparison.needed} seeds needed"]
     told += diverged
     difference = f"{difference_words(found, places)} {points(results.metric.unit)}"
     return f"{rows}{epochs}{at}: {difference.rstrip()} ({', '.join(told)})"
@@ -139,11 +141,11 @@ def answers_text(evaluations: Sequence[Evaluation], scale: str) -> str:
     answers = [answer for one in evaluations for answer in one.answers]
     grids = (
         proxy_grid(checks(trials)),
-        answer_grid(answers, "What the claims are answered"),
+        answer_grid(answers, "Answers to the claims"),
         _cost_grid(evaluations),
     )
     text = markdown([Table(f"Results at scale {scale}", INTRODUCTION.format(scale), "", grids)])
-    return f"{text}\n![Differences that the claims are about]({PICTURE})\n\n{LEGEND}\n"
+    return f"{text}\n![Measured differences, claim by claim]({PICTURE})\n\n{LEGEND}\n"
 
 
 def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
@@ -156,7 +158,7 @@ def _cost_grid(evaluations: Sequence[Evaluation]) -> Grid:
         counts = (Text(str(len(done)), float(len(done))), Text(f"{hours:.1f}", hours))
         body.append((Text(one.spec.name), *counts, Text(", ".join(machines) or NOTHING)))
     heads = ("ablation", "trials", "hours of trials", "processor")
-    return Grid("What was trained", heads, tuple(body), keys=1, notes=(SHARED,))
+    return Grid("Trials and training time", heads, tuple(body), keys=1, notes=(SHARED,))
 
 
 def write_answers(results: Path, scale: str, specs: Sequence[AblationSpec]) -> Path:

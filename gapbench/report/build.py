@@ -165,14 +165,14 @@ def _draw(evaluation: Evaluation, place: Path, found: Scan) -> tuple[list[Path],
     paths, left_out = [], []
     labels = "".join(str(label) for label in evaluation.frame["label"])
     if lacking := unshown(labels):
-        why = f"signs are boxes, as no font here has {lacking}: install one, such as Noto Sans CJK"
+        why = f"boxes stand for {lacking}: no font here has these signs: install Noto Sans CJK"
         left_out.append(LeftOut(f"{spec.name}/figures", why))
     drawn = figure_files(evaluation, found)
     left_out += drawn.broken
     for stem, files in (item for own in drawn.by_task for item in own.items()):
         if files is None:
             where = f"{spec.name}/figures/{stem}"
-            left_out.append(LeftOut(where, "nothing has run that it could show"))
+            left_out.append(LeftOut(where, "no completed trial has data for this figure"))
         else:
             paths += save(files, place, stem)
     for path in set(place.iterdir()) - set(paths):

@@ -70,9 +70,13 @@ class Evidence:
     @cached_property
     def rows(self) -> list[Row]:
         """The rows in a panel of lines: at most `MOST_ROWS` of the rows that have run."""
-        first = sorted(self.run, key=lambda row: row.name not in self.first)
-        kept = {row.name for row in first[:MOST_ROWS]}
-        return [row for row in self.run if row.name in kept]
+        return self.most(self.run, lambda row: row.name in self.first)
+
+    @staticmethod
+    def most(items: Sequence[T], first: Callable[[T], bool]) -> list[T]:
+        """Return at most `MOST_ROWS` items in their order, chosen from the `first` items first."""
+        chosen = sorted(range(len(items)), key=lambda at: not first(items[at]))[:MOST_ROWS]
+        return [items[at] for at in sorted(chosen)]
 
     def columns(self, frame: pd.DataFrame) -> list[object]:
         """Return the columns of `frame` with sparse rows, or all columns if no row is sparse."""
@@ -248,7 +252,7 @@ def panels(
     made = Figure(figsize=(width * across + 0.3, height * down + 0.3))
     axes = [made.add_subplot(down, across, number + 1) for number in range(count)]
     if count < len(items):
-        tell(made, f"{count} of {len(items)} panels; the CSV has all")
+        tell(made, f"{count} of {len(items)} panels; the CSV has all panels")
     return made, axes, shown
 
 
@@ -277,9 +281,13 @@ def share_y(axes: Sequence[Axes]) -> None:
 
 def tell_left_out(made: Figure, evidence: Evidence) -> None:
     """Write above a figure how many rows the figure leaves out, if any."""
-    shown, run = len(evidence.rows), len(evidence.run)
+    tell_most(made, len(evidence.rows), len(evidence.run), "rows")
+
+
+def tell_most(made: Figure, shown: int, run: int, what: str) -> None:
+    """Write above a figure how many of its rows or series are shown, unless all of them are."""
     if run > shown:
-        tell(made, f"{shown} of {run} rows, those of claims first; the CSV has all")
+        tell(made, f"{shown} of {run} {what} ({what} of claims first); the CSV has all {what}")
 
 
 def legend_below(made: Figure, axes: Iterable[Axes], across: int = 3) -> None:

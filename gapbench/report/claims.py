@@ -17,12 +17,12 @@ from gapbench.methods.method import methods
 from gapbench.report.answers import BOUNDS, PICTURE, differences_words, standings
 from gapbench.report.counted import COUNTED, MAIN, STRATEGY, counted_grid, explored_grid
 from gapbench.report.render import md_escape
-from gapbench.report.tables import settings_words
+from gapbench.report.tables import OWN_QUESTION, settings_words
 from gapbench.spec.schema import AblationSpec, Claim
 from gapbench.tasks.task import tasks
 
 SCALES = ("mini", "small", "paper")  # what smoke trains is too little to say anything
-OURS = "nobody: our question"
+OURS = f"nobody: {OWN_QUESTION}"
 
 
 def claims_text(results: Path, specs: Mapping[Path, AblationSpec]) -> str:

@@ -44,12 +44,12 @@ def counted_grid() -> Grid:
     lines = [*_lengths(trials), *_exploration(), *_machines(trials["p_gap"])]
     return Grid(
         title="Claims that are counted, not trained",
-        head=("claim", "counted", "command"),
+        head=("question", "count", "command"),
         body=tuple(tuple(Text(words) for words in line) for line in lines),
         keys=1,
         notes=(
-            f"From the plans of scale paper; random growth over {SEEDS} seeds. An explored weight "
-            "was active at some time.",
+            f"The counts come from the plans of scale paper, and from {SEEDS} seeds for random "
+            "growth. An explored weight was active at some time.",
         ),
     )
 
@@ -69,7 +69,7 @@ def explored_grid(evaluations: Sequence[Evaluation], scale: str) -> Grid:
         if "exploration/iou" in cell.costs
     ]
     heads = ("row", "sparsity", *(COSTS[name] for name in EXPLORED), "IoU of random masks")
-    return Grid(f"How far masks moved, measured at scale {scale}", heads, tuple(body), keys=2)
+    return Grid(f"Mask movement, measured at scale {scale}", heads, tuple(body), keys=2)
 
 
 def _told(cell: Cell, name: str) -> str:
@@ -96,12 +96,12 @@ def _lengths(trials: Mapping[str, Trial]) -> Iterator[tuple[str, str, str]]:
     yield (
         "How long is grow-and-prune?",
         f"C-GaP {cyclic.plan.epochs} epochs; P-GaP {parallel.plan.epochs} machine-epochs, "
-        f"{parallel.plan.wall_epochs} on the clock",
+        f"{parallel.plan.wall_epochs} wall-clock epochs",
         command,
     )
     yield (
-        "Does a step of C-GaP cost more than one of RigL at equal sparsity?",
-        f"mean density of C-GaP in training {_density(cyclic)}, of RigL {_density(trials['rigl'])}",
+        "Does a step of C-GaP cost more than a step of RigL at equal sparsity?",
+        f"mean density in training: C-GaP {_density(cyclic)}, RigL {_density(trials['rigl'])}",
         command,
     )
 
@@ -124,8 +124,8 @@ def _exploration() -> Iterator[tuple[str, str, str]]:
     mean = statistics.mean(random)
     yield (
         "Does cyclic growth explore all weights, and three times faster than random growth?",
-        f"{100 * NEARLY_ALL:g} % of the weights after {cyclic:g} steps; random layers after "
-        f"{mean:.1f} on average, {min(random):g} to {max(random):g}: "
+        f"cyclic growth explores {100 * NEARLY_ALL:g} % of the weights in {cyclic:g} steps; random "
+        f"growth takes {mean:.1f} steps on average ({min(random):g} to {max(random):g}), "
         f"{mean / cyclic:.1f} times as many",
         f"`gapbench run {STRATEGY} --scale paper -n`",
     )
@@ -157,16 +157,16 @@ def _machines(trial: Trial) -> Iterator[tuple[str, str, str]]:
     reduced = 2 * (workers - 1) * FLOAT * parameters * updates
     yield (
         "Does P-GaP need little communication?",
-        f"a round of {workers} workers and {epochs} epochs: {sent / 1e6:.0f} MB at the entropy of "
-        f"sparse weights; dense data parallelism by ring all-reduce {reduced / 1e12:.1f} TB, "
-        f"{reduced / sent:,.0f} times as much",
-        "`python -m benchmarks.exchange_bytes` measures files against the entropy",
+        f"a round of {workers} workers and {epochs} epochs sends {sent / 1e6:.0f} MB at the "
+        "entropy of sparse weights; dense data parallelism by ring all-reduce sends "
+        f"{reduced / 1e12:.1f} TB, {reduced / sent:,.0f} times as much",
+        "`python -m benchmarks.exchange_bytes` compares files with the entropy",
     )
     batch = trial.recipe.batch_size
     yield (
         "Does P-GaP do without large batches?",
         f"{workers} machines train {trial.plan.epochs} epochs in the time of "
-        f"{trial.plan.wall_epochs} at batch {batch:,}; data parallelism on as many, as long, with "
-        f"as many images a machine: batch {workers * batch:,}",
+        f"{trial.plan.wall_epochs} at batch size {batch:,}; data parallelism on {workers} machines "
+        f"in the same time, with as many images per machine, needs batch size {workers * batch:,}",
         f"`gapbench run {MAIN} --scale paper -n`",
     )

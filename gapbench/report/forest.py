@@ -79,7 +79,7 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     ax.set_xlim(*_limits([_numbers(comparison) for _, comparison in lines], bound))
     compared = [comparison for _, comparison in lines]
     marks = ["shaded: equivalent"]
-    marks += ["dotted: bound of as good"] * any(one.margin for one in compared)
+    marks += ["dotted: margin of as good"] * any(one.margin for one in compared)
     marks += ["○: published"] * any(published_difference(one) is not None for one in compared)
     ax.set_xlabel(f"difference of {results.value.replace('/', ' ')}, {unit}\n{'; '.join(marks)}")
     ax.set_title(results.task)

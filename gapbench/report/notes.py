@@ -19,16 +19,17 @@ COST = (
     "that may have run other work too."
 )
 COLUMNS = (
-    "Difference of means over all seeds ± half-width of its 95 % Welch t-interval; p: p-value of "
-    "the Welch test, uncorrected"
+    "Difference: difference of means over all seeds ± half-width of the 95 % Welch t-interval; p: "
+    "p-value of the Welch test, uncorrected"
 )
-LOOKS_WORDS = ", ".join(f"{n} seeds at {level:g}" for n, level in LOOKS)
+LOOKS_WORDS = ", ".join(f"{n} seeds at level {level:g}" for n, level in LOOKS)
 DETECTABLE = (
     f"detectable: the true difference that the last look finds with {100 * POWER:g} % power at "
-    "the observed spread; seeds needed: the number that would resolve the measured difference"
+    "the observed spread; seeds needed: the number of seeds that would resolve the measured "
+    "difference"
 )
 ANSWERED = f"The answers come from planned looks: {LOOKS_WORDS} (docs/analysis.md)"
-EXPLORATORY = "These comparisons are exploratory: one of twenty errs."
+EXPLORATORY = "These comparisons are exploratory: each errs in at most one of twenty studies."
 UNTESTED = "No comparison has two or more seeds of both rows: nothing can be tested."
 
 
@@ -40,8 +41,8 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield "No trial of this table has run."
     elif counts[-1] == 1:
         yield (
-            "ONE SEED in each cell: there is no interval, and no difference can be shown from this "
-            "table."
+            "ONE SEED in each cell: this table has no intervals, and shows no difference between "
+            "rows."
         )
     else:
         n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
@@ -52,37 +53,37 @@ def result_notes(results: Results, papers: Collection[str]) -> Iterator[str]:
         yield "(2/3): two of three seeds have run."
     if any(cell.diverged for cell in cells):
         yield (
-            "Diverged: the value is not finite, or below one and a half times chance; means "
-            "leave such seeds out."
+            "Diverged: the value is not finite, or below one and a half times chance. Means leave "
+            "diverged seeds out."
         )
     yield "Training FLOPs are multiples of the task's dense recipe."
     yield "The value is measured on the finished model: no epoch is chosen by its test score."
     if results.value.startswith("heldout/"):
         yield (
-            "heldout: labelled images that nothing was trained, validated or tested on. Heldout "
-            "values answer the claims; the mean on the test split stands beside them."
+            "heldout: labelled images outside the training, validation and test data. Heldout "
+            "values answer the claims; the mean on the test split stands beside the heldout value."
         )
     if results.lacking and not results.value.startswith("heldout/"):
         yield (
-            f"{results.lacking} of these trials have no value on heldout images; such values "
-            "answer the claims only where all trials have one."
+            f"Trials without a value on heldout images: {results.lacking}. Heldout values answer "
+            "the claims only if every trial has a heldout value."
         )
     if results.repeated:
         words = (
             "is repeated in each column"
             if len(results.columns) > 1
-            else "stands beside sparse ones"
+            else "stands beside sparse rows"
         )
         yield f"Dense training has no sparsity; its row {words}."
     if any(cell.reached is not None for cell in cells):
         yield (
-            f"A learned sparsity stands beside the value; the row is compared if that sparsity is "
-            f"within {100 * NEAR:g} % of the column's."
+            "A learned sparsity stands beside the value. The row is compared only if its sparsity "
+            f"differs from the column's sparsity by at most {100 * NEAR:g} percentage point."
         )
     if results.commits > 1:
         yield (
-            f"These trials ran with the code of {results.commits} commits, which their results "
-            "name; `gapbench reproduce` says whether today's code gives the same bits."
+            f"These trials ran with the code of {results.commits} commits. Each result names its "
+            "commit; `gapbench reproduce KEY` says whether today's code gives the same bits."
         )
     if papers:
         yield from _published(results, papers)
@@ -93,15 +94,16 @@ def _published(results: Results, papers: Collection[str]) -> Iterator[str]:
     if others:
         yield (
             f"Published values are for {' and '.join(others)}, not for {results.task}: compare "
-            "their order within one source, never their size."
+            "only the order of rows within one source, never the values."
         )
     sources: dict[str, dict[str, None]] = {}
     for row, _, cell in results.cells():
         if cell.published:
             sources.setdefault(cell.published.source, {})[row.name] = None
-    told = ". By ".join(f"{source}: {'; '.join(names)}" for source, names in sources.items())
-    own = ". Sources differ in epochs, recipe or dense training" if len(sources) > 1 else ""
-    yield f"Published by {told}{own}."
+    for source, names in sources.items():
+        yield f"Published by {source}: {'; '.join(names)}."
+    if len(sources) > 1:
+        yield "The sources differ in epochs, recipe or dense training."
 
 
 def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False) -> tuple[str, ...]:
@@ -113,7 +115,11 @@ def comparison_notes(comparisons: Sequence[Comparison], explained: bool = False)
     """
     if not tested(comparisons):
         return (UNTESTED,)
-    return ("Columns as above.",) if explained else (f"{COLUMNS}; {DETECTABLE}. {ANSWERED}.",)
+    return (
+        ("The columns are explained above.",)
+        if explained
+        else (f"{COLUMNS}; {DETECTABLE}. {ANSWERED}.",)
+    )
 
 
 def claim_notes(
@@ -130,14 +136,14 @@ def claim_notes(
     if not comparisons:
         if claim.equal == "train_flops":
             like = f"within {100 * LIKE_FLOPS:g} % of each other"
-            return (f"No rows that have run have training FLOPs {like}.",)
+            return (f"No two rows with completed trials have training FLOPs {like}.",)
         return ("No rows of this table answer this claim.",)
     if claim.margin is None or not tested(comparisons):
         return comparison_notes(comparisons, explained)
     columns = "" if explained else f"{COLUMNS}; {DETECTABLE}. {ANSWERED}. "
     return (
-        f"{columns}As good: worse by less than {claim.margin:g} {points(unit)}; p tests a "
-        "difference of exactly that margin. Contradicted: worse by more.",
+        f"{columns}As good: worse by less than the margin, {claim.margin:g} {points(unit)}; p "
+        "tests a difference of exactly the margin. Contradicted: worse by more than the margin.",
     )
 
 
@@ -157,7 +163,8 @@ def spread_notes(results: Results) -> Iterator[str]:
     if found is not None:
         mean, pairs = found
         yield (
-            f"The values of two rows with the same seed have a correlation of {mean:+.2f}, over "
-            f"{pairs} pairs of rows: Welch's test assumes independence."
+            "Welch's test assumes independent rows. Values of two rows with the same seed have a "
+            f"mean correlation of {mean:+.2f} over {pairs} pairs of rows."
         )
-    yield f"The loss is measured on the split of the value, {results.value.rpartition('/')[0]}."
+    split = results.value.rpartition("/")[0]
+    yield f"The loss and the value are measured on the same split: {split}."

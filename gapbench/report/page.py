@@ -128,7 +128,7 @@ def _picture(answers: Sequence[Answer], name: str) -> Markup | None:
     drawn = forest_files(answers)
     if drawn is None:
         return None
-    words = "Differences that the claims are about, with intervals. The table has the numbers."
+    words = "Measured differences with intervals, claim by claim. The table has the numbers."
     return Markup(inline(drawn["svg"], name, words))
 
 

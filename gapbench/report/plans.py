@@ -9,7 +9,7 @@ from gapbench.plan.phases import Layer, Parallel, Phase, Plan
 
 DENSE, MOVING, FIXED = "█", "▒", "·"
 KEY = (
-    f"{DENSE} dense   1 2 3 ... dense at that worker   {MOVING} sparse, masks move   "
+    f"{DENSE} dense   1 2 3 ... dense at this worker   {MOVING} sparse, masks move   "
     f"{FIXED} sparse, masks stay"
 )
 MOST_NAME = 26  # letters of a layer's name

@@ -19,7 +19,7 @@ NOTES = (
 def proxy_grid(checks: Sequence[Check]) -> Grid:
     """Return a grid with one line per test."""
     return Grid(
-        title="Is the proxy in the regime of the published tables?",
+        title="Is the task a valid proxy of the published tables?",
         head=("task", "test", "sparsity", "n", "difference", "holds"),
         body=tuple(_line(check) for check in checks if any(check.n)),
         keys=3,

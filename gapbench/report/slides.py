@@ -55,14 +55,14 @@ def _grid(results: Results, table: str, lines: Sequence[Published]) -> Grid:
     heads = (*(HEADS[index] for index in shown), *VALUES * len(sparsities), "source")
     over = [(f"{100 * each:g} % sparse", len(VALUES)) for each in sparsities]
     return Grid(
-        title=f"The published table: {table} ({lines[0].task}; measured on {results.task})",
+        title=f"Published table: {table} ({lines[0].task}; measured on {results.task})",
         head=heads,
         body=tuple(body),
         keys=len(shown),
         groups=(("", len(shown)), *over, ("", 1)),
         notes=(
-            "A difference is the measured mean minus the published value. It is given only where "
-            "both are on the same task.",
+            "A difference is the measured mean minus the published value. It is given only if both "
+            "values are from the same task.",
         ),
         on_screen=results.task == lines[0].task,
     )

@@ -34,6 +34,7 @@ HEADS = {
     "epochs": "epochs given",
 }
 DETAILS = ("against", "n", "p", "detectable", "seeds needed")
+OWN_QUESTION = "gapbench's own question"  # of a claim without a source
 WORDS_OF = {"supported": "better", "contradicted": "worse"}
 
 
@@ -189,7 +190,7 @@ def _claim_grid(
     """
     lines = [(*_compared(results, c), _verdict(c, claim_word(c))) for c in comparisons]
     return Grid(
-        title=f"{claim.asks} ({claim.source or 'a question of this suite'}; {results.task})",
+        title=f"{claim.asks} ({claim.source or OWN_QUESTION}; {results.task})",
         head=(*_comparison_heads(results), "answer"),
         body=tuple(lines),
         keys=3,

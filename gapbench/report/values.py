@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,17 +91,21 @@ def absolute(evidence: Evidence) -> Scale:
     return Scale(frame, frame, "" if frame.empty else value_words(evidence.results, frame))
 
 
-def scale_of(evidence: Evidence) -> Scale:
+def scale_of(evidence: Evidence, shown: Collection[str] | None = None) -> Scale:
     """Return the means to draw, or their differences to the baseline with Welch's intervals.
 
     Differences are drawn where, in most columns, the rows that claims compare lie within a point;
     where no claim compares any, all rows. Other rows are context.
+
+    Args:
+        evidence: evidence of one task.
+        shown: names of the rows that the figure shows; None: the rows of a panel of lines.
     """
     means, results = absolute(evidence), evidence.results
     if means.frame.empty:
         return means
     frame = means.frame.merge(_differences(evidence), how="left", on=["row", "column"])
-    shown = {row.name for row in evidence.rows}
+    shown = {row.name for row in evidence.rows} if shown is None else set(shown)
     first = shown & evidence.first or shown
     if not _near(frame[frame["row"].isin(first)]):
         return means
@@ -123,7 +127,7 @@ def scale_of(evidence: Evidence) -> Scale:
     bars = "with 95 % Welch t-intervals" if drawn["half_width"].notna().any() else ""
     told = ", ".join(row if math.isnan(d) else f"{row} ({d:+.1f})" for row, d in far.items())
     left_out = f"not on this axis: {told}" if far else ""
-    caption = f"Here in place of means: differences to {name}, in {unit} {bars}".strip()
+    caption = f"In place of means, the figure shows differences to {name}, in {unit} {bars}".strip()
     return Scale(
         frame,
         drawn[~drawn["row"].isin(far)].copy(),

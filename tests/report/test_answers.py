@@ -84,9 +84,9 @@ def test_at_equal_flops_rows_within_five_percent_are_compared(
     assert pairs(found, **claim) == [("c_gap", "rigl")]
     costs["rigl"] = 0.3
     rows = [(method, {}, [80.0, 81.0, 82.0]) for method in costs]
-    assert answer(results(tmp_path / "all", *rows), **claim).verdict == "no rows of like FLOPs"
+    assert answer(results(tmp_path / "all", *rows), **claim).verdict == "no rows with similar FLOPs"
     others = answer(results(tmp_path / "others", *rows, ("set", {}, [])), **claim)
-    assert others.verdict == "no rows of like FLOPs"  # the claim is not about SET
+    assert others.verdict == "no rows with similar FLOPs"  # the claim is not about SET
     none = answer(results(tmp_path / "none", ("c_gap", {}, []), ("rigl", {}, [])), **claim)
     assert none.comparisons == () and none.verdict == "not run"
 
@@ -101,7 +101,7 @@ def test_every_row_that_a_claim_names_is_compared_with_dense_training(tmp_path: 
     assert matched.verdict == "contradicted in 1 of 2, not resolved in 1 of 2; 1 not run"
     assert differences_words(matched) == (
         "RigL, uniform against Dense: -20.00 ± 0.14 points (n = 6, margin 1); "
-        "C-GaP, ERK against Dense: +0.00 points (n = 1, 6, margin 1, first look at 6)"
+        "C-GaP, ERK against Dense: +0.00 points (n = 1, 6, margin 1, first look at 6 seeds)"
     )
 
 
@@ -115,7 +115,9 @@ def test_one_seed_is_said_and_has_no_interval(tmp_path: Path) -> None:
     found = results(tmp_path, ("c_gap", {}, [80.0]), ("rigl", {}, [70.0]))
     one = answer(found, better={"method": "c_gap"}, than={"method": "rigl"})
     assert one.verdict == "not resolved (ONE SEED)"
-    assert differences_words(one) == "C-GaP against RigL: +10.00 points (n = 1, first look at 6)"
+    assert (
+        differences_words(one) == "C-GaP against RigL: +10.00 points (n = 1, first look at 6 seeds)"
+    )
 
 
 def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_path: Path) -> None:
@@ -125,10 +127,8 @@ def test_of_many_differences_the_most_and_the_least_favourable_are_shown(tmp_pat
     found = results(tmp_path, ("dense", {}, [66.0, 66.0]), *rows)
     asked = {"better": {"method": "c_gap"}, "than": {"method": "dense"}, "margin": 0.5}
     words = differences_words(answer(found, **asked))
-    assert words.startswith(
-        "of 6 comparisons the most in favour: C-GaP, uniform, 65 epochs against"
-    )
-    assert "; the least: C-GaP, uniform, 60 epochs against Dense" in words
+    assert words.startswith("6 comparisons; most in favour: C-GaP, uniform, 65 epochs against")
+    assert "; least in favour: C-GaP, uniform, 60 epochs against Dense" in words
 
 
 def test_a_question_that_another_task_answers_is_not_put_to_the_first(tmp_path: Path) -> None:
@@ -150,7 +150,8 @@ def test_answers_are_written_from_what_is_published_and_checked(tmp_path: Path) 
     assert path == tmp_path / "mini" / ANSWERS
     assert (
         r"| 4 \| \<1\>? (partitions, fashion\_mnist) | not resolved | C-GaP, κ = 4 "
-        "against C-GaP, κ = 1: -0.95 ± 4.80 points (n = 3, first look at 6) |\n" in path.read_text()
+        "against C-GaP, κ = 1: -0.95 ± 4.80 points (n = 3, first look at 6 seeds) |\n"
+        in path.read_text()
     )
     assert check_answers(tmp_path, "mini", [spec]) == (path, True)
     path.write_text(path.read_text().replace("fashion", "other"))

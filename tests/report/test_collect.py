@@ -79,7 +79,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     found = reasons(tmp_path)
     assert set(scan(tmp_path).runs) == {good.key}
     assert found["runs/notes"] == "no trial.json: not a run folder"
-    assert found["runs/notes.txt"] == "no folder"
+    assert found["runs/notes.txt"] == "not a folder"
     assert found[f"runs/{half.name}"] == "result.json is damaged or half-written"
     assert "no trial" in found[f"runs/{bad_trial.name}"]
     assert found[f"runs/{foreign.name}"] == "result.json belongs to another trial"
@@ -218,5 +218,5 @@ def test_a_result_of_other_processes_than_the_trials_is_left_out(tmp_path: Path)
     for folder, ranks in zip(folders, (1, 2, None), strict=True):
         result = json.loads((folder / "result.json").read_text())
         write_json(folder / "result.json", result if ranks is None else {**result, "ranks": ranks})
-    reason = "trained by 2 processes, not 1: its numbers are those of another trial"
+    reason = "trained by 2 processes, not 1: its numbers belong to another trial"
     assert reasons(tmp_path) == {f"runs/{folders[1].name}": reason}

@@ -158,6 +158,20 @@ def test_the_number_of_partitions_has_an_axis_and_other_rows_go_across(tmp_path:
     assert [1, 4] in [list(x) for x in lines]
 
 
+def test_at_most_twelve_series_go_over_the_partitions_those_of_claims_first(tmp_path: Path) -> None:
+    others = [name for name in methods if name not in ("small_dense", "c_gap", "dsd")]
+    trials = [*map(trial_of, others), trial_of(partitions=4), trial_of(partitions=1)]
+    found = evidence(tmp_path, trials=trials, seeds=1, rows=("label", "partitions"))
+    found = dataclasses.replace(found, first=frozenset({"C-GaP, κ = 1"}))
+    made, frame = drawn_of(found, "accuracy_vs_partitions")
+    assert len(others) == 12 and len(legend_of(made)) == 12
+    assert legend_of(made)[-1] == "C-GaP"  # the last of thirteen, but a claim is about it
+    words = "12 of 13 series (series of claims first); the CSV has all series"
+    assert made.get_suptitle() == words and frame["row"].nunique() == 14
+    made, _ = drawn_of(dataclasses.replace(found, first=frozenset()), "accuracy_vs_partitions")
+    assert len(legend_of(made)) == 12 and "C-GaP" not in legend_of(made)
+
+
 def test_costs_that_are_all_alike_have_a_number_at_their_axis(tmp_path: Path) -> None:
     drawn = figures["accuracy_vs_flops"](evidence(tmp_path))
     assert drawn is not None
@@ -371,7 +385,7 @@ def test_of_many_panels_some_are_shown_and_it_is_said() -> None:
     made, axes, shown = panels(range(20))
     assert len(axes) == len(shown) == 9 and (shown[0], shown[-1]) == (0, 19)
     assert len(set(shown)) == 9 and shown == sorted(shown)
-    assert made.get_suptitle() == "9 of 20 panels; the CSV has all"
+    assert made.get_suptitle() == "9 of 20 panels; the CSV has all panels"
     made, axes, shown = panels("abc")
     assert shown == ["a", "b", "c"] and made.get_suptitle() == ""
 

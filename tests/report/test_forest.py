@@ -58,7 +58,7 @@ def test_the_picture_shows_margins_bounds_and_words(tmp_path: Path) -> None:
     assert [shaded.get_x(), shaded.get_x() + shaded.get_width()] == pytest.approx([-0.3, 0.3])
     dotted = [line for line in ax.lines if line.get_linestyle() == ":"]
     assert [list(line.get_xdata()) for line in dotted] == [[-0.5, -0.5]]
-    told = "shaded: equivalent; dotted: bound of as good; ○: published"
+    told = "shaded: equivalent; dotted: margin of as good; ○: published"
     assert ax.get_xlabel().splitlines()[1] == told
 
 

@@ -37,7 +37,7 @@ def test_before_both_rows_have_six_seeds_nothing_is_answered(
     gap, rigl = (around(mean, 0.1, 20)[:count] for mean, count in zip((90, 80), seeds, strict=True))
     word, words = told(tmp_path, gap, rigl)
     assert word == "not resolved"
-    assert words.endswith(f" ± {width} points (n = {n}, first look at 6)")
+    assert words.endswith(f" ± {width} points (n = {n}, first look at 6 seeds)")
 
 
 @pytest.mark.parametrize(("better", "off", "seeds", "word", "look"), [
@@ -58,15 +58,15 @@ def test_each_look_has_its_words(
     rows = [("c_gap", {}, around(80 + better, off, seeds)), ("rigl", {}, around(80, off, seeds))]
     found = answer(results(tmp_path, *rows), **CLAIM)
     assert (found.verdict, found.comparisons[0].answer.n) == (word, look)
-    assert ("would resolve it" in differences_words(found)) == (word == "not resolved")
+    assert ("seeds needed" in differences_words(found)) == (word == "not resolved")
 
 
 @pytest.mark.parametrize(("better", "off", "n", "words"), [
     # sd .5 sqrt(n / (n - 1)) and error sd sqrt(2 / n); the half-width is at .05,
     # detectable (t(look) (1 - 1 / 4v) + z(.8) sqrt(1 + t(look)^2 / 2v)) x error, with v = 2 n - 2
-    (0.7, 0.5, 6, "+0.70 ± 0.70 points (n = 6, detectable 1.45, about 20 seeds would resolve it)"),
+    (0.7, 0.5, 6, "+0.70 ± 0.70 points (n = 6, detectable 1.45, about 20 seeds needed)"),
     (0.2, 0.5, 20,
-     "+0.20 ± 0.33 points (n = 20, detectable 0.50, about 121 seeds would resolve it)"),
+     "+0.20 ± 0.33 points (n = 20, detectable 0.50, about 121 seeds needed)"),
     (0.7, 0.5, 12, "+0.70 ± 0.44 points (n = 12, detectable 0.75)"),
 ])  # fmt: skip
 def test_numbers_stand_beside_the_word(
@@ -102,10 +102,10 @@ def test_the_seeds_that_would_resolve_a_margin_count_from_its_bound(tmp_path: Pa
     """.35 above the bound, sd .5477: 2 (3.0117 / .639)^2 + 1.1773 = 45.6."""
     gap, rigl = around(79.85, 0.5, 6), around(80, 0.5, 6)
     assert told(tmp_path / "margin", gap, rigl, margin=0.5)[1] == (
-        "-0.15 ± 0.70 points (n = 6, margin 0.5, about 46 seeds would resolve it)"
+        "-0.15 ± 0.70 points (n = 6, margin 0.5, about 46 seeds needed)"
     )
     better = told(tmp_path / "better", gap, rigl)[1]  # .15 from nothing, .15 from the margin of .3
-    assert better.endswith("detectable 1.45, about 244 seeds would resolve it)")
+    assert better.endswith("detectable 1.45, about 244 seeds needed)")
 
 
 def test_no_margin_is_told_that_was_not_tested(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_seed_that_diverged_or_learned_nothing_forbids_the_word_in_favour_of_i
 def test_no_seeds_would_resolve_what_a_diverged_one_forbids(tmp_path: Path) -> None:
     gap, rigl = [*around(90, 0.1, 5), NAN], around(70, 0.1, 6)
     word, words = told(tmp_path, gap, rigl)
-    assert word == "not resolved" and "would resolve it" not in words
+    assert word == "not resolved" and "seeds needed" not in words
 
 
 def test_one_and_a_half_times_chance_is_no_collapse(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_trials_show_configuration_provenance_log_and_curves(tmp_path: Path) -> 
 
 def test_what_trials_of_a_task_share_is_told_once(tmp_path: Path) -> None:
     text = page(tmp_path)
-    shared = text.split("What all of them share")[1].split("</details>")[0]
+    shared = text.split("What all trials share")[1].split("</details>")[0]
     for words in ("<dd>12345678</dd>", "<dd>2.13.0</dd>", "0" * 64):
         assert words in shared and text.count(words) == 1
     configuration = re.search(r"<pre[^>]*>(\{.*?\})</pre>", shared, re.DOTALL)
@@ -175,7 +175,7 @@ def test_the_page_answers_the_question_of_the_claim(tmp_path: Path) -> None:
     text = page(tmp_path)
     answers = text.split('id="answers"')[1].split("</table>")[0]
     assert "6 of 7" in text and "<td>not resolved</td>" in answers
-    words = "+2.50 ± 3.04 points (n = 2, first look at 6)"  # t(2) = 4.303, error .7071
+    words = "+2.50 ± 3.04 points (n = 2, first look at 6 seeds)"  # t(2) = 4.303, error .7071
     assert f"<td>C-GaP, κ = 4 against C-GaP, κ = 1: {words}</td>" in answers
 
 
@@ -186,7 +186,7 @@ def test_figures_are_inside_with_words_for_those_who_cannot_see_them(tmp_path: P
     for figure in figures:
         words = re.search(r'<svg role="img" aria-label="([^"]+)"', figure)
         assert words is not None and len(words[1]) > 40
-    assert "Differences that the claims are about" in figures[0]
+    assert "Measured differences with intervals" in figures[0]
 
 
 def test_parts_of_pictures_keep_apart(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_proxy_in_the_regime_passes_four_tests_on_validation_data(tmp_path: Pa
     told = found(tmp_path, ROWS)
     differences = {asks: round(check.difference.mean, 3) for asks, check in told.items()}  # type: ignore[union-attr]
     assert differences == {
-        "the loss of dense training stays above 0.5 of its validation loss": 0.165,
+        "the training loss of dense stays above 0.5 of its validation loss": 0.165,
         "RigL 12x is above RigL 1x": 7.0,
         "dense is above RigL 1x": 9.0,
         "RigL 5x is above static masks 5x": 2.0,
@@ -69,7 +69,7 @@ def test_a_proxy_out_of_the_regime_fails_the_test_of_it_alone(
 def test_a_training_set_that_was_learned_by_heart_is_found(tmp_path: Path) -> None:
     told = found(tmp_path, ROWS, loss=0.003)
     failed = [check.asks for check in told.values() if not check.passed]
-    assert failed == ["the loss of dense training stays above 0.5 of its validation loss"]
+    assert failed == ["the training loss of dense stays above 0.5 of its validation loss"]
 
 
 def test_the_longest_dense_training_counts_and_rows_are_not_mixed(tmp_path: Path) -> None:

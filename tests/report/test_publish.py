@@ -101,7 +101,7 @@ def test_a_damaged_line_is_named_and_never_believed(tmp_path: Path, kind: str) -
     lines = path.read_text().splitlines()
     lines[1] = damaged(json.loads(lines[0]))[kind]
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=rf"^{path}:2: this is no published trial: [^\n]+$"):
+    with pytest.raises(UserError, match=rf"^{path}:2: not a published trial: [^\n]+$"):
         read_trials(path, tmp_path)
 
 

@@ -44,7 +44,7 @@ def test_the_spread_grid_says_what_a_mean_does_not(tmp_path: Path) -> None:
         ["four", "0.9", "4", "2", "1.71", "85.50", "84.00", "88.00", "0.7500 ± 0.3248"],
         ["one", "0.9", "1", "0", "–", "87.00", "87.00", "87.00", "0.5000"],
     ]
-    assert grid.notes == ("The loss is measured on the split of the value, test.",)
+    assert grid.notes == ("The loss and the value are measured on the same split: test.",)
 
 
 @pytest.mark.parametrize(("seeds", "told"), [(6, True), (5, False)])
@@ -59,11 +59,11 @@ def test_the_correlation_of_seeds_is_told_where_rows_share_six(
     ]
     *first, last = table(tmp_path, entries, spec_of(rows=["label"])).grids[-2].notes
     words = (  # +1, -1 and -1
-        "The values of two rows with the same seed have a correlation of -0.33, over 3 pairs of "
-        "rows: Welch's test assumes independence."
+        "Welch's test assumes independent rows. Values of two rows with the same seed have a mean "
+        "correlation of -0.33 over 3 pairs of rows."
     )
     assert first == ([words] if told else [])
-    assert last == "The loss is measured on the split of the value, test."
+    assert last == "The loss and the value are measured on the same split: test."
 
 
 def test_the_mean_on_the_test_split_stands_beside_heldout_images(tmp_path: Path) -> None:
@@ -83,11 +83,13 @@ def test_the_mean_on_the_test_split_stands_beside_heldout_images(tmp_path: Path)
         ["four", "80.50 ± 6.35", "81.00", "0.375", "76.3"],
         ["one", "70.00", "71.50", "0.375", "75.9"], ["none", "not run", "–", "–", "–"],
     ]  # fmt: skip
-    assert any(note.startswith("heldout: labelled images that nothing") for note in grid.notes)
+    assert any(
+        note.startswith("heldout: labelled images outside the training") for note in grid.notes
+    )
     assert texts(found, 1)[0][4] == "+10.50"  # claims are answered by it
     spread = found.grids[-2]
     assert [row[-1].text for row in spread.body] == ["0.2500 ± 0.0000", "–"]
-    assert spread.notes == ("The loss is measured on the split of the value, heldout.",)
+    assert spread.notes == ("The loss and the value are measured on the same split: heldout.",)
     first, second, third = lines(cells_frame(evaluation(tmp_path, entries, spec)))
     assert [line["value"] for line in (first, second, third)] == ["heldout/accuracy"] * 3
     assert (first["mean"], first["test_mean"], first["loss"]) == ("80.5", "81.0", "0.25")
@@ -103,4 +105,4 @@ def test_without_heldout_images_no_column_stands_beside_the_value(tmp_path: Path
     entries = with_metrics(tmp_path, "four", (81.0, {"heldout/accuracy": 80.0}), (82.0, {}))
     grid = table(tmp_path, entries, spec_of(rows=["label"])).grids[0]
     assert grid.head[1:3] == ("test accuracy (%)", "training FLOPs")
-    assert any("1 of these trials have no value on heldout images" in n for n in grid.notes)
+    assert any("Trials without a value on heldout images: 1." in n for n in grid.notes)

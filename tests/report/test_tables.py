@@ -119,7 +119,10 @@ def test_the_comparison_grid_says_p_and_verdict(tmp_path: Path) -> None:
     assert [row[-1].text for row in grid.body] == [
         "better", "not resolved", "equivalent within 0.3", "worse",
     ]  # fmt: skip
-    assert "These comparisons are exploratory: one of twenty errs." in grid.notes
+    assert (
+        "These comparisons are exploratory: each errs in at most one of twenty studies."
+        in grid.notes
+    )
 
 
 def test_a_baseline_whose_seed_diverged_is_worse_and_never_better(tmp_path: Path) -> None:
@@ -167,10 +170,10 @@ def test_what_columns_mean_stands_below_the_first_that_has_them(tmp_path: Path) 
     spec = spec_of(rows=["label"], baseline={"partitions": 1}, claims=[none, within, more])
     notes = [" ".join(grid.notes) for grid in table(tmp_path, entries, spec).grids[1:-3]]
     assert ["p-value of the Welch test" in note for note in notes] == [False, False, True, False]
-    assert "6 seeds at 0.005, 12 seeds at 0.015, 20 seeds at 0.03" in notes[2]
+    assert "6 seeds at level 0.005, 12 seeds at level 0.015" in notes[2]
     assert "nothing can be tested" in notes[0] and "nothing can be tested" in notes[1]
-    assert notes[2].endswith("Contradicted: worse by more.")
-    assert notes[3] == "Columns as above."
+    assert notes[2].endswith("Contradicted: worse by more than the margin.")
+    assert notes[3] == "The columns are explained above."
 
 
 def test_cost_and_density_have_a_grid(tmp_path: Path) -> None:

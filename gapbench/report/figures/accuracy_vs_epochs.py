@@ -12,5 +12,5 @@ from gapbench.report.points import against
 
 @figure("accuracy_vs_epochs", reads=())
 def accuracy_vs_epochs(evidence: Evidence) -> Drawn | None:
-    """Draw means with 95 % t-intervals over seeds against machine-epochs, a panel a column."""
+    """Draw means with 95 % t-intervals over seeds against machine-epochs, one panel per column."""
     return against(evidence, "epochs", "machine-epochs", front=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from gapbench.report.canvas import (
     panels,
     partly,
     shown,
+    tell_most,
 )
 from gapbench.report.ends import name_lines
 from gapbench.report.points import band, line
@@ -29,7 +30,12 @@ from gapbench.report.values import scale_of
 def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
     """Draw means with 95 % t-intervals over seeds against κ; rows without partitions are bands."""
     results = evidence.results
-    scale = scale_of(evidence)
+    run = _series(results, {row.name for row in evidence.run})
+    first = evidence.first
+    chosen = evidence.most(list(run), lambda name: any(row.name in first for row in run[name]))
+    series = {name: run[name] for name in chosen}
+    names = [row.name for rows in series.values() for row in rows]
+    scale = scale_of(evidence, names)
     frame = scale.frame
     given = {row.name: row.settings.get("partitions") for row in results.rows}
     counts = {name: count for name, count in given.items() if is_given(count)}
@@ -39,11 +45,13 @@ def accuracy_vs_partitions(evidence: Evidence) -> Drawn | None:
         own["partitions"] = own["row"].map(counts)
     columns = evidence.columns(frame)
     made, axes, drawn = panels(columns, width=3.6, height=3.2)
-    series, look = _series(results), looks(results.rows, evidence.first)
+    look = looks(results.rows, first)
+    points = scale.drawn[scale.drawn["row"].isin(names)]
     for ax, column in zip(axes, drawn, strict=True):
-        _panel(ax, series, look, scale.drawn[scale.drawn["column"] == column])
+        _panel(ax, series, look, points[points["column"] == column])
         ax.set_title(f"{results.column} {text_of(column)}")
     scale.label(made, axes)
+    tell_most(made, len(series), len(run), "series")
     name_lines(made, axes)
     return made, frame
 
@@ -65,8 +73,13 @@ def _panel(
     ax.set_xlabel("partitions κ")
 
 
-def _series(results: Results) -> dict[str, list[Row]]:
-    """Return the rows grouped by their fields except κ, and by the share of seeds that have run."""
+def _series(results: Results, run: Collection[str]) -> dict[str, list[Row]]:
+    """Return the rows by name of series: series differ in other fields than κ, and have run.
+
+    Args:
+        results: results of one task.
+        run: names of the rows that have run.
+    """
     every = range(len(results.fields))
     kept = [at for at in every if results.fields[at] != "partitions"] or list(every)
     series: dict[tuple[str, ...], list[Row]] = {}
@@ -76,6 +89,7 @@ def _series(results: Results) -> dict[str, list[Row]]:
     return {
         shown(names[fields]) + partly(_cells(results, rows)): rows
         for fields, rows in series.items()
+        if any(row.name in run for row in rows)
     }
 
 

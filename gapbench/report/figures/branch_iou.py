@@ -19,7 +19,7 @@ from gapbench.report.canvas import (
 
 @figure("branch_iou", reads=("change",))
 def branch_iou(evidence: Evidence) -> Drawn | None:
-    """Draw how alike the masks of P-GaP's branches are when the last round ends.
+    """Draw the similarity of the masks of P-GaP's branches at the end of the last round.
 
     The value is the intersection over union of two branches' masks of the whole model. A branch
     changes the mask of its own partition only. So two branches differ in their two partitions, by

@@ -18,7 +18,7 @@ from gapbench.report.canvas import (
 
 @figure("mask_iou", reads=("change",))
 def mask_iou(evidence: Evidence) -> Drawn | None:
-    """Draw how much of each layer's mask came back when it was pruned, prune by prune.
+    """Draw the share of each layer's mask that came back at each prune.
 
     The value is the intersection over union of the mask before growing and the mask after pruning
     back. Rows that prune only once are left out.

@@ -25,7 +25,7 @@ SHOCK = {"epoch": "machine-epochs", "mask_error": "relative mask error of the pr
 
 @figure("prune_shock", reads=("change",))
 def prune_shock(evidence: Evidence) -> Drawn | None:
-    """Draw what each prune costs at once: the validation metric just after minus just before.
+    """Draw the immediate cost of each prune: the validation metric just after minus just before.
 
     Each mark is one prune of a row, averaged over seeds.
     """

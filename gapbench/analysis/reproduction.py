@@ -205,10 +205,9 @@ def compared(original: Original, again: Run) -> Reproduction:
     findings, missing = [_finding("values", _values(original.values, here))], []
     if original.folder is None:
         known = is_given(original.values.get("digest/weights"))
-        holds, place = "holds digests of weights and masks only", original.place.name
-        missing.append(
-            f"history: {place} {holds}" if known else f"history and weights: {place} has neither"
-        )
+        words = "history: {} has none (weights and masks are compared by their digests)"
+        words = words if known else "history and weights: {} has neither"
+        missing.append(words.format(original.place.name))
     elif not is_plain(original.folder.history):
         missing.append("history: the original's run folder has no history any more")
     else:

@@ -100,7 +100,7 @@ def test_what_was_left_out_is_told(tmp_path: Path) -> None:
     made = make(tmp_path, run=0)
     told = {left.place: left.reason for left in made.left_out}
     assert told["runs/notes"].startswith("no trial.json")
-    assert "nothing has run" in told["partitions/figures/means"]
+    assert "no completed trial" in told["partitions/figures/means"]
 
 
 def test_json_has_every_grid_by_its_heads(tmp_path: Path) -> None:
@@ -164,5 +164,5 @@ def test_a_section_that_does_not_fit_is_found_before_any_trial_has_run(
 
 def test_a_setting_that_differs_within_a_cell_is_found_before_any_trial_has_run() -> None:
     entries = [entry_of(trial_of(partitions=4, epochs=epochs)) for epochs in (60, 61)]
-    with pytest.raises(UserError, match=r"report\.rows: .* differ in epochs \(60, 61\): add it"):
+    with pytest.raises(UserError, match=r"report\.rows: .* differ in epochs \(60, 61\): add"):
         require_section(ablation(), entries)

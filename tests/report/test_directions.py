@@ -107,6 +107,6 @@ def test_of_many_differences_the_one_in_favour_comes_first(tmp_path, value, high
     )
     claim = Claim.model_validate({"asks": "?", **ASKED, "equal": "epochs"})
     words = differences_words(Answer(claim, found, tuple(of_claim(found, claim))))
-    most, _, least = words.partition("the least")
+    most, _, least = words.partition("least in favour")
     assert ("+2.0" in most, "-2.0" in least) == (higher, higher)
     assert ("-2.0" in most, "+2.0" in least) == (not higher, not higher)

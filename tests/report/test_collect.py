@@ -104,7 +104,7 @@ def test_a_quantity_that_is_no_number_is_named(
     (result if part is None else result[part])[name] = value
     (folder / "result.json").write_text(json.dumps(result))
     where = name if part is None else f"{part}/{name}"
-    assert reasons(tmp_path) == {f"runs/{folder.name}": f"result.json: {where} is no number"}
+    assert reasons(tmp_path) == {f"runs/{folder.name}": f"result.json: {where} is not a number"}
 
 
 def test_a_run_folder_may_be_linked_in_and_no_link_below_it_is_followed(tmp_path: Path) -> None:

@@ -97,7 +97,11 @@ def test_its_key_is_that_of_what_is_trained(tmp_path):
 @pytest.mark.parametrize(
     ("row", "task", "told"),
     [
-        ("method: small_dense, distribution: global_magnitude", "digits", "is known only after training"),
+        (
+            "method: small_dense, distribution: global_magnitude",
+            "digits",
+            "is known only after training",
+        ),
         (
             "method: small_dense, match: inference_flops, sparsity: 0.9999, first_layer: sparse",
             "digits",

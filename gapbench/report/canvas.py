@@ -185,8 +185,8 @@ class Look:
 def looks(rows: Sequence[Row], first: Collection[str] = ()) -> dict[str, Look]:
     """Return a look for every row: the method's colour, lighter and dashed for variants.
 
-    Every second variant has hollow markers. Rows that are not among the `first`, which claims are
-    about, are grey context; so is none if there is no claim.
+    Every second variant has hollow markers. Rows of no claim are grey context; `first` names the
+    rows of claims, and is empty if there is no claim.
     """
     found: dict[str, Look] = {}
     seen: dict[str, int] = {}

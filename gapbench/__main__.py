@@ -16,7 +16,7 @@ except ModuleNotFoundError as missing:
     sys.exit(2)
 
 app = typer.Typer(
-    help="Grow-and-prune sparse training beside RigL and the other baselines, reproducibly.",
+    help="A reproducible benchmark of grow-and-prune sparse training, RigL and other baselines.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

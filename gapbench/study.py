@@ -198,8 +198,8 @@ class Study:
                     forget.append(folder)
         if elsewhere and not todo:
             raise UserError(
-                f"{self.results}: all {len(elsewhere)} trials that are left are being run by "
-                f"another process: {elsewhere[0].label}; follow them with `gapbench status --watch`"
+                f"{self.results}: another process runs the remaining trials ({len(elsewhere)}): "
+                f"{elsewhere[0].label}: `gapbench status --watch` follows the trials"
             )
         return ToDo(todo, done, elsewhere, forget)
 
@@ -219,7 +219,7 @@ class Study:
             UserError: if the launcher refuses, or if lanes are given for an executor but local.
         """
         if lanes is not None and executor != "local":
-            raise UserError(f"lanes: the executor {executor} has none; use local")
+            raise UserError(f"lanes: the executor {executor} has no lanes: use local")
         if not todo.entries:
             return None
         own: dict[str, dict[str, Any]] = {"slurm": {"profile": profile}, "local": {"lanes": lanes}}
@@ -322,7 +322,7 @@ class Study:
         from gapbench.analysis.evidence import all_runs
 
         if not self.ablation.spec.claims:
-            words = "it makes no claims to resolve: leave --until-resolved out"
+            words = "no claims to resolve: leave --until-resolved out"
             raise UserError(f"{self.ablation.document.name}: {words}")
         found = all_runs(self.results)
         evaluation = evaluate(runs_frame(self.entries, found), self.ablation.spec)

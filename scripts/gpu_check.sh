@@ -26,7 +26,7 @@ while [ $# -gt 0 ]; do
         *) echo "gpu_check: unknown argument $1; valid: --wheels, --python" >&2; exit 2 ;;
     esac
 done
-[ -z "$wheels" ] || [ -d "$wheels" ] || { echo "gpu_check: --wheels $wheels is no folder" >&2; exit 2; }
+[ -z "$wheels" ] || [ -d "$wheels" ] || { echo "gpu_check: --wheels $wheels is not a folder" >&2; exit 2; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

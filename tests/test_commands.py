@@ -36,7 +36,7 @@ def test_a_report_has_a_page_and_goes_where_git_keeps_nothing(tmp_path, capsys):
     assert main(["report", restart, *at, "--seeds", "1"]) == 0
     assert "cannot be used: 1, such as runs/notes: no trial.json" in capsys.readouterr().err
     assert main(["report", restart, "--results", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere: there is no such folder" in capsys.readouterr().err
+    assert "nowhere: no such folder" in capsys.readouterr().err
     ignored = (ABLATIONS.parent / ".gitignore").read_text().splitlines()
     assert {"results/runs/", "results/reports/"} <= set(ignored)
 
@@ -47,12 +47,12 @@ def test_a_page_of_every_ablation_is_made_where_none_is_named(tmp_path, capsys, 
     page = Path("results/reports/smoke/index.html")
     told = capsys.readouterr().out
     assert f"page: {page}" in told
-    assert "restart: no trial of it has completed at scale smoke" in told and "━" not in told
+    assert "restart: no trial has completed at scale smoke" in told and "━" not in told
     assert "ablation-restart" in page.read_text() and "ablation-distribution" in page.read_text()
     monkeypatch.chdir(tmp_path / "results")
     for command in ("report", "publish", "claims"):
         assert main([command]) == 2
-        assert "there is no ablation here" in capsys.readouterr().err
+        assert "no ablation here" in capsys.readouterr().err
 
 
 def test_what_is_published_is_reported_and_checked_without_run_folders(
@@ -71,7 +71,7 @@ def test_what_is_published_is_reported_and_checked_without_run_folders(
         assert path.read_bytes() == (ABLATIONS.parent / path).read_bytes()
     assert main(["report", "--check"]) == 0
     told = capsys.readouterr().out
-    assert f"{folder}: as from trials.jsonl" in told
+    assert f"{folder}: matches trials.jsonl" in told
     assert "results/mini/distribution: nothing is published" in told
     assert main(["report", "ablations/partitions.yaml"]) == 0
     assert "C-GaP" in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_what_is_not_what_its_trials_give_is_found(tmp_path, capsys, monkeypatch
     assert main(["report", "--check"]) == 1
     told = capsys.readouterr().out
     assert f"{path.resolve().relative_to(tmp_path.resolve()).parent}" in told
-    assert "not what trials.jsonl gives" in told
+    assert "differs from trials.jsonl" in told
     path.unlink()
     code = main(["report", "--check"])
     assert code == (2 if path.suffix == ".jsonl" else 1)
@@ -122,7 +122,7 @@ def test_two_ablations_of_one_name_are_refused(tmp_path, capsys, monkeypatch):
     workplace(tmp_path, monkeypatch, mine="restart", restart="restart")
     for command in (["report"], ["report", "--check"], ["publish"], ["claims"]):
         assert main(command) == 2
-        told = "name: 'restart' is that of ablations/mine.yaml too: choose another"
+        told = "name: 'restart' is also the name in ablations/mine.yaml: choose another name"
         assert capsys.readouterr().err == f"gapbench: ablations/restart.yaml: {told}\n"
 
 
@@ -167,7 +167,7 @@ def test_data_are_prepared_for_all_options_of_a_task(tmp_path, capsys, monkeypat
     assert main(["prepare", str(file)]) == 0
     assert prepared == [500, 600]
     told = capsys.readouterr().out.splitlines()
-    assert "train_examples=600" in told[1] and told[1].endswith(": the data are there")
+    assert "train_examples=600" in told[1] and told[1].endswith(": the data are ready")
 
 
 def test_a_report_of_what_needs_a_missing_package_says_so(tmp_path, capsys, monkeypatch):

@@ -179,7 +179,7 @@ def test_files_that_are_no_sparse_files_are_refused(done, tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         load(tmp_path / "absent")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(UserError, match="damaged, or no safetensors file"):
+    with pytest.raises(UserError, match="damaged, or not a safetensors file"):
         load(tmp_path / "text")
     save_file({"a": torch.zeros(2)}, tmp_path / "other")
     with pytest.raises(UserError, match="not written by this version"):
@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_read_is_not_called_damaged(done, tmp_path, capsy
     folder.model.unlink()
     folder.model.mkdir()
     told = refused(capsys, folder, "--out", str(tmp_path / "out"))
-    assert "final.pt: cannot be read: is no plain file" in told and "--force" not in told
+    assert "final.pt: cannot be read: is not a plain file" in told and "--force" not in told
 
 
 def test_a_running_trial_is_exported_from_its_checkpoint_with_every_layer_at_its_target(

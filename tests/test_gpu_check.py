@@ -35,7 +35,7 @@ def test_without_cuda_there_is_one_line_and_exit_code_two(tmp_path):
     ("words", "said"),
     [
         (["--wheels"], "--wheels needs a value"),
-        (["--wheels", "nowhere"], "--wheels nowhere is no folder"),
+        (["--wheels", "nowhere"], "--wheels nowhere is not a folder"),
         (["--fast"], "unknown argument --fast; valid: --wheels, --python"),
     ],
 )

@@ -35,7 +35,7 @@ def test_a_new_ablation_goes_where_ablations_are_and_replaces_none(
     path.write_text("kept")
     capsys.readouterr()
     assert main(["new", "ablation", "mine"]) == 2
-    assert capsys.readouterr().err == f"gapbench: {path}: is there already: choose another name\n"
+    assert capsys.readouterr().err == f"gapbench: {path}: exists already: choose another name\n"
     assert path.read_text() == "kept"
 
 

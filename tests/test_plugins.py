@@ -207,7 +207,7 @@ def test_another_scale_and_the_python_face_know_them_too(folder):
             ABLATION.replace("_task", "_tusk"),
             "mine.yaml:4: plugins[0]: 'my_tusk",
         ),
-        ("mine.yaml", ABLATION.replace("my_task.py", "mine.yaml"), "is no Python file"),
+        ("mine.yaml", ABLATION.replace("my_task.py", "mine.yaml"), "is not a Python file"),
     ],
 )
 def test_a_file_that_is_no_plug_in_is_named_in_one_line(folder, name, text, message):

@@ -90,4 +90,4 @@ def test_what_a_run_will_take_is_printed_once_when_all_lanes_have_their_pace(mon
     assert told(90.0, 90.0) == 1
     now[0] += 1000
     assert told(45.0, 45.0) == 1
-    assert "about 2m left for all, 2 side by side" in out.getvalue()
+    assert "about 2m left for all trials, 2 side by side" in out.getvalue()

@@ -204,7 +204,7 @@ def test_a_mistake_in_the_file_is_one_line_and_trains_nothing(tmp_path, capsys, 
         ([*SMOKE, "--jobs", "0"], "--jobs"),
         ([*SMOKE, "--resluts", "x"], "--resluts"),
         (["runn"], "runn"),
-        (["train"], "'train': `gapbench --help` shows what there is"),
+        (["train"], "'train': `gapbench --help` lists the options"),
         (["show", "abc", "--results", "."], "nothing has run here: `gapbench run FILE`"),
         (["show", "abc", "--results", "/nonexistent"], "no such folder"),
         (["list", "method"], "did you mean 'methods'"),
@@ -258,7 +258,7 @@ def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
         time.sleep(0.01)
     command = [*SMOKE, "--set", "epochs=60", "--only", "dense", "--results", str(tmp_path)]
     err = refused(capsys, *command)
-    assert "being run by another process" in err
+    assert "another process runs the remaining trials" in err
     os.kill(child.pid, signal.SIGTERM)
     child.join()
     assert folder.state() == "interrupted"
@@ -280,7 +280,7 @@ def test_a_second_launcher_waits_for_the_trials_of_the_first_and_reports_them(tm
     assert main([*command, "--results", str(tmp_path)]) == 0
     child.join()
     out = capsys.readouterr().out
-    assert f"left to the process or job that has it: {entries[0].label}" in out
+    assert f"left to another process or job: {entries[0].label}" in out
     assert all(RunFolder(tmp_path / "runs" / e.trial.key).completed() for e in entries)
     assert "not run" not in out
 
@@ -371,4 +371,4 @@ def test_status_and_cancel_take_the_same_choice_of_trials(done, capsys):
     assert "nothing is running" in capsys.readouterr().out
     for command in ("status", "cancel"):
         err = refused(capsys, command, "--only", "dense", "--results", results)
-        assert "--only: name the ablation file" in err
+        assert "--only: needs an ablation file" in err

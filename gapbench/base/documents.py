@@ -74,7 +74,7 @@ def _open(path: Path, flags: int) -> int:
 
 
 def _not_plain(path: Path) -> OSError:
-    return OSError(errno.EINVAL, "is no plain file, and is not followed", str(path))
+    return OSError(errno.EINVAL, "is not a plain file, and is not followed", str(path))
 
 
 def is_plain(path: Path) -> bool:
@@ -170,10 +170,10 @@ def opened(value: object) -> dict[str, Any]:
         ValueError: if the document is not a JSON object, or its checksum does not match.
     """
     if not isinstance(value, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not an object")
     content = {name: inner for name, inner in value.items() if name != CHECKSUM}
     if value.get(CHECKSUM) not in (None, _checksum(content)):
-        raise ValueError("its checksum does not fit its content")
+        raise ValueError("its checksum does not match its content")
     return content
 
 

@@ -103,7 +103,7 @@ def _load(path: Path, name: str) -> None:
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"plug-in {path}: is no Python file")
+        raise UserError(f"plug-in {path}: is not a Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -41,7 +41,7 @@ def add_to(app: typer.Typer) -> None:
     for command in (report, publish, claims, explain, export, prepare, doctor, schema):
         app.command()(command)
     app.command("list")(list_names)
-    folders = typer.Typer(help="What is done to run folders.", no_args_is_help=True)
+    folders = typer.Typer(help="Maintain run folders.", no_args_is_help=True)
     folders.command()(migrate)
     folders.callback()(_runs)
     app.add_typer(folders, name="runs")
@@ -49,7 +49,8 @@ def add_to(app: typer.Typer) -> None:
 
 def report(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Ablations; all of ablations/ if none is given.")
+        list[Path] | None,
+        typer.Argument(help="Ablation files; by default all of ablations/."),
     ] = None,
     scale: ScaleOption = "mini",
     seeds: SeedsOption = None,
@@ -58,7 +59,7 @@ def report(
     results: ResultsOption = RESULTS,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Write nothing; compare what is published with its trials."),
+        typer.Option("--check", help="Write nothing; compare published files with their trials."),
     ] = False,
 ) -> int:
     """Make tables, figures and a page from runs and published trials; nothing is trained."""
@@ -83,7 +84,7 @@ def report(
         if files or completed(one.frame):
             console.print(one.renderable())
         else:
-            console.print(f"{one.spec.name}: no trial of it has completed at scale {scale}")
+            console.print(f"{one.spec.name}: no trial has completed at scale {scale}")
         console.print(f"report: {one.folder}", soft_wrap=True)
     for shown in [[one] for one in made] if files else [made] if made else []:
         folder = shown[0].folder if files else results / REPORTS / scale
@@ -95,7 +96,8 @@ def report(
 
 def publish(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="Ablations; all of ablations/ if none is given.")
+        list[Path] | None,
+        typer.Argument(help="Ablation files; by default all of ablations/."),
     ] = None,
     scale: ScaleOption = "mini",
     results: ResultsOption = RESULTS,
@@ -112,7 +114,7 @@ def publish(
     for ablation, chosen, entries in _expanded(given, picked, named=bool(files), found=found):
         done = sum(entry.trial.key in found.runs for entry in entries)
         if not files and done < len(entries):
-            told = f"{done} of {len(entries)} trials have completed: name it to publish these"
+            told = f"{done} of {len(entries)} trials have completed: name the file to publish them"
             print(f"left out: {ablation.document.name}: {told}", file=sys.stderr)
             continue
         for path in write(ablation, chosen, entries, results, found):
@@ -135,8 +137,8 @@ def shipped() -> list[Path]:
     """
     if not (files := _here()):
         raise UserError(
-            "ablations/*.yaml: there is no ablation here: change to the folder that has them, or "
-            "name one: `gapbench list ablations` lists them"
+            "ablations/*.yaml: no ablation here: change to a folder with ablations/, or name an "
+            "ablation: `gapbench list ablations` lists the names"
         )
     return files
 
@@ -193,7 +195,7 @@ def _ablations(files: Sequence[Path]) -> list[Ablation]:
     for file, ablation in zip(files, ablations, strict=True):
         first = known.setdefault(ablation.name, file)
         if first != file:
-            words = f"name: {ablation.name!r} is that of {first} too: choose another"
+            words = f"name: {ablation.name!r} is also the name in {first}: choose another name"
             raise UserError(f"{file}: {words}")
     return ablations
 
@@ -210,7 +212,7 @@ def migrate(results: ResultsOption = RESULTS) -> int:
     stays = 0
     for found in renew(results):
         stays += found.key is None
-        told = f"is {found.key}" if found.key else f"stays: {found.reason}"
+        told = f"is now {found.key}" if found.key else f"stays: {found.reason}"
         print(f"{found.before} {told}")
     return 1 if stays else 0
 
@@ -230,21 +232,25 @@ def _check(files: Sequence[Path], scale: str, results: Path, every: bool) -> int
         folder = path_of(results, scale, spec.name).parent
         wrong = check(results, scale, spec)
         if wrong is None and every:
-            raise UserError(f"{folder}: nothing is published there; `gapbench publish` does it")
+            raise UserError(f"{folder}: nothing is published: `gapbench publish` publishes trials")
         if wrong is None:
             print(f"{folder}: nothing is published")
             continue
         checked += 1
         failed += bool(wrong)
-        told = f"not what {TRIALS} gives: {', '.join(wrong)}" if wrong else f"as from {TRIALS}"
+        told = f"differs from {TRIALS}: {', '.join(wrong)}" if wrong else f"matches {TRIALS}"
         print(f"{folder}: {told}")
     if not checked:
-        raise UserError(f"{results / scale}: nothing is published; `gapbench publish` does it")
+        raise UserError(
+            f"{results / scale}: nothing is published: `gapbench publish` publishes trials"
+        )
     if not every:
         path, fits = check_answers(results, scale, specs)
         failed += not fits
-        told = f"not what {TRIALS} gives" if path.is_file() else "missing: `gapbench publish`"
-        print(f"{path}: {f'as from {TRIALS}' if fits else told}")
+        told = (
+            f"differs from {TRIALS}" if path.is_file() else "missing: `gapbench publish` writes it"
+        )
+        print(f"{path}: {f'matches {TRIALS}' if fits else told}")
     return 1 if failed else 0
 
 
@@ -259,9 +265,10 @@ def claims(results: ResultsOption = RESULTS) -> int:
 
 
 def explain(
-    method: Annotated[str, typer.Argument(help="The name of a method: c_gap.")],
+    method: Annotated[str, typer.Argument(help="A method, such as c_gap.")],
     file: Annotated[
-        Path, typer.Argument(help="An ablation that has it; the first trial of it is drawn.")
+        Path,
+        typer.Argument(help="An ablation with the method; the method's first trial is drawn."),
     ] = Path("main"),
     scale: ScaleOption = "mini",
     set_: SetOption = None,
@@ -280,7 +287,7 @@ def explain(
     console = terminal.console()
     cost = forecast.train_flops_ratio
     told = "known after the run" if cost is None else f"{cost:.2f} x dense training for 1x"
-    console.print(f"{entry.label}: {forecast.epochs} machine-epochs; training FLOPs {told}")
+    console.print(f"{entry.label}: {forecast.epochs} machine-epochs; training FLOPs: {told}")
     for line in plan_lines(entry.trial.plan, entry.trial.layers, console.width):
         console.print(line, soft_wrap=True)
     console.print(KEY)
@@ -293,13 +300,17 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="sparse (safetensors), dense (torchvision's, fairseq's), or csr (linear layers).",
+            help="sparse (safetensors), dense (for torchvision, fairseq) or csr (linear layers).",
         ),
     ] = "sparse",
     checkpoint: Annotated[
-        bool, typer.Option("--checkpoint", help="What a trial that has not completed has so far.")
+        bool,
+        typer.Option("--checkpoint", help="Export the checkpoint of an unfinished trial."),
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="The file; KEY.safetensors or KEY.pt.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write; KEY.safetensors or KEY.pt by default."),
+    ] = None,
     results: ResultsOption = RESULTS,
 ) -> int:
     """Write the model of a trial as one file."""
@@ -311,7 +322,7 @@ def export(
     if known is None:
         raise UserError(f"--format: {choose('format', form, SUFFIXES)}")
     done = write(folder, known, out or Path(folder.path.name + SUFFIXES[known]), checkpoint)
-    share = f"{done.size / done.dense:.1%} of the {done.dense:,} of its dense tensors"
+    share = f"{done.size / done.dense:.1%} of the {done.dense:,} bytes of its dense tensors"
     print(f"{done.path}: {done.size:,} bytes, {share}".replace("%", " %"))
     return 0
 
@@ -328,7 +339,7 @@ def prepare(
     for trial in needed.values():
         trial.make_task().prepare(data)
         options = ", ".join(f"{key}={value}" for key, value in trial.task_options.items())
-        print(f"{trial.task}{f' ({options})' if options else ''}: the data are there")
+        print(f"{trial.task}{f' ({options})' if options else ''}: the data are ready")
     return 0
 
 

@@ -34,9 +34,11 @@ def checks(results: Path) -> Iterator[Check]:
     from gapbench.launch.queue import usable
 
     cluster, why = usable()
-    yield Check("slurm", "fine" if cluster else "optional", why if cluster else f"{why}: runs here")
+    yield Check(
+        "slurm", "fine" if cluster else "optional", why if cluster else f"{why}: trials run here"
+    )
     if cluster and shutil.which("scontrol") is None:
-        yield Check("scontrol", "missing", "not in PATH: jobs need it to requeue themselves")
+        yield Check("scontrol", "missing", "not in PATH: jobs need scontrol to requeue themselves")
 
 
 def _writable(results: Path) -> Check:
@@ -91,12 +93,12 @@ def _data() -> Check:
         return Check("fashion_mnist", "missing", str(error))
     if here:
         return Check("fashion_mnist", "fine", "data found and verified")
-    return Check("fashion_mnist", "optional", "no data here yet: the first run will fetch them")
+    return Check("fashion_mnist", "optional", "no data here yet: the first run downloads the data")
 
 
 def _gpu() -> Check:
     import torch
 
     if not torch.cuda.is_available():
-        return Check("gpu", "optional", "none: scales smoke and mini need none")
+        return Check("gpu", "optional", "no GPU: scales smoke and mini need none")
     return Check("gpu", "fine", torch.cuda.get_device_name())

@@ -55,7 +55,7 @@ def _code_of(command: typer.Typer, arguments: Sequence[str]) -> int:
         message = error.format_message()
         context = getattr(error, "ctx", None)
         if context and message.strip() and not message.endswith("?"):  # Did you mean 'run'?
-            message = f"{message.rstrip('.')}: `{context.command_path} --help` shows what there is"
+            message = f"{message.rstrip('.')}: `{context.command_path} --help` lists the options"
         return _refused(message, 2) if message.strip() else 2  # help was printed instead
     return code if isinstance(code, int) else 0
 

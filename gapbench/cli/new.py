@@ -17,7 +17,7 @@ TEMPLATE = "new_ablation.yaml"
 
 def add_to(app: typer.Typer) -> None:
     """Add the group `new`."""
-    group = typer.Typer(help="Files to start from.", no_args_is_help=True)
+    group = typer.Typer(help="Write a file to start from.", no_args_is_help=True)
     group.command()(ablation)
     group.callback()(_group)
     app.add_typer(group, name="new")
@@ -28,7 +28,9 @@ def _group() -> None:
 
 
 def ablation(
-    name: Annotated[str, typer.Argument(help="What it is called: lower-case letters and digits.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the ablation: lower-case letters and digits.")
+    ],
 ) -> int:
     """Write a commented ablation file, into ablations/ if this folder exists."""
     from gapbench.spec.schema import AblationSpec, validated
@@ -40,7 +42,7 @@ def ablation(
         with open(path, "x", encoding="utf-8") as file:
             file.write(text.format(name=name))
     except FileExistsError:
-        raise UserError(f"{path}: is there already: choose another name") from None
+        raise UserError(f"{path}: exists already: choose another name") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from None
     print(f"{path}: run it with `gapbench run {path} --scale smoke`")

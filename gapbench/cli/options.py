@@ -10,13 +10,14 @@ import typer
 RESULTS = Path("results")
 
 ScaleOption = Annotated[
-    str, typer.Option("--scale", help="One of the ablation's: smoke, mini, small, ...")
+    str, typer.Option("--scale", help="A scale of the ablation: smoke, mini, small, ...")
 ]
 SeedsOption = Annotated[
-    str | None, typer.Option("--seeds", help="6 (that many), 0-4 or 0,3; else the file's.")
+    str | None,
+    typer.Option("--seeds", help="A count (6), range (0-4) or list (0,3); else the file's."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE, before everything in the file.")
+    list[str] | None, typer.Option("--set", help="KEY=VALUE; overrides the file.")
 ]
 OnlyOption = Annotated[
     list[str] | None,
@@ -30,12 +31,13 @@ LanesOption = Annotated[
     typer.Option(
         "--lanes",
         min=1,
-        help="Trials side by side in one process (executor local): one on the CPU, and on a GPU as "
-        "many as fit, by default.",
+        help="Trials side by side in one process (executor local); by default one on a CPU, and as "
+        "many as fit on a GPU.",
     ),
 ]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Where runs and reports are kept.")]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of runs and reports.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 KeyArgument = Annotated[
-    str, typer.Argument(help="A trial's key, or how it begins: `gapbench status` lists them.")
+    str,
+    typer.Argument(help="A trial's key, or its first letters; `gapbench status` lists keys."),
 ]

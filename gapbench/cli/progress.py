@@ -191,7 +191,7 @@ class Progress:
         if full and all(view.status.get("seconds_left") for view in running):
             self._settled = math.inf
             clock = time.strftime("%H:%M:%S")
-            told = f"about {duration(left)} left for all, {len(running)} side by side"
+            told = f"about {duration(left)} left for all trials, {len(running)} side by side"
             self.console.print(f"{clock} {'expected':<11} {told}", highlight=False, soft_wrap=True)
 
     def _line(self, view: View, views: Sequence[View]) -> None:

@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 def reproduce(
     key: KeyArgument, results: ResultsOption = RESULTS, executor: ExecutorOption = "auto"
 ) -> int:
-    """Run a completed trial again in a new folder, and compare: 0 equal, 1 different.
+    """Run a completed trial again in a new folder, and compare; exit code 0: equal, 1: different.
 
     On another kind of machine, the result must lie in the interval of the other seeds of its row.
     """
@@ -44,7 +44,7 @@ def reproduce(
     again = read_run(folder)
     if again is None:
         error = folder.read_status().get("error") or "no error was recorded"
-        print(f"{folder.state()}: {error}; what it left: {folder.path}")
+        print(f"{folder.state()}: {error}; run folder: {folder.path}")
         return 1
     found = compared(original, again)
     for line in found.lines():

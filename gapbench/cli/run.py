@@ -42,11 +42,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    file: Annotated[Path, typer.Argument(help="The ablation: a file, or a name: partitions.")],
+    file: Annotated[
+        Path, typer.Argument(help="An ablation: a file, or a name such as partitions.")
+    ],
     scale: ScaleOption = "mini",
     executor: ExecutorOption = "auto",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Trials side by side; as many as fit by default.")
+        int | None, typer.Option(min=1, help="Trials side by side; by default as many as fit.")
     ] = None,
     branches: Annotated[
         int, typer.Option(min=1, help="Processes for the branches of one P-GaP round.")
@@ -58,13 +60,14 @@ def run(
     until_resolved: Annotated[
         bool,
         typer.Option(
-            "--until-resolved", help="Run the rows of open claims, look by look, until answered."
+            "--until-resolved",
+            help="Run the rows of open claims, look by look, until the claims are answered.",
         ),
     ] = False,
     max_seeds: Annotated[
         int | None,
         typer.Option(
-            min=LOOKS[0][0], max=LOOKS[-1][0], help="Seeds of a row that --until-resolved may run."
+            min=LOOKS[0][0], max=LOOKS[-1][0], help="Most seeds of a row with --until-resolved."
         ),
     ] = None,
     dry_run: Annotated[
@@ -79,10 +82,10 @@ def run(
         bool, typer.Option("--detach", help="Return once the trials are submitted.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Forget what these trials have done; start over.")
+        bool, typer.Option("--force", help="Delete earlier work of these trials; start over.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run only those that have failed before.")
+        bool, typer.Option("--retry-failed", help="Run only trials that failed before.")
     ] = False,
 ) -> int:
     """Run an ablation. A repeated run trains missing trials only and resumes interrupted trials."""
@@ -127,15 +130,15 @@ def _require_looks(until_resolved: bool, others: dict[str, bool], max_seeds: int
         given = next(option for option, there in others.items() if there)
         raise UserError(f"--until-resolved: picks the trials itself: leave {given} out")
     if max_seeds is not None and not until_resolved:
-        raise UserError("--max-seeds: goes with --until-resolved; --seeds says how many to run")
+        raise UserError("--max-seeds: needs --until-resolved: --seeds sets the number of seeds")
 
 
 def _require_executor(name: str, detach: bool, lanes: int | None) -> None:
     """Check that an executor supports the requested options."""
     if detach and name != "slurm":
-        raise UserError(f"--detach: the executor {name} ends with this command; use slurm")
+        raise UserError(f"--detach: the executor {name} ends with this command: use slurm")
     if lanes is not None and name != "local":
-        raise UserError(f"--lanes: the executor {name} has none; use local")
+        raise UserError(f"--lanes: the executor {name} has no lanes: use local")
 
 
 def _look_by_look(
@@ -167,8 +170,8 @@ def _show_looks(study: Study, as_json: bool) -> int:
     if not as_json:
         epochs = sum(entry.trial.plan.epochs for entry in likely.entries)
         _console(False).print(
-            f"That is the most that the open claims can take. If what was measured is true, "
-            f"{len(likely.entries)} trials answer them, {epochs} machine-epochs."
+            "The open claims need at most these trials. If the measured differences are true, "
+            f"{len(likely.entries)} trials ({epochs} machine-epochs) answer the claims."
         )
     return 0
 
@@ -205,7 +208,7 @@ def show_plan(entries: Sequence[Entry], as_json: bool, jobs: str = "") -> int:
     console.print(
         f"{len(forecasts)} trials, {sum(o.epochs for o in forecasts)} machine-epochs. FLOPs are "
         "multiples of the task's dense recipe and of dense inference; * is known after the run. "
-        "×1x: multiples of the task's own epochs, beside those of the published tables."
+        "×1x: multiples of the task's own epochs; paper: multiples in the published tables."
     )
     if jobs:
         console.print(f"SLURM gets {jobs}.")
@@ -237,7 +240,7 @@ def _start(
         soft_wrap=True,
     )
     for entry in todo.elsewhere:
-        console.print(f"left to the process or job that has it: {entry.label}", soft_wrap=True)
+        console.print(f"left to another process or job: {entry.label}", soft_wrap=True)
     started = study.start(todo, name, **launching)
     if started is not None and started.told:
         console.print(f"submitted {started.told}")

@@ -40,7 +40,7 @@ LOG_BYTES = 4 * 2**20
 DISK_BYTES = 64 * 2**10  # free on a disk that is called full
 
 FileArgument = Annotated[
-    Path | None, typer.Argument(help="An ablation; every run folder if none is given.")
+    Path | None, typer.Argument(help="An ablation; by default all run folders.")
 ]
 
 
@@ -57,10 +57,10 @@ def status(
     set_: SetOption = None,
     only: OnlyOption = None,
     results: ResultsOption = RESULTS,
-    watch: Annotated[bool, typer.Option("--watch", help="Draw again until all ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Redraw until all trials end.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Show the state of trials, with progress and time left or with the error."""
+    """Show the state of trials: progress and time left, or the error."""
     from rich.live import Live
 
     from gapbench.cli.progress import View, table_of
@@ -119,7 +119,9 @@ def show(key: KeyArgument, results: ResultsOption = RESULTS, as_json: JsonOption
 def logs(
     key: KeyArgument,
     results: ResultsOption = RESULTS,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as it grows.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Follow the log as it grows.")
+    ] = False,
 ) -> int:
     """Print a trial's log, the output of its job, and the reason for its last failure."""
     from gapbench.launch.queue import Queue
@@ -139,7 +141,7 @@ def logs(
 
 def cancel(
     what: Annotated[
-        list[str] | None, typer.Argument(help="Keys or ablation files; everything if none.")
+        list[str] | None, typer.Argument(help="Keys or ablation files; by default all trials.")
     ] = None,
     scale: ScaleOption = "mini",
     seeds: SeedsOption = None,
@@ -209,7 +211,7 @@ class Pick:
         """Refuse options that need a file if there is no file."""
         given = {"--set": self.set_, "--only": self.only, "--seeds": self.seeds is not None}
         for option in (name for name, value in given.items() if value):
-            raise UserError(f"{option}: name the ablation file that it picks trials of")
+            raise UserError(f"{option}: needs an ablation file: name the file")
 
 
 def _labels(file: Path | None, pick: Pick, results: Path) -> dict[RunFolder, str]:
@@ -290,8 +292,8 @@ def _all(results: Path) -> list[RunFolder]:
 def require_folder(results: Path) -> None:
     """Refuse a results folder that does not exist."""
     if not results.is_dir():
-        words = "there is no such folder: name another with --results, or `gapbench run FILE`"
-        raise UserError(f"{results}: {words} makes it")
+        words = "no such folder: name another folder with --results; `gapbench run FILE` makes one"
+        raise UserError(f"{results}: {words}")
 
 
 def _label(folder: RunFolder) -> str:

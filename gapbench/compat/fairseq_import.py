@@ -55,7 +55,7 @@ def load_fairseq() -> ModuleType:
         with _hashable_dataclasses("fairseq"), _own_logging():
             fairseq = importlib.import_module("fairseq")
     except ModuleNotFoundError as error:
-        raise NotInstalled(f"{error.name} is not installed; get fairseq by: {INSTALL}") from None
+        raise NotInstalled(f"{error.name} is not installed; get fairseq with: {INSTALL}") from None
     _drop_fused_weights(importlib.import_module("fairseq.modules.transformer_layer"))
     warnings.filterwarnings("ignore", "Support for mismatched key_padding_mask and attn_mask")
     importlib.import_module("torch.serialization").add_safe_globals([argparse.Namespace])

@@ -42,8 +42,8 @@ def checked_layers(
     for layer in layers:
         if id(own[layer.name]) not in moved:
             raise UserError(
-                f"optimizer: it does not have {layer.name}: "
-                "make it of this model's parameters, or name in layers those that it has"
+                f"optimizer: it does not have {layer.name}: build the optimiser from this model's "
+                "parameters, or leave the layer out of layers"
             )
     return layers
 
@@ -82,7 +82,7 @@ def plan_of(
             "`gapbench list methods` lists the names"
         )
     if options:
-        raise UserError(f"{next(iter(options))}: a plan has no options: leave it out")
+        raise UserError(f"{next(iter(options))}: a plan has no options: leave the option out")
     if epochs is not None and epochs != method.epochs:
         raise UserError(
             f"epochs: the plan has {method.epochs} epochs, not {epochs}: leave epochs out"
@@ -117,7 +117,7 @@ def require_changes(plan: Plan, steps_per_epoch: int) -> None:
         if update is not None and next(iter(update.dues(steps)), None) is None:
             raise UserError(
                 f"every: no update falls into the {steps} steps of phase {segment.phase.label}, "
-                f"masks would never change: {update.every} is too large, or training too short"
+                f"so masks never change: {update.every} is too large, or training is too short"
             )
 
 
@@ -125,7 +125,7 @@ def _require_known(method: Plan, layers: Layers) -> None:
     grown = frozenset[str]().union(*(segment.phase.grow for segment in method.segments))
     foreign = sorted(grown - {layer.name for layer in layers})
     if foreign:
-        raise UserError(f"method: the plan grows {foreign[0]}, which is none of the layers")
+        raise UserError(f"method: the plan grows {foreign[0]}, which is not one of the layers")
 
 
 def spread_of(
@@ -143,22 +143,24 @@ def spread_of(
     """
     if distribution == EMERGENT and plan.budget != EMERGENT:
         raise UserError(
-            f"distribution: this method does not learn one: give uniform or erk, not {EMERGENT}"
+            f"distribution: this method learns no distribution: give uniform or erk, not {EMERGENT}"
         )
     if plan.budget == EMERGENT:
         if isinstance(chosen, Mapping) or distribution not in ("uniform", EMERGENT):
             raise UserError(
-                "distribution: this method learns how dense each layer is: leave it out"
+                "distribution: this method learns the density of each layer: leave distribution out"
             )
         if sparsity is not None and distribution != EMERGENT:
-            raise UserError("sparsity: this method learns it: leave it out, see densities()")
+            raise UserError(
+                "sparsity: this method learns the sparsity: leave sparsity out, and see densities()"
+            )
         return sparsity or 0.0, EMERGENT
     names = [layer.name for layer in layers]
     shapes = {layer.name: layer.shape for layer in layers}
     given = chosen if isinstance(chosen, Mapping) else distribution
     if isinstance(given, str):
         if sparsity is None:
-            raise UserError("sparsity: give it, or the density of every layer")
+            raise UserError("sparsity: give a number, or the density of every layer")
         return sparsity, given
     if callable(given):
         given = given(shapes, sparsity)
@@ -190,15 +192,15 @@ def require_own_state(
         UserError: if it is no state, or belongs to other layers, another plan or sparsity.
     """
     if not isinstance(state, Mapping) or not {"of", "ledger", "masks"} <= state.keys():
-        raise UserError("sparsifier state: it is empty, or not what state_dict() returned")
+        raise UserError("sparsifier state: empty, or not from state_dict()")
     foreign = sorted(set(state["ledger"]["uses"]) ^ set(layers))
     if foreign:
-        raise UserError(f"sparsifier state: its layers are not this model's: {foreign[0]}")
+        raise UserError(f"sparsifier state: {foreign[0]} is in the state or in the model only")
     if state["of"] != of:
-        raise UserError("sparsifier state: it is of another plan, sparsity or distribution")
+        raise UserError("sparsifier state: it belongs to another plan, sparsity or distribution")
     steps, seed = state.get("counted_by", counted_by)
     if (steps, seed) != counted_by:
         raise UserError(
-            f"sparsifier state: it has {steps} steps_per_epoch and seed {seed}, this one has "
-            f"{counted_by[0]} and {counted_by[1]}"
+            f"sparsifier state: it has {steps} steps_per_epoch and seed {seed}, and this "
+            f"Sparsifier has {counted_by[0]} and {counted_by[1]}"
         )

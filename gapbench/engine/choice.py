@@ -40,7 +40,7 @@ def chosen_names(model: nn.Module, layers: Chosen | None) -> tuple[str, ...]:
     if isinstance(layers, str):
         layers = [layers]
     if not isinstance(layers, Iterable):
-        raise UserError(f"layers: {layers!r} is no name, pattern, module or function")
+        raise UserError(f"layers: {layers!r} is not a name, pattern, module or function")
     picked = [name for asked in layers for name in _named(model, params, asked)]
     for name in picked:
         if not params[name].requires_grad:
@@ -57,17 +57,19 @@ def densities_of(names: Sequence[str], given: Mapping[str, float]) -> dict[str, 
         UserError: if a layer has no density, or a density is outside (0, 1].
     """
     if not isinstance(given, Mapping) or not all(isinstance(pattern, str) for pattern in given):
-        raise UserError(f"distribution: {given!r} is no name, function, or densities by name")
+        raise UserError(
+            f"distribution: {given!r} is not a name, a function or a mapping of densities"
+        )
     found: dict[str, float] = {}
     for name in names:
         fitting = [value for pattern, value in given.items() if fnmatchcase(name, pattern)]
         if not fitting:
             raise UserError(
-                f"distribution: {name} has no density: give one, or a pattern such as *"
+                f"distribution: {name} has no density: name the layer, or give a pattern such as *"
             )
         density = fitting[-1]
         if not isinstance(density, Real) or not 0 < density <= 1:
-            raise UserError(f"distribution: {density!r} of {name} is no density in (0, 1]")
+            raise UserError(f"distribution: {density!r} of {name} is not a density in (0, 1]")
         found[name] = float(density)
     return found
 
@@ -82,8 +84,8 @@ def warn_of_dense(model: nn.Module, names: Sequence[str], asked: object) -> None
     if share > NOTED_SHARE:
         shown = ", ".join(list(left)[:3]) + (", ..." if len(left) > 3 else "")
         warnings.warn(
-            f"{share:.0%} of the model's weights stay dense: {shown}; name what is to be pruned in "
-            "layers=, or see sparsifier.summary()",
+            f"{share:.0%} of the model's weights stay dense: {shown}; layers= names the layers to "
+            "prune, sparsifier.summary() lists all layers",
             stacklevel=3,
         )
 
@@ -114,7 +116,7 @@ def _named(
             raise UserError(f"layers: {kind} has no linear or convolution weight of this model")
         return own
     if not isinstance(asked, str):
-        raise UserError(f"layers: {asked!r} is no name, pattern, module or function")
+        raise UserError(f"layers: {asked!r} is not a name, pattern, module or function")
     if asked in params:
         return [asked]
     fitting = [name for name in prunable(model) if fnmatchcase(name, asked)]
@@ -130,7 +132,7 @@ def require_usable(name: str, param: nn.Parameter) -> None:
         UserError: if the parameter is lazy, without data, spread over devices, complex or empty.
     """
     if isinstance(param, nn.parameter.UninitializedParameter):
-        raise UserError(f"layers: {name} has no shape yet: run the model once before")
+        raise UserError(f"layers: {name} has no shape yet: run the model once first")
     if param.is_meta:
         raise UserError(f"layers: {name} is on the meta device: it has no values to prune")
     if type(param.data).__name__ == "DTensor":
@@ -140,4 +142,4 @@ def require_usable(name: str, param: nn.Parameter) -> None:
     if param.dim() < 2:
         raise UserError(f"layers: {name} is a vector: give weights of 2 or more axes")
     if param.numel() == 0:
-        raise UserError(f"layers: {name} is empty: leave it out")
+        raise UserError(f"layers: {name} is empty: leave the layer out")

@@ -59,8 +59,8 @@ class Wiring:
 
 def _replaced(name: str) -> str:
     return (
-        f"model: {name} was replaced since its Sparsifier was built, as load_state_dict(assign="
-        "True) and setting a module do: build the Sparsifier after that"
+        f"model: {name} was replaced after its Sparsifier was built: load_state_dict(assign=True) "
+        "and setting a module replace parameters: build the Sparsifier afterwards"
     )
 
 
@@ -128,9 +128,9 @@ class Fresh:
         if self.doubt is not None:
             self.undo()
             raise UserError(
-                f"initial: random masks would erase what was trained before: {self.doubt}; load "
-                "this Sparsifier's state too, or give initial='magnitude' to start from the "
-                "weights, or 'random'"
+                f"initial: random masks would erase earlier training: {self.doubt}: load this "
+                "Sparsifier's state too, or give initial='magnitude' to start from the weights, or "
+                "initial='random'"
             )
 
     @torch.no_grad()
@@ -187,8 +187,8 @@ class SoleCaller:
         if self.others:
             self.others = 0
             raise UserError(
-                "optimizer: its step() was called beside that of the Sparsifier, which calls it: "
-                "leave optimizer.step() out, and give the Sparsifier to scaler.step()"
+                "optimizer: its step() was called, and the Sparsifier's step() calls it too: leave "
+                "optimizer.step() out, and give the Sparsifier to scaler.step()"
             )
 
 

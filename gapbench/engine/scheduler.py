@@ -70,7 +70,7 @@ class PlanScheduler:
             return (step + 1) / warmup
         factor = self._shape((step - warmup) / (steps - warmup))
         if not isinstance(factor, Real) or not math.isfinite(factor):
-            raise UserError(f"lr_scheduler: its function returned {factor!r}, which is no factor")
+            raise UserError(f"lr_scheduler: its function returned {factor!r}, not a factor")
         return float(factor)
 
     def get_last_lr(self) -> list[float]:

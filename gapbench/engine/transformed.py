@@ -36,8 +36,8 @@ class Transformed:
     def __init__(self, transform: Transform, weights: MaskedWeights, counts: Counts) -> None:
         if isinstance(weights.optimizer, torch.optim.LBFGS):
             raise UserError(
-                f"optimizer: LBFGS looks at the model several times a step, which {transform.name} "
-                "does not allow"
+                "optimizer: LBFGS evaluates the model several times per step, which "
+                f"{transform.name} does not allow"
             )
         self._apply = transforms[transform.name]
         self._weights = weights

@@ -25,8 +25,8 @@ def build_training(trial: Trial) -> Training:
     world = Ranks.current().world
     if world != trial.ranks:
         raise UserError(
-            f"{world} processes train a trial of {trial.ranks}: set recipe.ranks={world} for a "
-            "trial of its own, or start as many"
+            f"{world} processes train a trial of {trial.ranks}: start {trial.ranks} processes, or "
+            f"set recipe.ranks={world}, which makes another trial"
         )
     if trial.recipe.portable:
         _require_portable_kernels()

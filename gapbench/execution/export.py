@@ -109,7 +109,7 @@ def finished(folder: RunFolder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         tensors = found.get(part)
         if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
             raise UserError(
-                f"{folder.model}: holds no {part} of ours: run the trial again with --force"
+                f"{folder.model}: holds no {part} of gapbench: run the trial again with --force"
             )
     return found["model"], found["masks"]
 
@@ -194,7 +194,7 @@ def load(path: str | Path) -> dict[str, Tensor]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or no safetensors file: {error}: {AGAIN}") from None
+        raise UserError(f"{path}: damaged, or not a safetensors file: {error}: {AGAIN}") from None
     if not isinstance(told, dict) or told.get("version") != VERSION:
         raise UserError(f"{path}: not written by this version: {AGAIN}")
     try:

@@ -140,7 +140,7 @@ def _require_one_kind(folders: Sequence[Path]) -> None:
             first, asked = known.setdefault(name, (folder, value))
             if value != asked:
                 raise UserError(
-                    f"lanes: {first.name} and {folder.name} are not for one process: "
+                    f"lanes: {first.name} and {folder.name} cannot share a process: "
                     f"recipe.{name} is {asked} and {value}"
                 )
 

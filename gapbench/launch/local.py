@@ -70,9 +70,9 @@ class LocalLaunch:
         for job in jobs:
             if job.resources.gpus and 0 < len(self._gpus) < job.ranks:
                 raise UserError(
-                    f"{job.label}: {job.ranks} processes want a GPU each, and there are "
+                    f"{job.label}: {job.ranks} processes need a GPU each, and this machine has "
                     f"{len(self._gpus)}: give --set recipe.ranks={len(self._gpus)}, which makes "
-                    "other trials: their numbers differ"
+                    "other trials with other numbers"
                 )
         room = min(self._room(job) for job in jobs)
         self.parallel = parallel or room * (lanes or 1)

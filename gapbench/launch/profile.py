@@ -145,8 +145,8 @@ def shape(resources: Resources, threads: int, profile: Profile, ranks: int) -> S
     if found.ranks != ranks:
         raise UserError(
             f"profile: {wanted.nodes} nodes with {tasks} processes each for a trial of {ranks}: "
-            f"change nodes, gpus or tasks_per_node, or give --set recipe.ranks={found.ranks} for "
-            "other trials: their numbers differ"
+            f"change nodes, gpus or tasks_per_node, or give --set recipe.ranks={found.ranks}, "
+            "which makes other trials with other numbers"
         )
     return found
 

@@ -150,13 +150,13 @@ def usable() -> tuple[bool, str]:
     instead of running trials on the login node.
     """
     if shutil.which("sbatch") is None:
-        return False, "no sbatch here"
+        return False, "no sbatch on this machine"
     try:
         command("scontrol", "ping", seconds=10)
     except SlurmError as error:
         if "configuration source" in str(error):
-            return False, "sbatch is there, but no cluster is configured"
-    return True, "sbatch is there"
+            return False, "sbatch found, but no cluster is configured"
+    return True, "sbatch found"
 
 
 def most_in_array() -> int:
@@ -185,6 +185,6 @@ def require_usable() -> None:
     """
     if shutil.which("sbatch") is None:
         raise UserError(
-            "--executor slurm: no sbatch here: use a login node of the cluster, or --executor "
-            "local: `gapbench doctor` says what is here"
+            "--executor slurm: no sbatch on this machine: use a login node of the cluster, or "
+            "--executor local: `gapbench doctor` checks this machine"
         )

@@ -76,7 +76,9 @@ class SlurmLaunch:
 
     def stop(self) -> str:
         """Leave the jobs to SLURM."""
-        return "the jobs go on; see `gapbench status --watch`, and `gapbench cancel` stops them"
+        return (
+            "the jobs go on: `gapbench status --watch` shows the jobs, `gapbench cancel` stops them"
+        )
 
     def _refuse_hopeless(self) -> None:
         """Cancel all jobs if SLURM has accepted a job that SLURM will never start.

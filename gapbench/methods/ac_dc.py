@@ -44,8 +44,8 @@ def ac_dc(
     pairs = middle // (2 * length) if length > 0 else 0
     if pairs < 1:
         raise UserError(
-            f"ac_dc: {epochs} epochs do not hold {warmup} of warm-up, a sparse and a dense phase "
-            f"of {length} and {fine_tune} of fine-tuning: give more epochs"
+            f"ac_dc: {epochs} epochs are too few for {warmup} of warm-up, a sparse and a dense "
+            f"phase of {length}, and {fine_tune} of fine-tuning: give more epochs"
         )
     every = names_of(layers)
     parts = [Phase(warmup, grow=every, restart=False, label="dense")]

@@ -67,7 +67,7 @@ def c_gap(
     fine_tune = epochs - count * length
     if length < 1 or count < 1 or fine_tune < 1:
         raise UserError(
-            f"c_gap: {epochs} epochs do not hold {count} steps of {length} and a fine-tune "
+            f"c_gap: {epochs} epochs are too few for {count} steps of {length} and a fine-tune "
             "of at least 1: change epochs, steps or step_epochs"
         )
     grown = itertools.islice(order, count)
@@ -126,7 +126,7 @@ def _random_sets(layers: Layers, partitions: int, rng: random.Random) -> Iterato
         possible = f"{valid[0]} to {valid[-1]}" if valid else "none with so few layers"
         raise UserError(
             f"partitions: {partitions} leaves the random strategy no choice among {len(layers)} "
-            f"layers, as it never grows one in two steps running: valid: {possible}"
+            f"layers, since no layer grows in two successive steps: valid: {possible}"
         )
     last: frozenset[str] = frozenset()
     while True:

@@ -115,7 +115,9 @@ def plan(name: str, layers: Layers, epochs: int, *, seed: int = 0, **options: An
         raise UserError(f"method {name}: it returns {type(built).__name__}, not a Plan")
     grown = frozenset[str]().union(*(segment.phase.grow for segment in built.segments))
     if foreign := sorted(grown - names_of(layers)):
-        raise UserError(f"method {name}: its plan grows {foreign[0]}, which is none of the layers")
+        raise UserError(
+            f"method {name}: its plan grows {foreign[0]}, which is not one of the layers"
+        )
     if built.epochs != epochs:
         raise UserError(
             f"method {name}: its plan has {built.epochs} machine-epochs, its budget is {epochs}"

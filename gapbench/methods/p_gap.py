@@ -54,8 +54,8 @@ def p_gap(
     fine_tune = epochs - count * cost
     if length < 1 or count < 1 or fine_tune < 1:
         raise UserError(
-            f"p_gap: {epochs} machine-epochs do not hold {count} rounds of {partitions} x {length} "
-            "and a fine-tune of at least 1: change epochs, rounds or step_epochs"
+            f"p_gap: {epochs} machine-epochs are too few for {count} rounds of {partitions} x "
+            f"{length} and a fine-tune of at least 1: change epochs, rounds or step_epochs"
         )
     grow_rounds = [
         Parallel(

@@ -32,7 +32,7 @@ def prune_from_dense(
     """
     first = epochs // 2 if dense_epochs is None else dense_epochs
     if not 0 < first < epochs:
-        raise UserError(f"dense_epochs: {first} of {epochs} epochs leaves a phase empty")
+        raise UserError(f"dense_epochs: {first} of {epochs} epochs leave a phase empty")
     return Plan(
         (
             Phase(first, grow=names_of(layers), label="dense"),

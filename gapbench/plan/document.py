@@ -68,7 +68,7 @@ def plan_of(document: Any) -> Plan:
     except UserError as error:
         raise ValueError(str(error)) from None
     except (KeyError, TypeError, AttributeError):
-        raise ValueError("it is no plan") from None
+        raise ValueError("it is not a plan") from None
 
 
 def _filled(document: Any) -> Any:

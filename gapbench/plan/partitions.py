@@ -86,7 +86,7 @@ def _by_patterns(
 ) -> Groups:
     if len(patterns) != partitions:
         raise UserError(
-            f"patterns: {len(patterns)} groups for {partitions} partitions: give one group each"
+            f"patterns: {len(patterns)} groups for {partitions} partitions: give one each"
         )
     groups: list[set[str]] = [set() for _ in patterns]
     for name in names:
@@ -97,7 +97,7 @@ def _by_patterns(
         ]
         if len(fits) != 1:
             which = f"groups {', '.join(map(str, fits))}" if fits else "no group"
-            raise UserError(f"patterns: layer {name} is in {which}: put it into exactly one")
+            raise UserError(f"patterns: layer {name} is in {which}: put it into exactly one group")
         groups[fits[0]].add(name)
     for number, group in enumerate(groups):
         if not group:

@@ -134,7 +134,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise UserError("a plan has no phase: at least one is needed")
+            raise UserError("a plan has no phase: at least one phase is needed")
         alone = len(self.parts) == 1 and isinstance(self.parts[0], Phase)
         if self.transform is not None and not (alone and self.parts[0].update is None):  # type: ignore[union-attr]
             raise UserError("a plan with a transform has one phase, without updates")
@@ -227,7 +227,7 @@ class Plan:
             name = min(self.dense_at_end)
             raise UserError(
                 f"the plan ends with {len(self.dense_at_end)} dense layers ({name}), which a "
-                f"sparsity of {sparsity:g} does not allow: end it with a phase that grows nothing"
+                f"sparsity of {sparsity:g} does not allow: end the plan with a phase without growth"
             )
 
     def pruned_together(self, names: frozenset[str]) -> Iterator[frozenset[str]]:

@@ -17,23 +17,23 @@ from gapbench.runs.leases import Lease
 HEAD = """# What a run folder holds
 
 `results/runs/<key>/` is the folder of one trial. `python -m gapbench.runs.describe` makes this page
-from the models by which the files are read, and a test holds it up to date.
+from the models that read the files. A test keeps the page up to date.
 
-| file | what it is |
+| file | content |
 |---|---|
-| `trial.json` | the trial: plan, task, recipe, seed, versions; its key is a hash of them |
-| `history.jsonl` | a line an epoch and a mask change |
-| `result.json` | what was measured; a trial is completed exactly when it is there |
-| `final.pt` | weights and masks, of `torch.save`; `gapbench export` makes other forms of them |
-| `checkpoint.pt` | all that a run needs to go on bitwise; gone when the trial has completed |
-| `status.json` | the last sign of life |
-| `owner.json` | which process runs the trial now |
-| `exchange.json` | bytes that the branches of P-GaP have handed back |
-| `log.txt`, `error.txt` | for people |
-| `rounds/`, `submitit/`, `sacred/` | branches of P-GaP, files of jobs, one Sacred run an attempt |
+| `trial.json` | the trial: plan, task, recipe, seed, versions; the key is a hash of the trial |
+| `history.jsonl` | one line per epoch and per mask change |
+| `result.json` | the measurements; a trial is completed exactly if this file exists |
+| `final.pt` | weights and masks, written by `torch.save`; `gapbench export` writes other formats |
+| `checkpoint.pt` | the state from which a run resumes bitwise; deleted when the trial completes |
+| `status.json` | the last heartbeat |
+| `owner.json` | the process that runs the trial now |
+| `exchange.json` | bytes of the files that the branches of P-GaP have returned |
+| `log.txt`, `error.txt` | log and last error, for people |
+| `rounds/`, `submitit/`, `sacred/` | branches of P-GaP, files of jobs, one Sacred run per attempt |
 
-Every JSON file has a `checksum` of its content, which its reader requires to fit. Files may hold
-more than stands here.
+Every JSON file has a `checksum` of its content. A reader refuses a file whose checksum does not
+match. Files may have more fields than this page lists.
 """
 
 
@@ -44,7 +44,7 @@ def page() -> str:
 
 def _section(model: type[BaseModel]) -> Iterator[str]:
     yield f"## {_first_words(model)}\n"
-    yield "| field | what it is |"
+    yield "| field | meaning |"
     yield "|---|---|"
     yield from _rows(model, "")
     yield ""

@@ -30,13 +30,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 def _line(text: str) -> str:
     if len(text) > WORD_LETTERS or _CONTROL.search(text):
-        raise ValueError("is no line of text")
+        raise ValueError("is not a line of text")
     return text
 
 
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("is no number")
+        raise ValueError("is not a number")
     return value
 
 
@@ -72,7 +72,7 @@ class Document(BaseModel):
     def _names(self) -> Self:
         for name in self.__pydantic_extra__ or ():
             if len(name) > WORD_LETTERS or _CONTROL.search(name):
-                raise ValueError("has a name that is no line of text")
+                raise ValueError("has a name that is not a line of text")
         return self
 
 
@@ -92,9 +92,9 @@ class Layer(Document):
 class Sparsity(Numbers):
     """Zeros, counted on the weights."""
 
-    target: Number | None = about("fraction of zeros that the trial asked for")
+    target: Number | None = about("requested fraction of zeros")
     prunable: Number | None = about("fraction of zeros in the prunable layers")
-    model: Number | None = about("zeros of these layers over all parameters")
+    model: Number | None = about("zeros of the prunable layers over all parameters")
     active_zeros: Number | None = about("weights inside their mask that are zero")
 
 
@@ -117,9 +117,11 @@ class Cost(Numbers):
     """Exact multiply-accumulates of the layers; no other operation is counted."""
 
     train_flops: Number | None = about("operations of the whole training")
-    train_flops_ratio: Number | None = about("the same over dense training for the recipe's epochs")
+    train_flops_ratio: Number | None = about(
+        "train_flops over dense training for the recipe's epochs"
+    )
     inference_flops: Number | None = about("operations of the forward pass of one example")
-    inference_flops_ratio: Number | None = about("the same over the dense model")
+    inference_flops_ratio: Number | None = about("inference_flops over the dense model")
     peak_density: Number | None = about("largest density of a step")
     mean_density: Number | None = about("mean density of the steps")
 
@@ -128,9 +130,9 @@ class Exploration(Numbers):
     """How much of the weight space was explored."""
 
     coverage: Number | None = about("share of the weights that were ever active")
-    coverage_layers: dict[Line, Number] = about("the same share of each layer", dict)
+    coverage_layers: dict[Line, Number] = about("coverage of each layer", dict)
     epochs: Number | None = about(
-        "machine-epochs after which 99 % of the weights had been active; none: never"
+        "machine-epochs until 99 % of the weights had been active; null: never"
     )
     iou: Number | None = about(
         "intersection over union of masks before and after a change, mean over changes and layers"
@@ -150,7 +152,7 @@ class Result(Document):
     key: str = Field(description="key of the trial, which is also the folder's name")
     metrics: Metrics = Field(description="metrics of the finished model, by split/name")
     sparsity: Sparsity = about("zeros on the weights", Sparsity)
-    density: Density = about("weights that are left", Density)
+    density: Density = about("weights that are not zero", Density)
     parameters: Parameters = about("numbers of parameters", Parameters)
     cost: Cost = about("operations and densities of the training", Cost)
     exploration: Exploration = about("coverage", Exploration)
@@ -177,7 +179,7 @@ class Heartbeat(Document):
     state: str | None = about("running, interrupted or failed")
     attempt: Count | None = about("number of the attempt, from 1")
     legs: Count | None = about("jobs of its chain that have ended")
-    epoch: Finite | None = about("machine-epochs that have been trained")
+    epoch: Finite | None = about("trained machine-epochs")
     epochs: Count | None = about("machine-epochs of the plan")
     phase: str | None = about("label of the phase")
     metric: dict[str, float] | None = about("validation metrics of the last epoch")
@@ -191,8 +193,8 @@ class Heartbeat(Document):
 class EpochLine(Document):
     """history.jsonl, a line of kind epoch: a trained epoch. Metrics stand beside these fields."""
 
-    epoch: Number = Field(description="machine-epochs that have been trained")
-    step: Number | None = about("optimiser steps that have been taken")
+    epoch: Number = Field(description="trained machine-epochs")
+    step: Number | None = about("optimiser steps so far")
     phase: Line | None = about("label of the phase")
     branch: Number | None = about("branch of the P-GaP round")
     lr: Number | None = about("last learning rate")

@@ -49,10 +49,10 @@ def renewed(document: Mapping[str, Any]) -> Trial:
     if schema != 1:
         raise UserError(f"has schema {schema}, not 1")
     if key != old_key(whole):
-        raise UserError(f"its key {key} does not fit its content")
+        raise UserError(f"its key {key} does not match its content")
     name, version = whole["method"], whole.pop("method_version")
     if version != VERSIONS.get(name, 1):
-        raise UserError(f"its plan is of version {version} of {name}, which nothing here makes")
+        raise UserError(f"its plan has version {version} of {name}, which gapbench does not make")
     if whole["task_version"] != tasks[whole["task"]].version:
         raise UserError(f"it trained version {whole['task_version']} of {whole['task']}")
     options = dict(whole.pop("options"))
@@ -87,7 +87,7 @@ def migrate(results: Path) -> Iterator[Renewed]:
             except UserError as error:
                 yield Renewed(place.name, None, str(error))
             except (ValidationError, ValueError, KeyError, TypeError):
-                yield Renewed(place.name, None, "trial.json is no trial")
+                yield Renewed(place.name, None, "trial.json is not a trial")
 
 
 def _migrate(folder: RunFolder, document: Mapping[str, Any]) -> Renewed | None:
@@ -99,9 +99,9 @@ def _migrate(folder: RunFolder, document: Mapping[str, Any]) -> Renewed | None:
         return None
     place = folder.path.with_name(trial.key)
     if place.exists():
-        return Renewed(before, None, f"{trial.key} is the same trial, and is there already")
+        return Renewed(before, None, f"{trial.key} is the same trial, and exists already")
     if folder.state() == "queued":
-        return Renewed(before, None, "it waits for a job: cancel it first")
+        return Renewed(before, None, "it waits for a job: cancel the trial first")
     with folder.owned():
         for path in (folder.checkpoint, *(branch.checkpoint for *_, branch in folder.branches())):
             if path.exists():

@@ -139,7 +139,7 @@ class RunFolder:
                 continue
             if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
                 kind = "real folder" if is_folder else "plain file"
-                raise UserError(f"{self.path / name}: is no {kind}: remove it")
+                raise UserError(f"{self.path / name}: is not a {kind}: remove it")
 
     def cancel(self) -> None:
         """Ask the current or next owner of the trial to stop; it stops at its next heartbeat.
@@ -406,8 +406,8 @@ def one_key(results: Path, begin: str, keys: Sequence[str]) -> str:
     found = [key for key in keys if key.startswith(begin)]
     if not found:
         told = f"{choose('trial', begin, keys[:5])}: `gapbench status` lists what has run"
-        none = "nothing has run here: `gapbench run FILE` trains"
+        none = "nothing has run here: `gapbench run FILE` trains an ablation"
         raise UserError(f"{results}: {told if keys else none}")
     if len(found) > 1:
-        raise UserError(f"trial {begin!r}: more than one key begins so: {', '.join(found[:5])}")
+        raise UserError(f"trial {begin!r}: several keys begin like this: {', '.join(found[:5])}")
     return found[0]

@@ -100,7 +100,7 @@ def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             raise UserError(f"{name}: no linear layer of the model has this weight")
     own = {n: t.shape for n, t in model.state_dict().items() if n not in rows}
     if odd := sorted(own.keys() ^ dense.keys()) or [n for n in own if dense[n].shape != own[n]]:
-        raise UserError(f"{odd[0]}: is in the model or in the state alone, or of another shape")
+        raise UserError(f"{odd[0]}: is only in the model, only in the state, or of another shape")
     model.load_state_dict(dense, strict=False)
     for name, tensor in rows.items():
         _, owner, last, layer = layers[name]

@@ -224,7 +224,7 @@ def require_fit(pattern: Pattern, plan: Plan, counts: Counts | None) -> None:
     if counts is None:
         if pattern.text != UNSTRUCTURED:
             raise UserError(
-                f"pattern: {pattern.text} needs counts that are known beforehand: choose the "
+                f"pattern: {pattern.text} needs counts before training: choose the "
                 "distribution uniform or erk"
             )
         return
@@ -236,4 +236,4 @@ def require_fit(pattern: Pattern, plan: Plan, counts: Counts | None) -> None:
         if reason is None and keep > asked and not pattern.rounds_up:
             reason = f"{layer.name} would keep {asked} weights, and has at least {keep}"
         if reason:
-            raise UserError(f"pattern: {pattern.text} does not fit: {reason}; leave it dense")
+            raise UserError(f"pattern: {pattern.text} does not fit: {reason}: leave it dense")

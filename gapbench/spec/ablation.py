@@ -83,7 +83,7 @@ def read(file: Path) -> Ablation:
     Raises:
         UserError: naming file, line, key and the valid choices.
     """
-    document = load(ablation_file(file), ": `gapbench list ablations` lists those there are")
+    document = load(ablation_file(file), ": `gapbench list ablations` lists the ablations")
     spec = validated(AblationSpec, document)
     for number, name in enumerate(spec.plugins):
         load_plugin(_beside(document, ("plugins", number), name))
@@ -91,7 +91,7 @@ def read(file: Path) -> Ablation:
     scales = _scales(spec, document, bases)
     rows = (*_included(spec, document, scales, bases), *_rows(spec, document, scales, bases))
     if not rows:
-        raise document.problem(("trials",), "there is no trial here, nor in an included file")
+        raise document.problem(("trials",), "no trial here or in an included file")
     ablation = Ablation(spec, document, rows, scales)
     _check_keys(ablation)
     return ablation
@@ -104,7 +104,7 @@ def _included(
         inner = load(_beside(document, ("include", number), include.file))
         included = validated(AblationSpec, inner)
         if included.include:
-            raise inner.problem(("include",), "a file that is included cannot include another")
+            raise inner.problem(("include",), "an included file cannot include another file")
         for row in _rows(included, inner, scales, bases):
             yield replace(row, only=include.only)
 
@@ -162,7 +162,7 @@ def _scales(spec: AblationSpec, document: Document, bases: Bases) -> PlacedScale
 def _beside(document: Document, keys: Keys, name: str) -> Path:
     path = Path(document.name).parent / name
     if not os.path.isfile(path):
-        raise document.problem(keys, f"{name!r} is no file (looked for {path})")
+        raise document.problem(keys, f"{name!r} is not a file (looked for {path})")
     return path
 
 
@@ -201,7 +201,7 @@ def _check_settings(
     zipped = settings.zip.axes()
     at = (*place, "zip")
     if len({len(values) for values in zipped.values()}) != 1:
-        raise document.problem(at, "needs one list or more, all of the same length")
+        raise document.problem(at, "needs at least one list, and lists of equal length")
     for key in zipped:
         outer, _, inner = key.partition(".")
         if outer == "recipe":

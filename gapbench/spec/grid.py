@@ -91,13 +91,13 @@ def expand(
         for entry in included:
             entries.setdefault(entry.trial.key, entry)
         if len(entries) > MOST_TRIALS:
-            problem = f"{MOST_TRIALS:,} trials are the most that an ablation may have"
+            problem = f"an ablation may have at most {MOST_TRIALS:,} trials"
             raise placed.document.problem(placed.keys, problem)
     chosen = _chosen("--only", list(entries.values()), only)
     if not chosen:
         if not only:
             there = ", ".join(name for name in ablation.scales if name != scale) or "none"
-            words = f"there is no trial at scale {scale}: other scales: {there}"
+            words = f"no trial at scale {scale}: other scales: {there}"
             raise UserError(f"{ablation.document.name}: {words}")
         others = expand(ablation, scale, overrides=overrides, seeds=seeds)
         raise _no_match(ablation, here, only, others)
@@ -182,7 +182,7 @@ def _layered(
 
 def _merge(merged: dict[str, Given], inner: dict[str, Given]) -> None:
     if "epochs" in inner and "train_flops" in inner:
-        raise inner["train_flops"].problem("train_flops", "stands in place of epochs: give one")
+        raise inner["train_flops"].problem("train_flops", "replaces epochs: give one of the two")
     for key in inner:
         merged.pop(ALTERNATIVES.get(key, key), None)
     merged.update(inner)

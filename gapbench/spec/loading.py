@@ -119,9 +119,9 @@ def _require_small(root: Any, reader: YAML) -> None:
 
     def size(node: Any, above: tuple[int, ...]) -> int:
         if id(node) in above:
-            raise ValueError("an alias stands inside of what it means")
+            raise ValueError("an alias stands inside its own value")
         if len(above) > MOST_LEVELS:
-            raise ValueError(f"more than {MOST_LEVELS} levels of values inside of each other")
+            raise ValueError(f"values are nested in more than {MOST_LEVELS} levels")
         if id(node) not in sizes:
             if isinstance(node, ScalarNode):
                 _require_fit(node, reader)
@@ -151,7 +151,7 @@ def _require_text(document: Document, value: Any, keys: Keys) -> None:
     for key, held in [*inner, *(enumerate(value) if isinstance(value, list) else ())]:
         if isinstance(value, dict):
             if not isinstance(key, str):
-                raise document.problem(keys, f"{key!r} is no key: give text")
+                raise document.problem(keys, f"{key!r} is not a key: give text")
             _require_text(document, key, keys)
         _require_text(document, held, (*keys, key))
 
@@ -194,7 +194,7 @@ def read_set(words: Sequence[str]) -> Document:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key.strip():
-            raise UserError(f"--set: {word!r} is no KEY=VALUE, such as recipe.lr=0.05")
+            raise UserError(f"--set: {word!r} is not KEY=VALUE, such as recipe.lr=0.05")
         if not text.strip():
             raise UserError(f"--set: {key.strip()} has no value: give null for none")
         if key.strip() in values:
@@ -208,7 +208,7 @@ def read_value(option: str, text: str) -> Any:
     try:
         return _reader("safe").load(io.StringIO(text))
     except (YAMLError, *UNFIT):
-        raise UserError(f"{option}: {text!r} is no YAML value") from None
+        raise UserError(f"{option}: {text!r} is not a YAML value") from None
 
 
 def read_seeds(text: str) -> tuple[int, ...]:
@@ -226,9 +226,11 @@ def read_seeds(text: str) -> tuple[int, ...]:
         ranges = []
     found = sum(max(0, seeds.stop - seeds.start) for seeds in ranges)  # len() has a limit
     if not found:
-        raise UserError(f"--seeds: {text!r} is not valid: give 6 (that many), 0-4 or 0,3")
+        raise UserError(
+            f"--seeds: {text!r} is not valid: give a count (6), a range (0-4) or a list (0,3)"
+        )
     if found > MOST_SEEDS:
-        raise UserError(f"--seeds: {text!r} are {found:,} seeds: give at most {MOST_SEEDS:,}")
+        raise UserError(f"--seeds: {text!r} means {found:,} seeds: give at most {MOST_SEEDS:,}")
     if max(seeds.stop for seeds in ranges) > LAST_SEED + 1:
         raise UserError(f"--seeds: {text!r}: give seeds of 0 to {LAST_SEED}")
     return tuple(dict.fromkeys(itertools.chain(*ranges)))

@@ -31,8 +31,8 @@ def narrowed(settings: dict[str, Any]) -> dict[str, Any]:
     counts = counts_of_trial(whole, *(settings[word] for word in words))
     if counts is None:
         raise UserError(
-            f"distribution: under {settings['distribution']} it is not known beforehand how small "
-            "the sparse network is: choose uniform or erk"
+            f"distribution: under {settings['distribution']} the size of the sparse network is "
+            "known only after training: choose uniform or erk"
         )
     flops = options["match"] == "inference_flops"
     kept = counts.exact_densities()

@@ -116,7 +116,7 @@ def resolve(point: Configuration, seeds: Sequence[int] | None) -> Iterator[Trial
         point.refuse(error, "task_options.")
     recipe = _recipe(point, model)
     if model.task.steps_per_epoch(recipe.batch_size) == 0:
-        examples = f"the {model.task.train_examples} training examples make no such batch"
+        examples = f"the {model.task.train_examples} training examples do not fill one batch"
         point.fail("recipe.batch_size", f"{recipe.batch_size} is too large: {examples}")
     shared = {
         "task": task_name,
@@ -186,7 +186,7 @@ def _options(point: Configuration, model: Proxy) -> dict[str, Any]:
     if of_task and (count := options.partitions) >= 1:  # fewer are refused with the plan
         own = model.task.partition_patterns(count)
         if own is None:
-            known = f"task {model.task.name} has no split of its own into {count}"
+            known = f"task {model.task.name} has no partition patterns for {count} partitions"
             point.fail("partition_rule", f"{known}: give patterns, or another rule")
         options = _checked(point, checked, {**values, "patterns": own})
     found = {key: getattr(options, key) for key in checked.model_fields}
@@ -279,7 +279,7 @@ def _counted(point: Configuration, own: int) -> int:
     epochs = epochs_of(given, own) if isinstance(given, str) else given
     if not (1 <= epochs <= MOST_EPOCHS and epochs == int(epochs)):
         words = f"{given} of the task's own {own} epochs is {epochs:g}"
-        point.fail("epochs", f"{words}: give a multiple that is a whole number up to {MOST_EPOCHS}")
+        point.fail("epochs", f"{words}: give a multiple with whole epochs up to {MOST_EPOCHS}")
     return int(epochs)
 
 
@@ -338,7 +338,7 @@ def _check_distribution(
         point.fail("method", f"{point.method}: {error}")
     name, layers = values["distribution"], layers_of_trial(model, values["first_layer"])
     if (name == EMERGENT) != (plan.budget == EMERGENT):
-        words = "learns how zeros are spread: give" if name != EMERGENT else "does not learn:"
+        words = "learns the distribution: give" if name != EMERGENT else "does not learn:"
         point.fail("distribution", f"method {point.method} {words} {EMERGENT}")
     magnitude = distributions[name].by_magnitude
     prunes = plan.initial == "dense" or any(segment.phase.grow for segment in plan.segments)

@@ -104,7 +104,7 @@ def _epochs(value: object) -> object:
     if isinstance(value, str) and is_multiple(value):
         return value
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("give a whole number, or a multiple of the task's own as in 5x")
+        raise ValueError("give a whole number, or a multiple of the task's epochs such as 5x")
     if not 1 <= value <= MOST_EPOCHS:
         raise ValueError(f"give {MOST_EPOCHS} or less" if value > 1 else "give 1 or more")
     return value

@@ -156,7 +156,7 @@ class Trial(BaseModel):
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: this is no trial: delete the folder and run again") from None
+            raise UserError(f"{path}: not a trial: delete the folder and run again") from None
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Trial:
@@ -182,7 +182,7 @@ class Trial(BaseModel):
             where = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
         if key != trial.key:
-            raise UserError(f"its key {key} does not fit its content")
+            raise UserError(f"its key {key} does not match its content")
         return trial
 
     def make_task(self) -> Task:
@@ -232,8 +232,8 @@ class Trial(BaseModel):
         for name, (asked, here) in own.items():
             if asked != here:
                 raise UserError(
-                    f"the trial is of version {asked} of {name}, which is at {here} here: run its "
-                    "ablation again for a trial of today's"
+                    f"the trial has version {asked} of {name}, and gapbench has {here}: run "
+                    "its ablation again for a new trial"
                 )
 
 

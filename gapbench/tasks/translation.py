@@ -74,7 +74,7 @@ class Translation(Task):
         load_fairseq()
         for package in ("sacrebleu", "sentencepiece"):
             if find_spec(package) is None:
-                raise NotInstalled(f"{package} is not installed; get fairseq by: {INSTALL}")
+                raise NotInstalled(f"{package} is not installed; get fairseq with: {INSTALL}")
 
     @abstractmethod
     def read(self) -> tuple[dict[Split, Text], Any]:

@@ -26,7 +26,7 @@ def token_batches(pairs: Any, seed: int, max_tokens: int) -> list[Any]:
     longest = max(pairs.src_sizes.max(), pairs.tgt_sizes.max())
     if longest > max_tokens:
         raise UserError(
-            f"recipe.batch_size: {max_tokens} tokens do not hold the longest sentence: "
+            f"recipe.batch_size: {max_tokens} tokens are too few for the longest sentence: "
             f"give {longest} or more"
         )
     data_utils = load_fairseq().data.data_utils

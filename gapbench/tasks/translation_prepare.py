@@ -84,7 +84,7 @@ def prepare(
         words = f"cannot be written: {error.strerror}"
         if error.errno == errno.ENOSPC:
             free = shutil.disk_usage(folder).free
-            words = f"the disk is full ({free >> 20} MB free); make room and prepare again, "
+            words = f"the disk is full ({free >> 20} MB free): make room and prepare again: "
             words += "finished steps are kept"
         raise UserError(f"{folder}: {words}") from None
 

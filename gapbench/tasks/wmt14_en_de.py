@@ -117,8 +117,8 @@ class Wmt14EnDe(Translation):
         folder = _folder(None)
         if not (folder / MANIFEST).exists():
             raise UserError(
-                f"task {self.name}: no prepared data in {folder}: `gapbench prepare FILE` gets it, "
-                "or set GAPBENCH_DATA to the folder that holds wmt14_en_de"
+                f"task {self.name}: no prepared data in {folder}: `gapbench prepare FILE` makes "
+                "it, or set GAPBENCH_DATA to the folder that holds wmt14_en_de"
             )
         return folder
 
@@ -132,8 +132,8 @@ def _text(folder: Path, split: str, dictionary: Any) -> Text:
     pairs = _pairs(folder, split, dictionary)
     if len(pairs) != len(references):
         raise UserError(
-            f"{folder}: {split} has {len(pairs)} pairs and {len(references)} references; "
-            "delete it and run `gapbench prepare FILE`"
+            f"{folder}: {split} has {len(pairs)} pairs and {len(references)} references: "
+            "delete the folder and run `gapbench prepare FILE`"
         )
     return Text(pairs, references)
 
@@ -168,7 +168,7 @@ def _held_out(name: str) -> tuple[Sequence[str], Sequence[str]]:
         (reference,) = sacrebleu.get_reference_files(name, "en-de")
     except (OSError, SystemExit):
         raise UserError(
-            f"cannot download the test set {name} of sacreBLEU; where there is a network run "
-            f"`sacrebleu -t {name} -l en-de --echo src` and copy ~/.sacrebleu"
+            f"cannot download the test set {name} of sacreBLEU: run `sacrebleu -t {name} -l "
+            "en-de --echo src` on a machine with a network, and copy ~/.sacrebleu"
         ) from None
     return list(lines(Path(source))), list(lines(Path(reference)))

@@ -31,10 +31,10 @@ class History:
     def __init__(self, path: Path, offset: int = 0, digest: str | None = None) -> None:
         kept = _first_bytes(path, offset) if offset else b""
         if len(kept) < offset:
-            raise UserError(f"{path}: shorter than its checkpoint says; start over with --force")
+            raise UserError(f"{path}: shorter than its checkpoint says: start over with --force")
         self._sha256 = hashlib.sha256(kept)
         if digest is not None and digest != self.digest:
-            raise UserError(f"{path}: not what its checkpoint was with; start over with --force")
+            raise UserError(f"{path}: changed since its checkpoint: start over with --force")
         fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         self._file = open(fresh, "wb")  # noqa: SIM115 - closed by close()
         self._file.write(kept)

@@ -90,8 +90,8 @@ class Training:
         """
         if state["data"] != self.task.data_digest():
             raise UserError(
-                f"task {self.task.name}: the data are not those that the checkpoint was trained "
-                "on: restore them, or start over with --force"
+                f"task {self.task.name}: the data differ from the checkpoint's data: restore the "
+                "checkpoint's data, or start over with --force"
             )
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])

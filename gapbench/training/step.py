@@ -107,7 +107,7 @@ def why_eager(task: Task, device: torch.device, ranks: Ranks) -> str | None:
     if ranks.world > 1:
         return "averaging gradients over ranks is not captured"
     if task.compile:
-        return "torch's compiler makes kernels of its own"
+        return "torch's compiler makes its own kernels"
     return None
 
 

@@ -216,7 +216,7 @@ def test_plug_ins_that_are_wrong_are_told_in_one_line(plugin):
     model = net()
     for build, words in (
         (nothing, "it returns NoneType, not a Plan"),
-        (foreign, "its plan grows 9.weight, which is none of the layers"),
+        (foreign, "its plan grows 9.weight, which is not one of the layers"),
         (bare, "option share needs a default and an annotation"),
     ):
         with pytest.raises(UserError, match=words):
@@ -264,9 +264,9 @@ def test_replaced_parameters_are_seen(how):
         model[0][4] = nn.Linear(64, 2)
     else:
         model[0] = net(4)
-    with pytest.raises(UserError, match="was replaced since its Sparsifier was built"):
+    with pytest.raises(UserError, match="was replaced after its Sparsifier was built"):
         train(model, built, 1)
-    with pytest.raises(UserError, match="was replaced since its Sparsifier was built"):
+    with pytest.raises(UserError, match="was replaced after its Sparsifier was built"):
         built.verify()
 
 
@@ -311,9 +311,9 @@ def test_layers_are_given_as_patterns_modules_or_densities():
         ({"layers": ["9.*"]}, "unknown layer '9"),
         ({"of": lambda model: [model[1]]}, "ReLU has no linear or convolution weight"),
         ({"distribution": {"0.*": 0.1}}, r"2\.weight has no density"),
-        ({"distribution": {"*": 1.5}}, r"1\.5 of 0\.weight is no density"),
-        ({"layers": [3]}, "3 is no name, pattern, module or function"),
-        ({"sparsity": None}, "sparsity: give it, or the density of every layer"),
+        ({"distribution": {"*": 1.5}}, r"1\.5 of 0\.weight is not a density"),
+        ({"layers": [3]}, "3 is not a name, pattern, module or function"),
+        ({"sparsity": None}, "sparsity: give a number, or the density of every layer"),
     ):
         with pytest.raises(UserError, match=words):
             chosen(**options)
@@ -369,7 +369,7 @@ def test_a_step_beside_the_sparsifiers_is_seen():
     inputs, labels = next(batches(1))
     backward(model, inputs, labels)
     optimizer.step()
-    with pytest.raises(UserError, match=r"optimizer: its step\(\) was called beside"):
+    with pytest.raises(UserError, match=r"optimizer: its step\(\) was called, and"):
         built.step()
 
 
@@ -477,11 +477,17 @@ def test_a_state_that_was_counted_otherwise_is_refused(changed):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"distribution": 3}, "distribution: 3 is no name, function, or densities by name"),
-        ({"distribution": [0.5]}, r"distribution: \[0.5\] is no name, function, or densities"),
-        ({"distribution": {3: 0.5}}, "distribution: {3: 0.5} is no name, function, or densities"),
-        ({"distribution": {"*": "a"}}, "distribution: 'a' of weight is no density in"),
-        ({"layers": 3}, "layers: 3 is no name, pattern, module or function"),
+        (
+            {"distribution": 3},
+            "distribution: 3 is not a name, a function or a mapping of densities",
+        ),
+        ({"distribution": [0.5]}, r"distribution: \[0.5\] is not a name, a function or a mapping"),
+        (
+            {"distribution": {3: 0.5}},
+            "distribution: {3: 0.5} is not a name, a function or a mapping",
+        ),
+        ({"distribution": {"*": "a"}}, "distribution: 'a' of weight is not a density in"),
+        ({"layers": 3}, "layers: 3 is not a name, pattern, module or function"),
         ({"name": "small_dense"}, "method: small_dense narrows the network of an ablation's task"),
     ],
 )
@@ -495,7 +501,7 @@ def test_arguments_of_a_wrong_kind_are_told_in_one_line(given, told):
 def test_what_is_no_state_is_told_in_one_line(state):
     model = nn.Linear(8, 8)
     sparsifier = sparse(model, sgd(model), "static")
-    with pytest.raises(UserError, match="sparsifier state: it is empty, or not what state_dict"):
+    with pytest.raises(UserError, match="sparsifier state: empty, or not from state_dict"):
         sparsifier.load_state_dict(state)
 
 

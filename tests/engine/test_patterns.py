@@ -121,7 +121,7 @@ def test_resuming_under_a_pattern_changes_no_bit(method, pattern):
 
 def test_a_state_of_another_pattern_is_refused():
     state = build("rigl", "2:4", 0.75)[1].state_dict()
-    with pytest.raises(UserError, match="it is of another plan, sparsity or distribution"):
+    with pytest.raises(UserError, match="it belongs to another plan, sparsity or distribution"):
         build("rigl", "1:4", 0.75)[1].load_state_dict(state)
 
 
@@ -190,5 +190,5 @@ def test_methods_that_move_weights_between_layers_have_no_pattern():
 
 
 def test_counts_that_weights_decide_have_no_pattern():
-    with pytest.raises(UserError, match="pattern: 2:4 needs counts that are known beforehand"):
+    with pytest.raises(UserError, match="pattern: 2:4 needs counts before training"):
         build("c_gap", "2:4", distribution="global_magnitude")

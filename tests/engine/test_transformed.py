@@ -132,10 +132,10 @@ def test_giving_the_model_up_leaves_the_optimiser_as_it_was():
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"sparsity": 0.9}, "sparsity: this method learns it: leave it out"),
-        ({"distribution": "erk"}, "distribution: this method learns how dense each layer is"),
-        ({"layers": {"*": 0.5}}, "distribution: this method learns how dense each layer is"),
-        ({"optimizer": torch.optim.LBFGS}, "optimizer: LBFGS looks at the model several times"),
+        ({"sparsity": 0.9}, "sparsity: this method learns the sparsity"),
+        ({"distribution": "erk"}, "distribution: this method learns the density of each layer"),
+        ({"layers": {"*": 0.5}}, "distribution: this method learns the density of each layer"),
+        ({"optimizer": torch.optim.LBFGS}, "optimizer: LBFGS evaluates the model several times"),
         ({"pattern": "2:4"}, "pattern: this method learns its masks: 2:4 is not possible"),
         ({"pattern": 5}, "pattern: 5 is unknown; valid: block:4x1"),
     ],
@@ -147,7 +147,7 @@ def test_what_would_do_nothing_is_refused(given, told):
 
 
 def test_other_methods_do_not_learn_a_sparsity():
-    with pytest.raises(UserError, match="distribution: this method does not learn one"):
+    with pytest.raises(UserError, match="distribution: this method learns no distribution"):
         model = network()
         Sparsifier(model, torch.optim.SGD(model.parameters(), lr=0.1), "static", sparsity=0.5,
                    epochs=2, steps_per_epoch=5, distribution="emergent")  # fmt: skip

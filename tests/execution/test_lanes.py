@@ -180,7 +180,7 @@ def test_trials_that_need_other_threads_or_kernels_do_not_share_a_process(tmp_pa
         places = folders(
             tmp_path, [noisy(only="method=static"), noisy(setting, only="method=static")]
         )
-        with pytest.raises(UserError, match=r"lanes: .* and .* are not for one process: recipe\."):
+        with pytest.raises(UserError, match=r"lanes: .* and .* cannot share a process: recipe\."):
             run_lanes([LaneTrial(place.path, "tests") for place in places], stop=lambda: False)
         assert [place.state() for place in places] == ["planned", "planned"]
 

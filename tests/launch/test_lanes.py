@@ -131,4 +131,6 @@ def test_trials_on_a_gpu_are_lanes_unless_the_user_says_otherwise(work):
 def test_lanes_are_refused_where_there_are_none(tmp_path, capsys):
     words = ["run", str(FILE), "--scale", "smoke", "--executor", "debug", "--lanes", "2"]
     assert main([*words, "--results", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == "gapbench: --lanes: the executor debug has none; use local\n"
+    assert (
+        capsys.readouterr().err == "gapbench: --lanes: the executor debug has no lanes: use local\n"
+    )

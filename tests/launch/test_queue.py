@@ -118,11 +118,11 @@ def test_a_command_that_fails_raises_with_its_reason(fake):
 def test_sbatch_without_a_cluster_is_no_cluster(fake, monkeypatch):
     fake("sbatch")
     fake("scontrol", error="scontrol: fatal: Could not establish a configuration source", code=1)
-    assert queue.usable() == (False, "sbatch is there, but no cluster is configured")
+    assert queue.usable() == (False, "sbatch found, but no cluster is configured")
     fake("scontrol", error="scontrol: error: Unable to contact slurm controller", code=1)
     assert queue.usable()[0]
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert queue.usable() == (False, "no sbatch here")
+    assert queue.usable() == (False, "no sbatch on this machine")
 
 
 def test_the_doctor_says_where_jobs_cannot_requeue_themselves(fake, tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def test_more_epochs_stretch_rigl():
         ("p_gap", 10, {"step_epochs": 0}, " 0 .* fine-tune"),
         ("prune_from_dense", 10, {"dense_epochs": 10}, "dense_epochs"),
         ("gradual", 10, {"start": 0.9, "stop": 0.5}, "start"),
-        ("ac_dc", 3, {}, "do not hold"),
+        ("ac_dc", 3, {}, "are too few for"),
         ("rigl", 10, {"alpha": 1.5}, "alpha"),
         ("rigl", 0, {}, "at least 1"),
         ("static", 10, {"alpha": 0.1}, "unknown option of static"),

@@ -104,7 +104,7 @@ def test_a_quantity_that_is_no_number_is_named(
     (result if part is None else result[part])[name] = value
     (folder / "result.json").write_text(json.dumps(result))
     where = name if part is None else f"{part}/{name}"
-    assert reasons(tmp_path) == {f"runs/{folder.name}": f"result.json: {where} is no number"}
+    assert reasons(tmp_path) == {f"runs/{folder.name}": f"result.json: {where} is not a number"}
 
 
 def test_a_run_folder_may_be_linked_in_and_no_link_below_it_is_followed(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_history_behind_a_link_is_not_read(tmp_path: Path) -> None:
     (folder / "history.jsonl").unlink()
     (folder / "history.jsonl").symlink_to(tmp_path / "elsewhere")
     found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
-    assert len(found.curves) == 0 and "no plain file" in found.left_out[0].reason
+    assert len(found.curves) == 0 and "not a plain file" in found.left_out[0].reason
 
 
 def test_damaged_lines_of_a_history_are_left_out_and_counted(tmp_path: Path) -> None:

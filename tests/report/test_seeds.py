@@ -198,15 +198,15 @@ def test_an_ablation_without_claims_has_nothing_to_resolve(
 ) -> None:
     file = ABLATIONS.parent / "baselines" / "dense.yaml"
     assert not read(file).spec.claims
-    with pytest.raises(UserError, match=r"dense\.yaml: it makes no claims to resolve"):
+    with pytest.raises(UserError, match=r"dense\.yaml: no claims to resolve"):
         Study.read(file, scale="smoke", seeds=20, results=tmp_path).next_look()
     command = ["run", str(file), "--scale", "smoke", "--until-resolved", "--results", str(tmp_path)]
     assert main(command) == 2
-    assert "makes no claims" in capsys.readouterr().err
+    assert "no claims to resolve" in capsys.readouterr().err
     assert main([*command, "--seeds", "3"]) == 2
     assert "--until-resolved: picks the trials itself: leave --seeds out" in capsys.readouterr().err
     assert main(["run", str(file), "--scale", "smoke", "--max-seeds", "6"]) == 2
-    assert "--max-seeds: goes with --until-resolved" in capsys.readouterr().err
+    assert "--max-seeds: needs --until-resolved" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def test_until_resolved_runs_what_a_look_lacks_and_no_more(
     command += ["--executor", "debug", "--until-resolved"]
     assert main([*command, "-n"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "30 trials, 180 machine-epochs" in told and "the most that the open claims can" in told
+    assert "30 trials, 180 machine-epochs" in told and "The open claims need at most these" in told
     assert main(command) == 0
     told = capsys.readouterr().out
     assert "2 trials, 0 done, 2 to run" in told and "supported" in told

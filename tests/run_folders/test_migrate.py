@@ -62,7 +62,7 @@ def test_an_interrupted_trial_goes_on_bitwise_under_its_new_key(tmp_path, capsys
     assert begun.checkpoint.exists() and not begun.completed()
     old = aged(begun, chosen.trial)
     code, told = migrated(tmp_path / "begun", capsys)
-    assert (code, told) == (0, [f"{old.path.name} is {chosen.trial.key}"])
+    assert (code, told) == (0, [f"{old.path.name} is now {chosen.trial.key}"])
     assert not old.path.exists() and not (begun.path / "plan.json").exists()
     assert attempt(begun) == "completed"
     assert_equal(whole, begun)
@@ -97,11 +97,11 @@ def test_rigls_multiplier_is_in_the_epochs_and_the_name(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"method_version": 9}, "its plan is of version 9 of static, which nothing here makes"),
+        ({"method_version": 9}, "its plan has version 9 of static, which gapbench does not make"),
         ({"task_version": 9}, "it trained version 9 of digits"),
         ({"options": {"gone": 1}}, "unknown option of static 'gone'"),
         ({"task": "gone"}, "unknown task 'gone'"),
-        ({"seed": "x"}, "trial.json is no trial"),
+        ({"seed": "x"}, "trial.json is not a trial"),
     ],
 )
 def test_what_nothing_here_trains_stays_as_it_is(tmp_path, capsys, changes, reason):
@@ -124,8 +124,8 @@ def test_what_is_there_already_is_not_replaced(tmp_path, capsys):
     code, told = migrated(tmp_path, capsys)
     assert code == 1 and sorted(told) == sorted(
         [
-            f"{old.path.name} stays: {chosen.trial.key} is the same trial, and is there already",
-            f"changed stays: its key {old.path.name} does not fit its content",
+            f"{old.path.name} stays: {chosen.trial.key} is the same trial, and exists already",
+            f"changed stays: its key {old.path.name} does not match its content",
             "empty stays: trial.json: No such file or directory",
         ]
     )

@@ -139,9 +139,9 @@ def test_what_is_no_pattern_is_told_in_one_line(text, told):
 @pytest.mark.parametrize(
     ("text", "shape", "keep", "told"),
     [
-        ("2:4", (8, 6), 8, "l has 6 inputs, no multiple of 4"),
+        ("2:4", (8, 6), 8, "l has 6 inputs, not a multiple of 4"),
         ("2:4", (8, 8), 33, "l would keep 33 weights, at most 32"),
-        ("block:4x1", (6, 8), 8, "l is 6 x 8, no multiple of 4 x 1"),
+        ("block:4x1", (6, 8), 8, "l is 6 x 8, not a multiple of 4 x 1"),
     ],
 )
 def test_a_layer_that_cannot_have_it_is_told(text, shape, keep, told):

@@ -62,7 +62,7 @@ def error_of(tmp_path, text, scale="smoke"):
         ("scales: {smoke: {partitons: 3}}", "scales.smoke.partitons: unknown key 'partitons'"),
         ("scales: {smok: {epochs: 3}}", "scales.smok: unknown scale 'smok': did you mean 'smoke'"),
         ("scales: {smoke: null}", "scales.smoke: None is not possible: give what changes"),
-        ("zip: {epochs: [8, 9], steps: [4]}", "zip: needs one list or more, all of the same"),
+        ("zip: {epochs: [8, 9], steps: [4]}", "zip: needs at least one list, and lists of equal"),
         ("zip: {epocs: [8, 9]}", "zip.epocs: unknown key 'epocs': did you mean 'epochs'?"),
         ("zip: {sparsity: [1.5]}", "zip.sparsity[0]: 1.5 is not possible: give a number in [0"),
         ("zip: {epochs: [8, abc]}", "zip.epochs[1]: 'abc' is not possible: give a whole number"),
@@ -74,25 +74,25 @@ def error_of(tmp_path, text, scale="smoke"):
         ("zip: {train_flops: [x]}", "zip.train_flops[0]: 'x' is not possible: give a number"),
         ("zip: {seeds: [1, 2]}", "zip.seeds: unknown key 'seeds'"),
         ("zip: {recipe.lr: [0.1, x]}", "zip.recipe.lr: 'x' is not possible: give a number"),
-        ("zip: {}", "zip: needs one list or more, all of the same length"),
+        ("zip: {}", "zip: needs at least one list, and lists of equal length"),
         ("partitions: []", "partitions: [] is not possible: give at least one value"),
         ("recipe: {lr: []}", "recipe.lr: [] is not possible: give at least one value"),
         (
             "recipe: {batch_size: 5000}",
-            "recipe.batch_size: 5000 is too large: the 1152 training examples make no such batch",
+            "recipe.batch_size: 5000 is too large: the 1152 training examples do not fill one",
         ),
         ("recipe: {betas: [2.0, 0.5]}", "recipe.betas: [2.0, 0.5] is not possible: give two num"),
         (
             "recipe: {milestones: [0.7, 0.3]}",
             "recipe.milestones: [0.7, 0.3] is not possible: give increasing fractions between 0",
         ),
-        ("epochs: 8, train_flops: 1.0", "train_flops: stands in place of epochs: give one"),
+        ("epochs: 8, train_flops: 1.0", "train_flops: replaces epochs: give one of the two"),
         ("train_flops: 0.001", "train_flops: 0.001 is too little: the least is 0."),
         (
             "train_flops: 1.0, distribution: global_magnitude",
             "train_flops: the cost under global_magnitude is known only after the run",
         ),
-        ("partition_rule: patterns", "partition_rule: task digits has no split of its own into 4"),
+        ("partition_rule: patterns", "partition_rule: task digits has no partition patterns for 4"),
         ("seeds: 0", "seeds: 0 is not possible: give at least one value"),
         ("seeds: [1, -1]", "seeds[1]: -1 is not possible: give 0 or more"),
     ],
@@ -143,15 +143,15 @@ def test_a_sparsity_that_the_floors_of_global_magnitude_forbid_is_refused_with_t
     ("text", "expected"),
     [
         ("trails: []\n", "5: trails: unknown key 'trails': did you mean 'trials'? valid: base, "),
-        ("trials: []\n", "5: trials: there is no trial here, nor in an included file"),
+        ("trials: []\n", "5: trials: no trial here or in an included file"),
         ("trials: {method: c_gap}\n", "5: trials: {'method': 'c_gap'} is not possible: give a l"),
         ("trials:\n  - c_gap\n", "6: trials[0]: 'c_gap' is not possible: give a mapping of keys"),
         ("report: {row: x}\n", "5: report.row: unknown key 'row': did you mean 'rows'? valid: "),
         ("claims: [{asks: x}]\n", "5: claims[0].better: is missing"),
-        ("include: [none.yaml]\n", "5: include[0]: 'none.yaml' is no file (looked for "),
-        ("include: [.]\n", "5: include[0]: '.' is no file"),
+        ("include: [none.yaml]\n", "5: include[0]: 'none.yaml' is not a file (looked for "),
+        ("include: [.]\n", "5: include[0]: '.' is not a file"),
         ("include: [{fil: x}]\n", "5: include[0].file: is missing"),
-        ("base: none.yaml\n" + ROW % "steps: 4", "5: base: 'none.yaml' is no file"),
+        ("base: none.yaml\n" + ROW % "steps: 4", "5: base: 'none.yaml' is not a file"),
     ],
 )
 def test_a_mistake_outside_of_rows_is_named_with_its_line(tmp_path, text, expected):
@@ -208,7 +208,7 @@ def test_includes_go_one_level_deep(tmp_path):
     written(tmp_path, HEAD + "trials: [{method: dense}]\n", "dense.yaml")
     written(tmp_path, HEAD + "include: [dense.yaml]\n", "middle.yaml")
     error = error_of(tmp_path, HEAD + "include: [middle.yaml]\n")
-    assert error == "middle.yaml:5: include: a file that is included cannot include another"
+    assert error == "middle.yaml:5: include: an included file cannot include another file"
 
 
 def test_an_include_may_pick_some_rows(tmp_path):

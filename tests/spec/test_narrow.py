@@ -97,14 +97,18 @@ def test_its_key_is_that_of_what_is_trained(tmp_path):
 @pytest.mark.parametrize(
     ("row", "task", "told"),
     [
-        ("method: small_dense, distribution: global_magnitude", "digits", "it is not known before"),
+        (
+            "method: small_dense, distribution: global_magnitude",
+            "digits",
+            "is known only after training",
+        ),
         (
             "method: small_dense, match: inference_flops, sparsity: 0.9999, first_layer: sparse",
             "digits",
             "sparsity: 0.9999 is out of reach: a dense network of width 1 is larger",
         ),
         ("method: small_dense, match: flops", "digits", "match"),
-        ("method: str", "digits", "method str learns how zeros are spread: give emergent"),
+        ("method: str", "digits", "method str learns the distribution: give emergent"),
         ("method: rigl, distribution: emergent", "digits", "rigl does not learn: emergent"),
         ("method: rigl, pattern: '2:4'", "imagenet", None),
         ("method: rigl, pattern: '2:4', distribution: erk", "imagenet", "conv1.weight has 3 inp"),

@@ -134,7 +134,7 @@ def test_a_trial_survives_its_file(tmp_path):
 def test_a_file_whose_content_was_changed_is_refused(tmp_path):
     file = tmp_path / "trial.json"
     file.write_text(json.dumps({**Trial(**WHOLE).document(), "seed": 5}))
-    with pytest.raises(UserError, match="does not fit its content"):
+    with pytest.raises(UserError, match="does not match its content"):
         Trial.read(file)
 
 
@@ -158,7 +158,7 @@ def test_a_multiple_of_the_tasks_epochs_is_in_the_name(budget, name):
 @pytest.mark.parametrize(("field", "word"), [("engine", "engine"), ("task_version", "digits")])
 def test_a_trial_of_another_version_is_not_trained(field, word):
     Trial(**WHOLE).require_versions()
-    with pytest.raises(UserError, match=f"version 9 of {word}, which is at 1 here"):
+    with pytest.raises(UserError, match=f"version 9 of {word}, and gapbench has 1"):
         Trial(**{**WHOLE, field: 9}).require_versions()
 
 

@@ -139,7 +139,7 @@ def test_where_no_source_has_it_one_line_names_each_with_its_reason(tmp_path, mo
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path / "file" / "data"))
-    with pytest.raises(UserError, match=r"nothing fetched, since .*file/data cannot be written"):
+    with pytest.raises(UserError, match=r"nothing downloaded, since .*file/data cannot be written"):
         obtain(dataset())
 
 

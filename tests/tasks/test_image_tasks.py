@@ -232,8 +232,8 @@ def test_the_digest_names_data_and_split(fashion):
     [
         ({"train_examples": 55_001}, "train_examples: 55001 is not within 1 to 55000"),
         ({"train_examples": 0}, "train_examples: 0 is not within"),
-        ({"depth": 9}, "depth: 9 is no depth"),
-        ({"depth": 2}, "depth: 2 is no depth"),
+        ({"depth": 9}, "depth: 9 is not a depth"),
+        ({"depth": 2}, "depth: 2 is not a depth"),
         ({"width": 0}, "width: 0 is not positive"),
     ],
 )

@@ -209,12 +209,12 @@ def test_only_matrices_decay():
 
 def missing_val(root):
     shutil.rmtree(root / "val")
-    return f"{root}/val: this folder is missing"
+    return f"{root}/val: the folder is missing"
 
 
 def missing_train(root):
     shutil.rmtree(root / "train")
-    return f"{root}/train: this folder is missing"
+    return f"{root}/train: the folder is missing"
 
 
 def an_empty_class(root):
@@ -251,7 +251,7 @@ def validation_images_without_folders(root):
     shutil.rmtree(root / "val")
     (root / "val").mkdir()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "val" / "ILSVRC2012_val_1.JPEG")
-    return f"{root}/val: no class folders; images belong into {root}/val/<class>"
+    return f"{root}/val: no class folders; images belong in {root}/val/<class>"
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,9 @@ def test_prepare_checks_a_folder_that_it_is_given_and_counts_bad_files(mine, mon
     (mine / "train" / "n01" / "n01_3.JPEG").write_bytes(b"no picture")
     truncate(mine / "train" / "n02" / "n02_4.JPEG")
     truncate(mine / "val" / "n02" / "n02_0.JPEG")
-    expected = r"n01/n01_3.JPEG: cannot be decoded: no image that PIL knows \(and 2 files more\)$"
+    expected = (
+        r"n01/n01_3.JPEG: cannot be decoded: not an image that PIL can read \(and 2 files more\)$"
+    )
     with pytest.raises(UserError, match=expected):
         task.prepare(mine)
 
@@ -387,5 +389,5 @@ def test_a_rank_reads_with_all_but_one_of_its_processors(monkeypatch, variables,
         monkeypatch.setenv(name, value)
     assert workers() == expected
     monkeypatch.setenv("GAPBENCH_WORKERS", "many")
-    with pytest.raises(UserError, match="GAPBENCH_WORKERS: 'many' is no number"):
+    with pytest.raises(UserError, match="GAPBENCH_WORKERS: 'many' is not a number"):
         workers()

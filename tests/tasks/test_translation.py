@@ -118,7 +118,9 @@ def test_another_seed_gives_as_many_other_batches(docs):
 
 
 def test_batches_too_small_for_a_sentence_are_refused(docs):
-    with pytest.raises(UserError, match=r"batch_size: 9 tokens do not hold the longest sentence"):
+    with pytest.raises(
+        UserError, match=r"batch_size: 9 tokens are too few for the longest sentence"
+    ):
         docs.steps_per_epoch(9)
 
 
@@ -235,5 +237,5 @@ def test_a_checkpoint_is_not_continued_with_other_data(docs):
     training = build(docs, settings, torch.device("cpu"))
     state = training.state_dict()
     training.load_state_dict(state)
-    with pytest.raises(UserError, match="task docs_en_de: the data are not those"):
+    with pytest.raises(UserError, match="task docs_en_de: the data differ from the checkpoint's"):
         training.load_state_dict({**state, "data": DocsEnDe(pairs=100).data_digest()})

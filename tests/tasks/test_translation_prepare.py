@@ -141,7 +141,7 @@ def test_references_that_do_not_fit_the_data_are_told(prepared, monkeypatch):
 
 def test_without_prepared_data_the_way_to_get_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("GAPBENCH_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"wmt14_en_de: `gapbench prepare FILE` gets it"):
+    with pytest.raises(UserError, match=r"wmt14_en_de: `gapbench prepare FILE` makes it"):
         Wmt14EnDe().data_digest()
 
 

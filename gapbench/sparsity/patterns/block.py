@@ -53,7 +53,9 @@ class Block(Pattern):
         """Return why tiles cannot cover the layer, or None."""
         out, width = layer.shape[0], layer.numel // layer.shape[0]
         if out % self.rows or width % self.columns:
-            return f"{layer.name} is {out} x {width}, no multiple of {self.rows} x {self.columns}"
+            return (
+                f"{layer.name} is {out} x {width}, not a multiple of {self.rows} x {self.columns}"
+            )
         return None
 
     def select(self, scores: Tensor, count: int, kept: Tensor | None = None) -> Tensor:

@@ -49,7 +49,7 @@ class NOfM(Pattern):
     def misfit(self, layer: Layer, keep: int) -> str | None:
         """Return a message if inputs are no multiple of m or `keep` is above n of m, else None."""
         if layer.shape[1] % self.m:
-            return f"{layer.name} has {layer.shape[1]} inputs, no multiple of {self.m}"
+            return f"{layer.name} has {layer.shape[1]} inputs, not a multiple of {self.m}"
         most = layer.numel * self.n // self.m
         return f"{layer.name} would keep {keep} weights, at most {most}" if keep > most else None
 

@@ -33,7 +33,7 @@ def reader(name: Name, *, train: bool) -> Any:
             raise UserError(f"{place / known.base_folder}: cannot be read: {error}") from None
     looked = ", ".join(str(place / known.base_folder) for place in places)
     raise UserError(
-        f"{name} is in none of {looked}: run `gapbench prepare FILE`, which gets it, or unpack "
+        f"{name} is in none of {looked}: run `gapbench prepare FILE` to download it, or unpack "
         f"{known.filename} from {known.url} there, or set {DATA} to the folder that holds "
         f"{known.base_folder}"
     )
@@ -52,7 +52,7 @@ def download(name: Name, folder: Path | None) -> None:
             known(place, download=True)
     except (OSError, RuntimeError) as error:
         told = " ".join(str(error).split())
-        words = f"{told}: fetch it elsewhere, and set {DATA} to its folder"
+        words = f"{told}: download it on another machine, and set {DATA} to its folder"
         raise UserError(f"{name} cannot be downloaded from {known.url}: {words}") from None
 
 

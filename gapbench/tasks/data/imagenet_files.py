@@ -16,9 +16,9 @@ from gapbench.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 HOW_TO = (
-    "its licence forbids handing it on: get ILSVRC2012 from https://image-net.org with an account "
-    "of your own, lay it out as imagenet/train/<class>/*.JPEG and imagenet/val/<class>/*.JPEG, and "
-    "set GAPBENCH_DATA to the folder that holds imagenet"
+    "the licence forbids redistribution: download ILSVRC2012 from https://image-net.org with your "
+    "own account, lay the images out as imagenet/train/<class>/*.JPEG and "
+    "imagenet/val/<class>/*.JPEG, and set GAPBENCH_DATA to the folder that holds imagenet"
 )
 SHOWN = 3  # names in an error
 
@@ -87,11 +87,11 @@ def read_trees(root: Path, classes: int) -> tuple[Tree, Tree]:
 
 def _listed(folder: Path) -> Tree:
     if not folder.is_dir():
-        raise UserError(f"{folder}: this folder is missing; {HOW_TO}")
+        raise UserError(f"{folder}: the folder is missing; {HOW_TO}")
     with os.scandir(folder) as entries:
         classes = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     if not classes:
-        raise UserError(f"{folder}: no class folders; images belong into {folder}/<class>")
+        raise UserError(f"{folder}: no class folders; images belong in {folder}/<class>")
     paths: list[bytes] = []
     labels: list[int] = []
     total = hashlib.sha256()

@@ -116,8 +116,8 @@ def obtain(dataset: DataSet, folder: Path | None = None) -> Contents:
     except _Unavailable as error:
         tried = "; ".join([*failures, str(error)])
     raise UserError(
-        f"{dataset.name} cannot be had; tried: {tried}: where there is a network run "
-        f"`gapbench prepare FILE --data FOLDER`, and set {DATA} to a copy of FOLDER"
+        f"{dataset.name} cannot be found or downloaded; tried: {tried}: run `gapbench prepare FILE "
+        f"--data FOLDER` on a machine with a network, and set {DATA} to a copy of FOLDER"
     )
 
 
@@ -198,7 +198,7 @@ def _locked(home: Path, dataset: DataSet) -> Iterator[None]:
         home.mkdir(parents=True, exist_ok=True)
         file = open(home / f".{dataset.name}.lock", "w")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise _Unavailable(f"nothing fetched, since {home} cannot be written: {error}") from None
+        raise _Unavailable(f"nothing downloaded, since {home} cannot be written: {error}") from None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -217,7 +217,7 @@ def _keep(dataset: DataSet, contents: Contents, home: Path) -> None:
             finally:
                 partial.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{dataset.name} cannot be kept: {error}") from None
+        raise UserError(f"{dataset.name} cannot be saved: {error}") from None
 
 
 def _from_debian(dataset: DataSet, folder: Path) -> Path:
@@ -278,7 +278,7 @@ def _from_mirrors(dataset: DataSet, folder: Path) -> Path:
             return folder
         except OSError as error:
             failures.append(f"{mirror}: {_one_line(error)}")
-    raise _Unavailable(", ".join(failures) or "torchvision knows none")
+    raise _Unavailable(", ".join(failures) or "torchvision has no mirrors")
 
 
 def _one_line(error: Exception) -> str:

@@ -114,7 +114,7 @@ def workers() -> int:
     named = os.environ.get(VARIABLE)
     if named:
         if not named.isdecimal():
-            raise UserError(f"{VARIABLE}: {named!r} is no number of processes")
+            raise UserError(f"{VARIABLE}: {named!r} is not a number of processes")
         return int(named)
     seen = len(os.sched_getaffinity(0))  # of all ranks, where SLURM does not bind them
     own = os.environ.get("SLURM_CPUS_PER_TASK")
@@ -223,7 +223,7 @@ def require_eight_bits(image: Image.Image) -> None:
     if image.mode in ("RGBA", "LA"):
         *colours, alpha = (low != high for low, high in cast(Any, image.getextrema()))
         if alpha and not any(colours):
-            raise ValueError("all of it is in the alpha channel: flatten it")
+            raise ValueError("all content is in the alpha channel: flatten the image")
 
 
 def _tensor(image: Image.Image) -> Tensor:
@@ -234,5 +234,5 @@ def _tensor(image: Image.Image) -> Tensor:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "no image that PIL knows"
+        return "not an image that PIL can read"
     return " ".join(str(error).split()) or type(error).__name__

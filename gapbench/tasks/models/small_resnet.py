@@ -29,7 +29,9 @@ class SmallResNet(nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
         if rest or blocks < 1:
-            raise UserError(f"depth: {depth} is no depth of a small ResNet; valid: 8, 14, 20, ...")
+            raise UserError(
+                f"depth: {depth} is not a depth of a small ResNet: valid: 8, 14, 20, ..."
+            )
         if width < 1:
             raise UserError(f"width: {width} is not positive")
         self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)

@@ -32,7 +32,9 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise UserError(f"depth: {depth} is no depth of a wide ResNet; valid: 10, 16, 22, ...")
+            raise UserError(
+                f"depth: {depth} is not a depth of a wide ResNet: valid: 10, 16, 22, ..."
+            )
         if widen < 1:
             raise UserError(f"widen: {widen} is not positive")
         if width < 1:

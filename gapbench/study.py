@@ -198,7 +198,7 @@ class Study:
                     forget.append(folder)
         if elsewhere and not todo:
             raise UserError(
-                f"{self.results}: another process runs all {len(elsewhere)} trials that are left: "
+                f"{self.results}: another process runs the remaining trials ({len(elsewhere)}): "
                 f"{elsewhere[0].label}: `gapbench status --watch` follows the trials"
             )
         return ToDo(todo, done, elsewhere, forget)

@@ -87,7 +87,7 @@ def test_only_plain_files_are_opened_and_nothing_is_waited_for(tmp_path, kind):
     path = tmp_path / "file"
     make(path, kind)
     for opened in (open_plain, append_plain):
-        with pytest.raises(OSError, match=r"no plain file|directory"):
+        with pytest.raises(OSError, match=r"not a plain file|directory"):
             opened(path)
     assert read_json(path) is None
     assert path.with_name("target").read_text() == "{}"

@@ -258,7 +258,7 @@ def test_a_second_launcher_leaves_running_trials_to_the_first(tmp_path, capsys):
         time.sleep(0.01)
     command = [*SMOKE, "--set", "epochs=60", "--only", "dense", "--results", str(tmp_path)]
     err = refused(capsys, *command)
-    assert "being run by another process" in err
+    assert "another process runs the remaining trials" in err
     os.kill(child.pid, signal.SIGTERM)
     child.join()
     assert folder.state() == "interrupted"

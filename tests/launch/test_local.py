@@ -123,7 +123,7 @@ def test_trials_survive_the_launcher_and_a_second_one_leaves_them_alone(tmp_path
     second = start(tmp_path)
     output, _ = second.communicate(timeout=60)
     assert second.returncode == 2
-    assert "being run by another process" in output
+    assert "another process runs the remaining" in output
     wait_for(lambda: all(folder.completed() for folder in folders(tmp_path)))
     assert_completes(tmp_path, undisturbed)
 

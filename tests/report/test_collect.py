@@ -134,7 +134,7 @@ def test_a_history_behind_a_link_is_not_read(tmp_path: Path) -> None:
     (folder / "history.jsonl").unlink()
     (folder / "history.jsonl").symlink_to(tmp_path / "elsewhere")
     found = read_histories(scan(tmp_path).runs.values(), ["val/accuracy"])
-    assert len(found.curves) == 0 and "no plain file" in found.left_out[0].reason
+    assert len(found.curves) == 0 and "not a plain file" in found.left_out[0].reason
 
 
 def test_damaged_lines_of_a_history_are_left_out_and_counted(tmp_path: Path) -> None:

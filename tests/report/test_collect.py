@@ -81,7 +81,7 @@ def test_what_cannot_be_used_is_listed_with_its_reason(tmp_path: Path) -> None:
     assert found["runs/notes"] == "no trial.json: not a run folder"
     assert found["runs/notes.txt"] == "not a folder"
     assert found[f"runs/{half.name}"] == "result.json is damaged or half-written"
-    assert "no trial" in found[f"runs/{bad_trial.name}"]
+    assert "not a trial" in found[f"runs/{bad_trial.name}"]
     assert found[f"runs/{foreign.name}"] == "result.json belongs to another trial"
     assert "renamed or copied" in found["runs/fedcba9876543210"]
     assert found[f"runs/{no_metrics.name}"] == "result.json: metrics is missing"

@@ -93,7 +93,9 @@ def test_what_is_not_what_its_trials_give_is_found(tmp_path, capsys, monkeypatch
     assert main(["publish", "ablations/partitions.yaml"]) == 0
     path = folder / name
     text = path.read_text()
-    path.write_text("typed by hand" if path.suffix == ".md" else text[text.index("\n") + 1 :])
+    path.write_text(
+        "typed by hand" if path.suffix == ".md" else text[: text.rindex("\n", 0, -1) + 1]
+    )
     assert main(["report", "--check"]) == 1
     told = capsys.readouterr().out
     assert f"{path.resolve().relative_to(tmp_path.resolve()).parent}" in told

@@ -42,9 +42,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    file: Annotated[
-        Path, typer.Argument(help="An ablation: a file, or a name such as partitions.")
-    ],
+    file: Annotated[Path, typer.Argument(help="An ablation: its file, or a name: partitions.")],
     scale: ScaleOption = "mini",
     executor: ExecutorOption = "auto",
     jobs: Annotated[

@@ -53,8 +53,11 @@ def test_one_process_trains_several_trials_and_their_logs_are_found(tmp_path, al
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_a_checkpoint_of_every_lane_and_the_next_run_goes_on(tmp_path, alone):
-    running = start(tmp_path, "--lanes", "2")
+def test_ctrl_c_leaves_a_checkpoint_of_every_lane_and_the_next_run_goes_on(tmp_path):
+    long = "epochs=90"  # a busy machine may take seconds to hand the signal on
+    job = jobs(tmp_path / "alone", 1, long)[0]
+    assert Attempt(job)() == "completed"
+    running = start(tmp_path, "--lanes", "2", epochs=long)
     wait_for(lambda: training(tmp_path) == 2, WAIT)
     os.killpg(running.pid, signal.SIGINT)
     output, _ = running.communicate(timeout=WAIT)
@@ -62,10 +65,10 @@ def test_ctrl_c_leaves_a_checkpoint_of_every_lane_and_the_next_run_goes_on(tmp_p
     assert "run the same command again to go on" in output
     assert [folder.state() for folder in folders(tmp_path)] == ["interrupted"] * 2
     assert all(folder.checkpoint.exists() for folder in folders(tmp_path))
-    again = start(tmp_path, "--lanes", "2")
+    again = start(tmp_path, "--lanes", "2", epochs=long)
     output, _ = again.communicate(timeout=WAIT)
     assert again.returncode == 0, output
-    assert_equal(alone, RunFolder(tmp_path / "runs" / alone.path.name))
+    assert_equal(RunFolder(job.folder), RunFolder(tmp_path / "runs" / job.folder.name))
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ FILE = ABLATIONS / "partitions.yaml"
 EPOCHS = "epochs=30"
 
 
-def start(results, *options):
+def start(results, *options, epochs=EPOCHS):
     """Start `gapbench run` on two trials in a process group of its own, as a shell does."""
-    words = ["run", FILE, "--scale", "smoke", "--seeds", "2", "--set", EPOCHS, "--results", results]
+    words = ["run", FILE, "--scale", "smoke", "--seeds", "2", "--set", epochs, "--results", results]
     words += ["--only", "partitions=2", "--executor", "local", *options]
     return subprocess.Popen(
         [sys.executable, "-m", "gapbench", *map(str, words)],

@@ -164,5 +164,7 @@ def test_a_section_that_does_not_fit_is_found_before_any_trial_has_run(
 
 def test_a_setting_that_differs_within_a_cell_is_found_before_any_trial_has_run() -> None:
     entries = [entry_of(trial_of(partitions=4, epochs=epochs)) for epochs in (60, 61)]
-    with pytest.raises(UserError, match=r"report\.rows: .* differ in epochs \(60, 61\): add"):
+    with pytest.raises(
+        UserError, match=r"report\.rows: .* differ in epochs \(60, 61\): add epochs"
+    ):
         require_section(ablation(), entries)

@@ -12,14 +12,16 @@ from gapbench.analysis.reproduction import (
     find_original,
 )
 
+BOUNDS = "the 95 % prediction interval of 3 seeds,"
+
 
 @pytest.mark.parametrize(
     ("value", "seeds", "within", "line"),
     [
         # mean 86, deviation 1, t(2) = 4.302653: 86 -+ 4.968276
-        (81.04, (85.0, 86.0, 87.0), True, "within the 95 % prediction interval of 3 seeds, 81.03"),
-        (81.03, (85.0, 86.0, 87.0), False, "81.03 lies outside the 95 % prediction interval of 3"),
-        (90.98, (85.0, 86.0, 87.0), False, "90.98 lies outside the 95 %"),
+        (81.04, (85.0, 86.0, 87.0), True, f"within {BOUNDS} 81.03 to 90.97"),
+        (81.03, (85.0, 86.0, 87.0), False, f"81.03 lies outside {BOUNDS} 81.03 to"),
+        (90.98, (85.0, 86.0, 87.0), False, f"90.98 lies outside {BOUNDS}"),
         (86.0, (85.0, 86.0), None, "86.00 cannot be judged: 3 seeds are needed, the row has 2"),
         (86.0, (), None, "the row has 0"),
     ],

@@ -1,8 +1,9 @@
 """The evidence in git: results/<scale>/<ablation>/trials.jsonl, one line per completed trial.
 
 A line has the row's label, trial.json, the shareable part of result.json, and a checksum. Tables,
-answers and claims follow from these lines, and a trial can be run again from them. A plan stands in
-the line of its first trial; in later lines the key of this trial stands for the plan.
+answers and claims follow from these lines, and a trial can be run again from them. Every line after
+the first names an earlier trial under "like" and leaves out the values that this trial has, too.
+The checksum covers the whole content, with the values that are left out.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from gapbench.spec.grid import Entry
 from gapbench.spec.trials import Trial
 
 TRIALS = "trials.jsonl"
+LIKE = "like"
+WHOLE = "="  # key of a mapping that has other keys than the earlier trial's mapping
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,52 @@ def write_trials(path: Path, entries: Iterable[Entry], runs: Sequence[Run]) -> N
         OSError: if the file cannot be written.
     """
     found = {run.trial.key: run for run in runs}
-    kept = ((entry, found[entry.trial.key]) for entry in entries if entry.trial.key in found)
-    lines: list[dict[str, Any]] = []
-    owners: dict[str, str] = {}
-    for entry, run in kept:
-        trial = entry.trial.document()
-        owner = owners.setdefault(json.dumps(trial["plan"]), trial["key"])
-        if owner != trial["key"]:
-            trial["plan"] = owner
-        result = {name: value for name, value in run.result.items() if name != "key"}
-        lines.append({"label": entry.name, "trial": trial, "result": result})
-    texts = (json.dumps(sealed(line), separators=(",", ":")) for line in lines)
+    kept = [entry for entry in entries if entry.trial.key in found]
+    lines = [_line(entry, found[entry.trial.key]) for entry in kept]
+    rows: dict[str, dict[str, Any]] = {}
+    texts = []
+    for line in lines:
+        row = {name: value for name, value in line["trial"].items() if name not in ("key", "seed")}
+        first = rows.setdefault(json.dumps(row), line)
+        like = first if first is not line else lines[0]
+        if like is not line:
+            line = {LIKE: like["trial"]["key"], **changes(like, line)}
+        texts.append(json.dumps(line, separators=(",", ":")))
     write_text(path, "".join(f"{text}\n" for text in texts))
+
+
+def _line(entry: Entry, run: Run) -> dict[str, Any]:
+    result = {name: value for name, value in run.result.items() if name != "key"}
+    line = sealed({"label": entry.name, "trial": entry.trial.document(), "result": result})
+    return dict(json.loads(json.dumps(line)))  # tuples become lists, as they will be read
+
+
+def changes(earlier: Any, later: Any) -> Any:
+    """Return what `changed` needs to make `later` of `earlier`, two JSON values."""
+    if not isinstance(later, dict):
+        return later
+    if not isinstance(earlier, dict) or list(earlier) != list(later) or WHOLE in later:
+        return {WHOLE: later}
+    return {
+        name: changes(earlier[name], value)
+        for name, value in later.items()
+        if json.dumps(earlier[name]) != json.dumps(value)  # 1, 1.0 and true are equal in Python
+    }
+
+
+def changed(earlier: Any, change: Any) -> Any:
+    """Return the JSON value of which `changes` told the difference.
+
+    Raises:
+        ValueError: if `change` is not a change of `earlier`.
+    """
+    if not isinstance(change, dict):
+        return change
+    if list(change) == [WHOLE]:
+        return change[WHOLE]
+    if not isinstance(earlier, dict) or change.keys() - earlier.keys():
+        raise ValueError(f"the earlier trial has no value to change: {', '.join(change)}")
+    return earlier | {name: changed(earlier[name], value) for name, value in change.items()}
 
 
 def read_trials(path: Path, results: Path) -> Kept:
@@ -84,10 +121,10 @@ def read_trials(path: Path, results: Path) -> Kept:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     entries, runs = [], []
-    plans: dict[str, Any] = {}
+    earlier: dict[str, dict[str, Any]] = {}
     for number, text in enumerate(lines, 1):
         try:
-            entry, run = _line(text, path, plans)
+            entry, run = _read(text, path, earlier)
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(
                 f"{path}:{number}: not a published trial: {error}: restore the file"
@@ -97,17 +134,17 @@ def read_trials(path: Path, results: Path) -> Kept:
     return Kept(tuple(entries), tuple(runs))
 
 
-def _line(text: str, path: Path, plans: dict[str, Any]) -> tuple[Entry, Run]:
-    """Read a line with the plans of earlier lines by the trial's key, and add its plan to them."""
-    line = opened(parse(text))
-    document = line["trial"]
-    if isinstance(owner := document["plan"], str):
-        if owner not in plans:
-            raise ValueError(f"its plan is the one of trial {owner}, which no earlier line has")
-        document["plan"] = plans[owner]
-    plans[document["key"]] = document["plan"]
-    trial, label = Trial.of_document(document), str(line["label"])
-    result = checked_result({**line["result"], "key": trial.key}, trial)
+def _read(text: str, path: Path, earlier: dict[str, dict[str, Any]]) -> tuple[Entry, Run]:
+    """Read a line with the earlier lines by their trials' keys, and add it to them."""
+    line = parse(text)
+    if isinstance(line, dict) and LIKE in line:
+        if line[LIKE] not in earlier:
+            raise ValueError(f"no earlier line has the trial {line[LIKE]}")
+        line = changed(earlier[line[LIKE]], {k: v for k, v in line.items() if k != LIKE})
+    content = opened(line)
+    trial, label = Trial.of_document(content["trial"]), str(content["label"])
+    earlier[trial.key] = line
+    result = checked_result({**content["result"], "key": trial.key}, trial)
     return Entry(trial, label, trial.describe(label)), Run(trial, result, path)
 
 

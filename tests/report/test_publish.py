@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gapbench.analysis.collect import runs_frame, scan
-from gapbench.analysis.evidence import path_of, published_runs, read_trials
+from gapbench.analysis.evidence import changed, changes, path_of, published_runs, read_trials
 from gapbench.base.documents import sealed
 from gapbench.errors import UserError
 from gapbench.report.publish import check, publish
@@ -38,12 +38,37 @@ def test_a_line_holds_a_trial_and_all_that_was_measured(tmp_path: Path) -> None:
     assert kept.entries[3].label == "C-GaP uniform 0.9 seed 0"
 
 
-def test_a_plan_is_written_once(tmp_path: Path) -> None:
-    path = published(tmp_path)
-    trials = [json.loads(line)["trial"] for line in path.read_text().splitlines()]
-    assert [trial["plan"] for trial in trials if isinstance(trial["plan"], str)] == [
-        trials[0]["key"], trials[0]["key"], trials[3]["key"], trials[3]["key"]
-    ]  # fmt: skip
+def test_a_line_leaves_out_what_an_earlier_line_has(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in published(tmp_path).read_text().splitlines()]
+    first, fourth = lines[0]["trial"]["key"], lines[3]["trial"]["key"]
+    assert [line.get("like") for line in lines] == [None, first, first, first, fourth, fourth]
+    assert "recipe" in lines[0]["trial"]
+    assert lines[3]["trial"].keys() == {"key", "plan", "options"}
+    assert lines[4]["trial"].keys() == {"key", "seed"}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ({"a": 1}, {"a": 1.0}),
+        ({"a": 1}, {"a": True}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 2, "b": 1}}),
+        ({"a": {"b": 1}}, {"a": {}}),
+        ({"a": {}}, {"a": {"b": {"c": None}}}),
+        ({"a": [1, {"b": 2}]}, {"a": [1, {"b": 3}]}),
+        ({"a": 3}, {"a": {"=": {"like": 3}}}),
+        ({"a": {"=": 1}}, {"a": {"=": 2}}),
+        ({"a": {"=": {"b": 1, "c": 1}}}, {"a": {"=": {"b": 1, "c": 2}}}),
+    ],
+)
+def test_changes_lead_from_one_value_to_the_other(earlier: object, later: object) -> None:
+    assert json.dumps(changed(earlier, changes(earlier, later))) == json.dumps(later)
+
+
+@pytest.mark.parametrize("change", [{"b": 1}, {"a": {"b": 1}}, {"=": 1, "a": 2}])
+def test_changes_of_values_that_are_not_there_are_refused(change: object) -> None:
+    with pytest.raises(ValueError, match="the earlier trial has no value"):
+        changed({"a": 3}, change)
 
 
 def test_only_what_has_completed_is_published_in_the_order_of_the_ablation(tmp_path: Path) -> None:
@@ -100,7 +125,10 @@ def damaged(line: dict[str, object]) -> dict[str, str]:
         "no metrics": json.dumps(sealed({**body, "result": {**other, "metrics": 3}})),
         "other ranks": json.dumps(sealed({**body, "result": {**result, "ranks": 5}})),
         "no plan": json.dumps(sealed({**body, "trial": {**trial, "plan": {}}})),
-        "a lost plan": json.dumps(sealed({**body, "trial": {**trial, "plan": "0" * 16}})),
+        "like a lost trial": json.dumps({"like": "0" * 16, "checksum": "0" * 16}),
+        "like no key": json.dumps({**line, "like": [3]}),
+        "another checksum": json.dumps({"like": trial.get("key"), "checksum": "0" * 16}),
+        "another value": json.dumps({"like": trial.get("key"), "trial": {"nothing": 3}}),
     }
 
 
@@ -118,7 +146,8 @@ def test_a_number_that_was_changed_with_its_checksum_is_found_by_the_table(tmp_p
     path = published(tmp_path)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[0]["result"]["metrics"]["test/accuracy"] += 1
-    path.write_text("".join(json.dumps(sealed(line)) + "\n" for line in lines))
+    lines[0] = sealed(lines[0])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert check(tmp_path, "mini", ablation().spec) == ["table.md"]
 
 

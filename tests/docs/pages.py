@@ -10,12 +10,16 @@ and their options are looked up:
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,7 @@ from typing import Any
 import typer
 
 from gapbench.__main__ import app
+from tests.docs import warm
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -77,14 +82,38 @@ def play(page: Path, folder: Path, env: Mapping[str, str] = os.environ) -> None:
             exec(compile(text, page.name, "exec"), names)
 
 
+@functools.cache
+def programs() -> str:
+    """Return the value of PATH for this environment's programs; `gapbench` is a warm process's."""
+    place = tempfile.mkdtemp()
+    socket, program = f"{place}/socket", Path(place, "gapbench")
+    words = [sys.executable, "-IS", str(Path(warm.__file__)), socket]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    program.chmod(0o755)
+    server = subprocess.Popen(
+        [sys.executable, "-P", "-m", warm.__name__, socket],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+    )
+
+    def end() -> None:
+        server.communicate()
+        shutil.rmtree(place)
+
+    atexit.register(end)
+    while not os.path.exists(socket):
+        assert server.poll() is None
+        time.sleep(0.05)
+    return f"{place}:{os.path.dirname(sys.executable)}"
+
+
 def shell(lines: str, folder: Path, env: Mapping[str, str] = os.environ) -> None:
     """Run lines in a shell that finds this environment's programs."""
-    programs = os.path.dirname(sys.executable)
     with tempfile.TemporaryFile("w+") as said:  # a pipe would wait for what runs on behind it
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", lines],
             cwd=folder,
-            env={**env, "PATH": f"{programs}:{env['PATH']}", "PYTHONPATH": str(ROOT)},
+            env={**env, "PATH": f"{programs()}:{env['PATH']}", "PYTHONPATH": str(ROOT)},
             stdout=said,
             stderr=subprocess.STDOUT,
             timeout=600,

@@ -22,7 +22,7 @@ run: $(VENV)/installed
 
 PYTEST := $(BIN)/python -m pytest --dist loadscope --no-loadscope-reorder
 
-TOOLS := $(VENV)/installed-dev $(VENV)/installed-bench $(VENV)/installed-docs
+TOOLS := $(VENV)/installed-tools
 
 test: $(TOOLS)
 	$(PYTEST) --numprocesses 3 -m "not (slurm or fairseq or browser or tex or slow or gpu)"
@@ -32,19 +32,19 @@ test-all: $(TOOLS)
 		echo "fairseq could not be built here: the tests that need it are skipped"
 	$(PYTEST) --numprocesses 4 --durations 25 -m "not gpu" # many of these wait for jobs
 
-test-gpu: $(VENV)/installed-dev
+test-gpu: $(TOOLS)
 	$(BIN)/python -m pytest -m gpu tests
 
-lint: $(VENV)/installed-dev
+lint: $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(VENV)/installed-docs
+docs: $(TOOLS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(VENV)/installed-bench
+bench: $(TOOLS)
 	$(BIN)/python -m benchmarks --write docs/performance.md
 
 # fairseq's own requirements cannot be resolved any more, hence --no-deps; the extra has what it
@@ -56,17 +56,10 @@ $(VENV)/installed-translation: $(VENV)/installed
 	PIP_CONSTRAINT=constraints.txt $(INSTALL) --no-deps $(FAIRSEQ)
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed
-	$(INSTALL) --editable '.[suite,dev]'
-	touch $@
-
-$(VENV)/installed-bench: $(VENV)/installed
-	$(INSTALL) --editable '.[suite,bench]'
-	touch $@
-
-$(VENV)/installed-docs: $(VENV)/installed
-	$(INSTALL) --editable '.[suite,docs]'
-	touch $@
+# one call for all of them: each would resolve the requirements anew
+$(VENV)/installed-tools: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[suite,dev,bench,docs]'
+	touch $(VENV)/installed $@
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) --editable '.[suite]'

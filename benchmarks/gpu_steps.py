@@ -55,18 +55,15 @@ Line = dict[str, str | float | None]
 
 def trainer(
     masked: bool, mode: str, device: torch.device, batch: int, name: str
-) -> Callable[[], None]:
-    """Return what does one training step of a new model on `device`."""
+) -> Callable[[Batch], None]:
+    """Return what does one training step of a new model on a batch on `device`."""
     torch.manual_seed(0)
-    make, size = MODELS[name]
-    model = make().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = MODELS[name][0]().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(model, Recipe(epochs=1, batch_size=batch, lr=1e-4), fused=True)
     sparsifier = sparsifier_of("rigl" if masked else "dense", model, optimizer)
     step: Callable[[], object] = sparsifier.step if masked else optimizer.step
     options = MODES[mode]
     forward = model if options is None else cast(nn.Module, torch.compile(model, **options))
-    inputs, labels = (tensor.to(device) for tensor in images(batch, size)())
-    inputs = inputs.to(memory_format=torch.channels_last)
 
     def eager(given: Batch) -> torch.Tensor:
         with torch.autocast(device.type, torch.bfloat16):
@@ -74,8 +71,8 @@ def trainer(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def train() -> None:
-        eager((inputs, labels))
+    def train(given: Batch) -> None:
+        eager(given)
         step()
         optimizer.zero_grad(set_to_none=True)  # gradients in a CUDA graph's memory end with it
 
@@ -83,14 +80,24 @@ def trainer(
         return train
     captured = CapturedStep(eager, model, CudaGraphs(), Move(sparsifier))
 
-    def replay() -> None:
-        if captured.whole((inputs, labels)) is not None:
+    def replay(given: Batch) -> None:
+        if captured.whole(given) is not None:
             return sparsifier.taken()
-        captured((inputs, labels))
+        captured(given)
         sparsifier.step()
         optimizer.zero_grad(set_to_none=True)
 
     return replay
+
+
+def repeated(
+    masked: bool, mode: str, device: torch.device, batch: int, name: str
+) -> Callable[[], None]:
+    """Return what does one training step of a new model on images that lie on `device`."""
+    train = trainer(masked, mode, device, batch, name)
+    inputs, labels = (tensor.to(device) for tensor in images(batch, MODELS[name][1])())
+    inputs = inputs.to(memory_format=torch.channels_last)
+    return lambda: train((inputs, labels))
 
 
 def compared(
@@ -106,7 +113,7 @@ def compared(
     peaks: dict[str, float | None] = {}
     for name in ("dense", "masked"):
         before = _start_of_peak(device)
-        train = trainer(name == "masked", mode, device, batch, model)
+        train = repeated(name == "masked", mode, device, batch, model)
         _turn(train, WARM, device)()
         peaks[name] = _peak(device, before)
         ways[name] = _turn(train, steps, device)
@@ -126,7 +133,7 @@ def alone(place: int, batch: int, steps: int, barrier: Any, results: Any) -> Non
     """Put the images a second of one masked trial on GPU `place` into the queue `results`."""
     device = torch.device("cuda", place)
     torch.cuda.set_device(device)
-    train = trainer(True, "eager", device, batch, "ResNet-50")
+    train = repeated(True, "eager", device, batch, "ResNet-50")
     _turn(train, WARM, device)()
     barrier.wait()
     began = time.perf_counter()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gapbench.errors import UserError
 from gapbench.launch.following import epoch_bar, follow, settled
-from gapbench.launch.jobs import Job, Launch, launch
+from gapbench.launch.jobs import Job, Launch, executors, launch
 from gapbench.launch.queue import Queue, usable
 from gapbench.launch.submissions import look
 from gapbench.runs.store import RunFolder
@@ -394,8 +394,13 @@ def run(
 
 
 def executor_for(name: str) -> tuple[str, str]:
-    """Return the executor for the requested name, and the reason for the choice."""
+    """Return the executor for the requested name, and the reason for the choice.
+
+    Raises:
+        UserError: if no executor has the name.
+    """
     if name != "auto":
+        executors[name]
         return name, "as asked"
     if "SLURM_JOB_ID" in os.environ:
         return "local", "inside a SLURM job"

@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Checks this tree on a machine with a CUDA GPU, in at most ten minutes and without network:
 #
-#     bash scripts/gpu_check.sh [--wheels FOLDER] [--python PYTHON]
+#     bash scripts/gpu_check.sh [--part checks|runs|precision] [--wheels FOLDER] [--python PYTHON]
 #
-# Prints one page: the machine, the tests of tests/gpu, benchmarks.gpu_steps (images a second of eager
-# and captured steps, and what changes of masks take), and benchmarks.gpu_lanes (those of whole trials;
-# it needs the packages of the suite and Fashion-MNIST below GAPBENCH_DATA, or is left out). Where OUT
-# is set, the page is also written to $OUT/gpu.md. Exit code: 0; 1 if a part failed or took too long; 2 without CUDA.
+# Prints one page: the machine, and the tables of a part, each of which takes at most ten minutes:
+#   checks     the tests of tests/gpu; benchmarks.gpu_steps (images a second of eager and captured
+#              steps, and what changes of masks take); benchmarks.gpu_lanes (those of whole trials)
+#   runs       benchmarks.forecast (partitions at scale small, three seeds, in one process: the time
+#              that the run told and the time that it took); benchmarks.gpu_images (training from files)
+#   precision  ablations/precision.yaml at scale small: bf16 against fp32, six seeds as lanes
+# All but the first two tables need the packages of the suite, and trials need Fashion-MNIST below
+# GAPBENCH_DATA; in the part checks the lanes are left out without the packages. Where OUT is set, the
+# page is also written to $OUT/gpu.md. Exit code: 0; 1 if something failed or took too long; 2 without
+# CUDA.
 #
 # PYTHON (python3 by default) needs torch and numpy; pytest for the tests, torchvision for ResNet-50.
 # pydantic is needed too. What it lacks can be carried along: FOLDER holds wheels, fetched before by
@@ -15,17 +21,21 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-wheels="" python=python3
+wheels="" python=python3 chosen=checks
 while [ $# -gt 0 ]; do
     case "$1" in
-        --wheels | --python)
+        --part | --wheels | --python)
             [ $# -gt 1 ] || { echo "gpu_check: $1 needs a value" >&2; exit 2; }
-            [ "$1" = --wheels ] && wheels=$2 || python=$2
+            case "$1" in --part) chosen=$2 ;; --wheels) wheels=$2 ;; *) python=$2 ;; esac
             shift 2
             ;;
-        *) echo "gpu_check: unknown argument $1; valid: --wheels, --python" >&2; exit 2 ;;
+        *) echo "gpu_check: unknown argument $1; valid: --part, --python, --wheels" >&2; exit 2 ;;
     esac
 done
+case "$chosen" in
+    checks | runs | precision) ;;
+    *) echo "gpu_check: --part $chosen is unknown; valid: checks, precision, runs" >&2; exit 2 ;;
+esac
 [ -z "$wheels" ] || [ -d "$wheels" ] || { echo "gpu_check: --wheels $wheels is not a folder" >&2; exit 2; }
 
 work=$(mktemp -d)
@@ -62,16 +72,30 @@ part() {
         "$((SECONDS - began)) s | $(grep . "$work/$name" | tail -n 1 | tr '|' '/') |" >> "$work/parts"
 }
 
-part tests 240 "$python" -m pytest -m gpu tests/gpu -q -p no:cacheprovider
-part resnet20 110 "$python" -m benchmarks.gpu_steps --models ResNet-20 --modes eager captured \
-    --steps 50 --page "$work/resnet20.md"
-part resnet50 130 "$python" -m benchmarks.gpu_steps --models ResNet-50 --modes eager captured \
-    --steps 10 --rounds 3 --page "$work/resnet50.md"
-if "$python" -c "import sacred, submitit, ruamel.yaml" 2> /dev/null; then
-    part lanes 90 "$python" -m benchmarks.gpu_lanes --lanes 1 8 16 --seconds 4 --page "$work/lanes.md"
-else
-    echo "| lanes | left out | 0 s | sacred, submitit or ruamel.yaml cannot be imported |" >> "$work/parts"
-fi
+checks() {
+    part tests 240 "$python" -m pytest -m gpu tests/gpu -q -p no:cacheprovider
+    part resnet20 110 "$python" -m benchmarks.gpu_steps --models ResNet-20 --modes eager captured \
+        --steps 50 --page "$work/resnet20.md"
+    part resnet50 130 "$python" -m benchmarks.gpu_steps --models ResNet-50 --modes eager captured \
+        --steps 10 --rounds 3 --page "$work/resnet50.md"
+    if "$python" -c "import sacred, submitit, ruamel.yaml" 2> /dev/null; then
+        part lanes 90 "$python" -m benchmarks.gpu_lanes --lanes 1 8 16 --seconds 4 --page "$work/lanes.md"
+    else
+        echo "| lanes | left out | 0 s | sacred, submitit or ruamel.yaml cannot be imported |" >> "$work/parts"
+    fi
+}
+
+runs() {
+    part forecast 420 "$python" -m benchmarks.forecast --page "$work/forecast.md"
+    part images 170 "$python" -m benchmarks.gpu_images --page "$work/images.md"
+}
+
+precision() {
+    part precision 590 "$python" -m gapbench run ablations/precision.yaml --scale small --results "$work/results"
+    cp "$work/results/reports/small/precision/table.md" "$work/precision.md" || failed=1
+}
+
+"$chosen"
 
 {
     "$python" - <<'PYTHON'
@@ -85,16 +109,16 @@ PYTHON
     echo "- tree: $(git rev-parse --short HEAD 2> /dev/null || echo unknown)"
     printf '\n| part | result | time | last line |\n| --- | --- | --- | --- |\n'
     cat "$work/parts"
-    for name in resnet20 resnet50 lanes; do
+    for name in resnet20 resnet50 lanes forecast images precision; do
         [ -e "$work/$name.md" ] && { echo; sed -n '/^|/,$p' "$work/$name.md"; } || true
     done
-    grep -E '^(FAILED|ERROR)' "$work/tests" | cut -c 1-200 || true
+    [ ! -e "$work/tests" ] || grep -E '^(FAILED|ERROR)' "$work/tests" | cut -c 1-200 || true
 } > "$page"
 cat "$page"
 if [ -n "${OUT:-}" ]; then
     mkdir -p "$OUT"
     cp "$page" "$OUT/gpu.md"
-    for name in tests resnet20 resnet50 lanes; do
+    for name in tests resnet20 resnet50 lanes forecast images precision; do
         [ ! -e "$work/$name" ] || cp "$work/$name" "$OUT/$name.txt"
     done
 fi

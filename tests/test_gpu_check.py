@@ -36,7 +36,8 @@ def test_without_cuda_there_is_one_line_and_exit_code_two(tmp_path):
     [
         (["--wheels"], "--wheels needs a value"),
         (["--wheels", "nowhere"], "--wheels nowhere is not a folder"),
-        (["--fast"], "unknown argument --fast; valid: --wheels, --python"),
+        (["--part", "all"], "--part all is unknown; valid: checks, precision, runs"),
+        (["--fast"], "unknown argument --fast; valid: --part, --python, --wheels"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(words, said):

@@ -66,6 +66,14 @@ def test_a_run_trains_compares_and_reports(done):
     assert list((made / "figures").glob("*.svg"))
 
 
+@pytest.mark.parametrize("also", [(), ("-n",)])
+def test_an_executor_that_cannot_do_what_is_asked_is_refused_before_the_plan(also, capsys):
+    assert "unknown executor 'foo': valid: debug, local, slurm" in refused(capsys, *TWO[:-6], "--executor", "foo", *also)
+    told = refused(capsys, *TWO, "--profile", "nothere.yaml", *also)
+    assert "--profile: the executor debug submits nothing to SLURM: use slurm" in told
+    assert capsys.readouterr().out == ""
+
+
 def test_running_again_does_nothing(done, capsys):
     results, _ = done
     before = {p: p.stat().st_mtime_ns for p in (results / "runs").rglob("*") if p.is_file()}

@@ -93,9 +93,10 @@ class Answer:
 
 
 def _words(comparisons: Sequence[Comparison]) -> str:
-    counts = Counter(map(claim_word, comparisons))
-    told = (f"{word} in {n} of {len(comparisons)}" for word, n in counts.most_common())
-    return next(iter(counts)) if len(counts) == 1 else ", ".join(told)
+    counts = Counter(map(claim_word, comparisons)).most_common()
+    told = [f"{word} in {n}" for word, n in counts]
+    told[0] += f" of {len(comparisons)} comparisons"
+    return counts[0][0] if len(counts) == 1 else ", ".join(told)
 
 
 @dataclass(frozen=True)

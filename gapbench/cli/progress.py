@@ -140,6 +140,9 @@ class Progress:
     Args:
         console: console for the output.
         epochs: machine-epochs of every trial by key, for the estimate of the time left.
+
+    Attributes:
+        expected: the estimate that was printed, in seconds; None before that.
     """
 
     def __init__(self, console: Console, epochs: Mapping[str, int]) -> None:
@@ -149,6 +152,7 @@ class Progress:
         self._live = Live(console=console, refresh_per_second=2, transient=True)
         self._states: dict[str, State] = {}
         self._errors: set[str | None] = set()
+        self.expected: float | None = None
         self._most = 0  # trials that ran side by side
         self._settled = math.inf  # when that becomes all that will
 
@@ -189,7 +193,7 @@ class Progress:
         # one may have ended, and the next one not begun
         full = len(running) == self._most
         if full and all(view.status.get("seconds_left") for view in running):
-            self._settled = math.inf
+            self._settled, self.expected = math.inf, left
             clock = time.strftime("%H:%M:%S")
             told = f"about {duration(left)} left for all trials, {len(running)} side by side"
             self.console.print(f"{clock} {'expected':<11} {told}", highlight=False, soft_wrap=True)

@@ -101,11 +101,11 @@ def run(
             return _show_looks(whole, as_json)
     console = _console(as_json)
     name, reason = executor_for(executor)
+    _require_executor(name, detach, lanes, profile)
     launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
     if dry_run:
         told = name == "slurm" and not as_json
         return show_plan(study.entries, as_json, study.slurm_jobs(**launching) if told else "")
-    _require_executor(name, detach, lanes)
     launching["lanes"] = lanes
     if until_resolved:
         asked = _look_by_look(console, whole, (name, reason), launching)
@@ -131,10 +131,12 @@ def _require_looks(until_resolved: bool, others: dict[str, bool], max_seeds: int
         raise UserError("--max-seeds: needs --until-resolved: --seeds sets the number of seeds")
 
 
-def _require_executor(name: str, detach: bool, lanes: int | None) -> None:
+def _require_executor(name: str, detach: bool, lanes: int | None, profile: Path | None) -> None:
     """Check that an executor supports the requested options."""
     if detach and name != "slurm":
         raise UserError(f"--detach: the executor {name} ends with this command: use slurm")
+    if profile is not None and name != "slurm":
+        raise UserError(f"--profile: the executor {name} submits nothing to SLURM: use slurm")
     if lanes is not None and name != "local":
         raise UserError(f"--lanes: the executor {name} has no lanes: use local")
 

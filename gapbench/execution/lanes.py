@@ -172,9 +172,14 @@ class _Lanes:
             self._threads.append(thread)
 
     def join(self) -> None:
-        """Wait until all threads have ended."""
+        """Wait until all threads have ended.
+
+        Handlers of signals run in this thread, and a signal that another thread received wakes it
+        not before its next look.
+        """
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive():
+                thread.join(LOOK_SECONDS)
 
     @property
     def left(self) -> int:

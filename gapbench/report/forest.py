@@ -77,6 +77,8 @@ def _panel(ax: Axes, lines: Sequence[tuple[Answer, Comparison]]) -> None:
     ax.set_ylim(end, 0)  # inches, from the top
     bound = max([margin, *(comparison.margin or 0.0 for _, comparison in lines)])
     ax.set_xlim(*_limits([numbers_of(comparison) for _, comparison in lines], bound))
+    if not results.metric.higher_is_better:
+        ax.invert_xaxis()  # the right side stays in favour of the claim
     compared = [comparison for _, comparison in lines]
     marks = ["shaded: equivalent"]
     marks += ["dotted: margin of as good"] * any(one.margin for one in compared)

@@ -59,11 +59,13 @@ def test_ctrl_c_leaves_a_checkpoint_of_every_lane_and_the_next_run_goes_on(tmp_p
     assert Attempt(job)() == "completed"
     running = start(tmp_path, "--lanes", "2", epochs=long)
     wait_for(lambda: training(tmp_path) == 2, WAIT)
+    reached = [folder.read_status()["epoch"] for folder in folders(tmp_path)]
     os.killpg(running.pid, signal.SIGINT)
     output, _ = running.communicate(timeout=WAIT)
     assert running.returncode == 130, output
     assert "run the same command again to go on" in output
-    assert [folder.state() for folder in folders(tmp_path)] == ["interrupted"] * 2
+    states = [folder.state() for folder in folders(tmp_path)]
+    assert states == ["interrupted"] * 2, (reached, output)
     assert all(folder.checkpoint.exists() for folder in folders(tmp_path))
     again = start(tmp_path, "--lanes", "2", epochs=long)
     output, _ = again.communicate(timeout=WAIT)

@@ -98,7 +98,7 @@ def test_every_row_that_a_claim_names_is_compared_with_dense_training(tmp_path: 
     named = {"better": {"method": ["c_gap", "rigl", "static"]}, "than": {"method": "dense"}}
     matched = answer(found, **named, margin=1.0)
     assert [c.row.method for c in matched.comparisons] == ["rigl", "c_gap", "static"]
-    assert matched.verdict == "contradicted in 1 of 2, not resolved in 1 of 2; 1 not run"
+    assert matched.verdict == "contradicted in 1 of 2 comparisons, not resolved in 1; 1 not run"
     assert differences_words(matched) == (
         "RigL, uniform against Dense: -20.00 ± 0.14 points (n = 6, margin 1); "
         "C-GaP, ERK against Dense: +0.00 points (n = 1, 6, margin 1, first look at 6 seeds)"

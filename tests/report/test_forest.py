@@ -22,14 +22,14 @@ CLAIMS = (
 )
 
 
-def answers(folder: Path, n: int = 6) -> list[Answer]:
+def answers(folder: Path, n: int = 6, **report: object) -> list[Answer]:
     entries = []
     for method, mean in (("dense", 91.0), ("rigl", 88.0), ("c_gap", 90.0)):
         for seed, value in enumerate(around(mean, 0.1, n)):
             entries.append(entry_of(trial_of(method, seed=seed)))
-            write_result(folder, entries[-1].trial, value)
+            write_result(folder, entries[-1].trial, value, {"test/loss": 100 - value})
     entries.append(entry_of(trial_of("static")))
-    (found,) = results_of(runs_frame(entries, scan(folder)), spec_of(rows=["label"]))
+    (found,) = results_of(runs_frame(entries, scan(folder)), spec_of(rows=["label"], **report))
     claims = [Claim.model_validate(claim) for claim in CLAIMS]
     return [Answer(claim, found, tuple(of_claim(found, claim))) for claim in claims]
 
@@ -44,6 +44,20 @@ def test_a_line_has_difference_interval_word_and_the_published_difference(tmp_pa
     assert list(frame["answer"]) == ["supported", "contradicted"]
     # the slides' C-GaP with 4 partitions 76.3, RigL 72.0 and dense 78.2
     assert list(frame["published"]) == pytest.approx([4.3, -1.9])
+
+
+@pytest.mark.parametrize(("value", "sign"), [("test/accuracy", 1), ("test/loss", -1)])
+def test_the_right_side_is_in_favour_of_the_claim(tmp_path: Path, value: str, sign: int) -> None:
+    supported, contradicted = answers(tmp_path, value=value)
+    assert [supported.verdict, contradicted.verdict] == ["supported", "contradicted"]
+    drawn = forest([supported, contradicted])
+    assert drawn is not None
+    (ax,) = drawn[0].axes
+    left, right = ax.get_xlim()
+    assert (right - left) * sign > 0
+    for answer, word in ((supported, 1), (contradicted, -1)):
+        (found,) = answer.comparisons
+        assert found.difference is not None and found.difference.mean * sign * word > 0
 
 
 def test_the_picture_shows_margins_bounds_and_words(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_claim_is_supported_where_all_of_its_comparisons_are(tmp_path: Path) -
     part = answer(
         lower, better={"method": "c_gap"}, than={"method": ["rigl", "static"]}, sequence=1
     )
-    assert part.verdict == "supported in 1 of 2, contradicted in 1 of 2"
+    assert part.verdict == "supported in 1 of 2 comparisons, contradicted in 1"
     assert standings([part, claim(lower, "c_gap", "set", 2)]) == ["confirmatory", "exploratory"]
 
 

@@ -175,5 +175,5 @@ def test_a_claim_counts_each_word_of_its_comparisons(tmp_path: Path) -> None:
         ("mest", {}, []),
     )
     assert answer(found, **claim).verdict == (
-        "supported in 2 of 4, contradicted in 1 of 4, diverged in 1 of 4; 1 not run"
+        "supported in 2 of 4 comparisons, contradicted in 1, diverged in 1; 1 not run"
     )

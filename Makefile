@@ -14,6 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 FAIRSEQ := fairseq==0.12.2
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # one pip at a time in an environment
 .PHONY: run test test-all test-gpu lint docs bench translation freeze clean
 
 run: $(VENV)/installed
@@ -51,7 +52,7 @@ bench: $(TOOLS)
 # imports. Its build needs a C++ compiler, and takes its tools from the same constraints.
 translation: $(VENV)/installed-translation
 
-$(VENV)/installed-translation: $(VENV)/installed
+$(VENV)/installed-translation: pyproject.toml constraints.txt | $(VENV)/installed
 	$(INSTALL) --editable '.[suite,translation]'
 	PIP_CONSTRAINT=constraints.txt $(INSTALL) --no-deps $(FAIRSEQ)
 	touch $@

@@ -3,8 +3,8 @@
     python -m benchmarks.forecast [ablations/partitions.yaml] [--scale small] [--seeds 3]
         [--only sparsity=0,0.95] [--set KEY=VALUE] [--jobs N] [--lanes N] [--page FILE]
 
-Trains all trials that are asked for, as `gapbench run` does, and removes their folder at the end. On
-a GPU they share one process.
+Trains all trials that are asked for, as `gapbench run` does, and removes their folder at the end.
+On a GPU they share one process.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from gapbench.cli.progress import Progress, View
+from gapbench.errors import UserError
 from gapbench.launch.following import follow
 from gapbench.study import Study
 
@@ -32,27 +34,26 @@ def measured(
         the estimate and the time that was left, in seconds from the same moment; the states.
 
     Raises:
-        RuntimeError: if all trials ended before there was an estimate.
+        UserError: if all trials ended before there was an estimate.
     """
     todo = study.todo()
     epochs = {entry.trial.key: entry.trial.plan.epochs for entry in todo.entries}
     folders = {study.folder(entry): entry.label for entry in todo.entries}
-    estimated = 0.0
+    first: tuple[float, float] | None = None
     with Progress(Console(force_terminal=False), epochs) as progress:
 
         def show() -> None:
-            nonlocal estimated
+            nonlocal first
             progress.show([View.of(folder, label) for folder, label in folders.items()])
-            if progress.expected is not None and not estimated:
-                estimated = time.monotonic()
+            if first is None and progress.expected is not None:
+                first = progress.expected, time.monotonic()
 
         started = study.start(todo, "local", jobs=jobs, lanes=lanes)
         if started is not None:
             follow(started, lambda: False, show)
-    if progress.expected is None:
-        raise RuntimeError("all trials ended before there was an estimate: ask for more trials")
-    states = [folder.state() for folder in folders]
-    return progress.expected, time.monotonic() - estimated, states
+    if first is None:
+        raise UserError("all trials ended before there was an estimate: ask for more trials")
+    return first[0], time.monotonic() - first[1], [folder.state() for folder in folders]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,16 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lanes", type=int)
     parser.add_argument("--page", type=Path, help="where the table is written too")
     given = parser.parse_args(arguments)
+    picked: dict[str, Any] = {
+        "scale": given.scale,
+        "seeds": given.seeds,
+        "only": given.only,
+        "settings": given.set,
+    }
     with tempfile.TemporaryDirectory() as results:
-        study = Study.read(
-            given.ablation,
-            scale=given.scale,
-            seeds=given.seeds,
-            only=given.only,
-            settings=given.set,
-            results=results,
-        )
-        told, took, states = measured(study, given.jobs, given.lanes)
+        try:
+            study = Study.read(given.ablation, results=results, **picked)
+            told, took, states = measured(study, given.jobs, given.lanes)
+        except UserError as error:
+            print(f"forecast: {error}", file=sys.stderr)
+            return 2
     name = f"{study.ablation.name}, scale {given.scale}, {len(states)} trials"
     text = (
         "| run | estimate (s) | took (s) | took / estimate |\n| --- | --- | --- | --- |\n"

@@ -400,7 +400,7 @@ def executor_for(name: str) -> tuple[str, str]:
         UserError: if no executor has the name.
     """
     if name != "auto":
-        executors[name]
+        executors[name]  # refuses a name that is not there
         return name, "as asked"
     if "SLURM_JOB_ID" in os.environ:
         return "local", "inside a SLURM job"

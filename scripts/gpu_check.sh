@@ -3,16 +3,16 @@
 #
 #     bash scripts/gpu_check.sh [--part checks|runs|precision] [--wheels FOLDER] [--python PYTHON]
 #
-# Prints one page: the machine, and the tables of a part, each of which takes at most ten minutes:
+# Prints one page: the machine, and the tables of a part. A part takes at most ten minutes.
 #   checks     the tests of tests/gpu; benchmarks.gpu_steps (images a second of eager and captured
 #              steps, and what changes of masks take); benchmarks.gpu_lanes (those of whole trials)
 #   runs       benchmarks.forecast (partitions at scale small, three seeds, in one process: the time
 #              that the run told and the time that it took); benchmarks.gpu_images (training from files)
 #   precision  ablations/precision.yaml at scale small: bf16 against fp32, six seeds as lanes
-# All but the first two tables need the packages of the suite, and trials need Fashion-MNIST below
-# GAPBENCH_DATA; in the part checks the lanes are left out without the packages. Where OUT is set, the
-# page is also written to $OUT/gpu.md. Exit code: 0; 1 if something failed or took too long; 2 without
-# CUDA.
+# Lanes, forecast and precision need the packages of the suite, and Fashion-MNIST below GAPBENCH_DATA;
+# without the packages the part checks leaves the lanes out. Where OUT is set, the page is also written
+# to $OUT/gpu.md, and run folders that are left to $OUT. Exit code: 0; 1 if something failed or took too
+# long; 2 without CUDA.
 #
 # PYTHON (python3 by default) needs torch and numpy; pytest for the tests, torchvision for ResNet-50.
 # pydantic is needed too. What it lacks can be carried along: FOLDER holds wheels, fetched before by
@@ -40,7 +40,7 @@ esac
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-export PYTHONPATH="$PWD" PYTHONDONTWRITEBYTECODE=1
+export PYTHONPATH="$PWD" PYTHONDONTWRITEBYTECODE=1 TMPDIR="$work"
 if [ -n "$wheels" ]; then
     for wheel in "$wheels"/*.whl; do
         [ -e "$wheel" ] && "$python" -m zipfile -e "$wheel" "$work/packages"
@@ -91,7 +91,9 @@ runs() {
 }
 
 precision() {
-    part precision 590 "$python" -m gapbench run ablations/precision.yaml --scale small --results "$work/results"
+    local where=(ablations/precision.yaml --scale small --results "$work/results")
+    part precision 570 "$python" -m gapbench run "${where[@]}" --executor local
+    "$python" -m gapbench report "${where[@]}" > /dev/null || failed=1 # of what has completed, at least
     cp "$work/results/reports/small/precision/table.md" "$work/precision.md" || failed=1
 }
 
@@ -117,6 +119,7 @@ PYTHON
 cat "$page"
 if [ -n "${OUT:-}" ]; then
     mkdir -p "$OUT"
+    [ ! -d "$work/results" ] || cp -r "$work/results" "$OUT"
     cp "$page" "$OUT/gpu.md"
     for name in tests resnet20 resnet50 lanes forecast images precision; do
         [ ! -e "$work/$name" ] || cp "$work/$name" "$OUT/$name.txt"

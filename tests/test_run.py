@@ -68,9 +68,12 @@ def test_a_run_trains_compares_and_reports(done):
 
 @pytest.mark.parametrize("also", [(), ("-n",)])
 def test_an_executor_that_cannot_do_what_is_asked_is_refused_before_the_plan(also, capsys):
-    assert "unknown executor 'foo': valid: debug, local, slurm" in refused(capsys, *TWO[:-6], "--executor", "foo", *also)
+    told = refused(capsys, *SMOKE, "--executor", "foo", *also)
+    assert "unknown executor 'foo': valid: debug, local, slurm" in told
     told = refused(capsys, *TWO, "--profile", "nothere.yaml", *also)
     assert "--profile: the executor debug submits nothing to SLURM: use slurm" in told
+    looks = [*SMOKE[:-2], "--until-resolved", "--profile", "nothere.yaml", *also]
+    assert "submits nothing to SLURM" in refused(capsys, *looks)
     assert capsys.readouterr().out == ""
 
 

@@ -32,6 +32,7 @@ from gapbench.spec.trials import Trial
 
 TRIALS = "trials.jsonl"
 LIKE = "like"
+LINE_BYTES = 1_000_000  # of one trial; a model with a thousand layers takes a tenth of it
 WHOLE = "="  # key of a mapping that has other keys than the earlier trial's mapping
 
 
@@ -82,7 +83,11 @@ def _line(entry: Entry, run: Run) -> dict[str, Any]:
 
 
 def changes(earlier: Any, later: Any) -> Any:
-    """Return what `changed` needs to make `later` of `earlier`, two JSON values."""
+    """Return what `changed` needs to make `later` of `earlier`, two JSON values.
+
+    Of a mapping with the same keys only the values that differ remain; {"=": value} stands for a
+    mapping with other keys.
+    """
     if not isinstance(later, dict):
         return later
     if not isinstance(earlier, dict) or list(earlier) != list(later) or WHOLE in later:
@@ -104,8 +109,10 @@ def changed(earlier: Any, change: Any) -> Any:
         return change
     if list(change) == [WHOLE]:
         return change[WHOLE]
-    if not isinstance(earlier, dict) or change.keys() - earlier.keys():
-        raise ValueError(f"the earlier trial has no value to change: {', '.join(change)}")
+    if not isinstance(earlier, dict):
+        raise ValueError("the earlier trial has no mapping where this trial changes one")
+    if missing := sorted(change.keys() - earlier.keys()):
+        raise ValueError(f"the earlier trial has no value {missing[0]!r} to change")
     return earlier | {name: changed(earlier[name], value) for name, value in change.items()}
 
 
@@ -125,7 +132,7 @@ def read_trials(path: Path, results: Path) -> Kept:
     for number, text in enumerate(lines, 1):
         try:
             entry, run = _read(text, path, earlier)
-        except (ValueError, KeyError, TypeError, UserError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, UserError) as error:
             raise UserError(
                 f"{path}:{number}: not a published trial: {error}: restore the file"
             ) from None
@@ -141,8 +148,12 @@ def _read(text: str, path: Path, earlier: dict[str, dict[str, Any]]) -> tuple[En
         if line[LIKE] not in earlier:
             raise ValueError(f"no earlier line has the trial {line[LIKE]}")
         line = changed(earlier[line[LIKE]], {k: v for k, v in line.items() if k != LIKE})
+        if len(json.dumps(line)) > LINE_BYTES:  # a few bytes may stand for a long earlier line
+            raise ValueError(f"its content has more than {LINE_BYTES:,} bytes")
     content = opened(line)
     trial, label = Trial.of_document(content["trial"]), str(content["label"])
+    if trial.key in earlier:
+        raise ValueError(f"an earlier line has the trial {trial.key}")
     earlier[trial.key] = line
     result = checked_result({**content["result"], "key": trial.key}, trial)
     return Entry(trial, label, trial.describe(label)), Run(trial, result, path)

@@ -95,13 +95,13 @@ def run(
     others = {"--seeds": seeds is not None, "--detach": detach, "--force": force,
               "--retry-failed": retry_failed}  # fmt: skip
     _require_looks(until_resolved, others, max_seeds)
+    name, reason = executor_for(executor)
+    _require_executor(name, detach, lanes, profile)
     if until_resolved:
         whole = Study.read(file, seeds=max_seeds or LOOKS[-1][0], **picked)
         if dry_run:
             return _show_looks(whole, as_json)
     console = _console(as_json)
-    name, reason = executor_for(executor)
-    _require_executor(name, detach, lanes, profile)
     launching: dict[str, Any] = {"jobs": jobs, "branches": branches, "profile": profile}
     if dry_run:
         told = name == "slurm" and not as_json

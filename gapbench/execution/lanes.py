@@ -174,8 +174,8 @@ class _Lanes:
     def join(self) -> None:
         """Wait until all threads have ended.
 
-        Handlers of signals run in this thread, and a signal that another thread received wakes it
-        not before its next look.
+        Handlers of signals run in this thread. A signal that another thread received does not wake
+        this thread: its handler runs at the next look.
         """
         for thread in self._threads:
             while thread.is_alive():

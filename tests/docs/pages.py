@@ -15,7 +15,6 @@ import functools
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,13 +95,12 @@ def programs() -> str:
         stdin=subprocess.PIPE,
     )
 
-    def end() -> None:
-        server.communicate()
-        shutil.rmtree(place)
-
-    atexit.register(end)
+    assert server.stdin is not None
+    atexit.register(server.stdin.close)  # ends the process, which removes the folder
+    deadline = time.monotonic() + 120
     while not os.path.exists(socket):
-        assert server.poll() is None
+        assert server.poll() is None, f"the warm process could not begin at {socket}"
+        assert time.monotonic() < deadline, "the warm process takes too long to begin"
         time.sleep(0.05)
     return f"{place}:{os.path.dirname(sys.executable)}"
 

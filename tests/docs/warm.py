@@ -7,11 +7,17 @@ Pages of the docs are a hundred commands, whose imports took longer than what th
 """
 
 import array
+import atexit
+import contextlib
+import importlib
 import json
 import os
+import select
+import shutil
 import signal
 import socket
 import sys
+import traceback
 
 IMPORTED = (
     "gapbench.__main__", "gapbench.report.build", "gapbench.study", "gapbench.training.setup",
@@ -37,9 +43,6 @@ def command(path: str, words: list[str]) -> int:
 
 def serve(path: str) -> None:
     """Import everything, and fork for each command until standard input ends."""
-    import importlib
-    import select
-
     for name in IMPORTED:
         importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -54,6 +57,9 @@ def serve(path: str) -> None:
                 server.close()
                 _answer(connection)
                 os._exit(0)
+            if connection:
+                connection.close()
+    shutil.rmtree(os.path.dirname(path), ignore_errors=True)
 
 
 def _answer(connection: socket.socket) -> None:
@@ -64,15 +70,16 @@ def _answer(connection: socket.socket) -> None:
     if pid == 0:
         connection.close()
         _become(request, files)
+    for file in files:
+        os.close(file)
     connection.sendall(f"{pid}\n".encode())
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if select.select([connection], [], [], 0.02)[0]:  # the caller was killed
+            os.kill(pid, signal.SIGKILL)
 
 
 def _become(request: dict, files: list[int]) -> None:
     """Be the command, as the program `gapbench` would be in its caller's place."""
-    import atexit
-
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -88,11 +95,13 @@ def _become(request: dict, files: list[int]) -> None:
         from gapbench.__main__ import main
 
         code = main()
-    finally:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    except BaseException:
+        traceback.print_exc()
+    atexit._run_exitfuncs()
+    for output in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            output.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_changes_lead_from_one_value_to_the_other(earlier: object, later: object
 
 @pytest.mark.parametrize("change", [{"b": 1}, {"a": {"b": 1}}, {"=": 1, "a": 2}])
 def test_changes_of_values_that_are_not_there_are_refused(change: object) -> None:
-    with pytest.raises(ValueError, match="the earlier trial has no value"):
+    with pytest.raises(ValueError, match=r"the earlier trial has no (value|mapping)"):
         changed({"a": 3}, change)
 
 
@@ -128,6 +128,7 @@ def damaged(line: dict[str, object]) -> dict[str, str]:
         "like a lost trial": json.dumps({"like": "0" * 16, "checksum": "0" * 16}),
         "like no key": json.dumps({**line, "like": [3]}),
         "another checksum": json.dumps({"like": trial.get("key"), "checksum": "0" * 16}),
+        "twice": json.dumps(line),
         "another value": json.dumps({"like": trial.get("key"), "trial": {"nothing": 3}}),
     }
 
@@ -138,6 +139,21 @@ def test_a_damaged_line_is_named_and_never_believed(tmp_path: Path, kind: str) -
     lines = path.read_text().splitlines()
     lines[1] = damaged(json.loads(lines[0]))[kind]
     path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=rf"^{path}:2: not a published trial: [^\n]+$"):
+        read_trials(path, tmp_path)
+
+
+@pytest.mark.parametrize(("depth", "count"), [(600, 1), (1, 60_000)])
+def test_a_change_of_much_is_refused_in_one_line(tmp_path: Path, depth: int, count: int) -> None:
+    path = published(tmp_path)
+    line = json.loads(path.read_text().splitlines()[0])
+    deep = json.loads('{"a":' * depth + "1" + "}" * depth)
+    line["result"]["more"] = [deep] * count if count > 1 else deep
+    first = json.dumps(sealed(line))
+    later = {"like": line["trial"]["key"], "label": "mine"} | (
+        {"result": {"more": deep}} if depth > 1 else {}
+    )
+    path.write_text(f"{first}\n{json.dumps(later)}\n")
     with pytest.raises(UserError, match=rf"^{path}:2: not a published trial: [^\n]+$"):
         read_trials(path, tmp_path)
 

@@ -6,6 +6,7 @@ python -m gapbench.runs.describe > docs/results.md
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import getdoc
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -73,7 +74,7 @@ def _documents(annotation: Any) -> Iterator[type[Document]]:
 def _words(name: str, field: FieldInfo, model: type[BaseModel]) -> str:
     if field.description:
         return field.description
-    told = (model.__doc__ or "").partition(f"        {name}: ")[2]  # as docstrings list attributes
+    told = (getdoc(model) or "").partition(f"    {name}: ")[2]  # as docstrings list attributes
     return told.partition("\n")[0].rstrip(".")
 
 

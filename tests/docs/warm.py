@@ -73,9 +73,14 @@ def _answer(connection: socket.socket) -> None:
     for file in files:
         os.close(file)
     connection.sendall(f"{pid}\n".encode())
-    while os.waitpid(pid, os.WNOHANG) == (0, 0):
-        if select.select([connection], [], [], 0.02)[0]:  # the caller was killed
+    done, status = 0, 0
+    while not done:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if not done and select.select([connection], [], [], 0.02)[0]:  # the caller was killed
             os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(OSError):
+        connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
 
 
 def _become(request: dict, files: list[int]) -> None:

@@ -37,7 +37,7 @@ def test_whole_trials_train_the_same_as_the_bare_loop(tmp_path: Path) -> None:
 
 def test_commands_run_over_planted_folders(tmp_path: Path) -> None:
     rows = by_script("suite", tmp_path)
-    assert [row.limit for row in rows] == [15, 15, 5, 20, 2, 10]
+    assert [row.limit for row in rows] == [2, 2, 2, 10, 1, 10]
 
 
 def test_bytes_are_within_the_bound(tmp_path: Path) -> None:

@@ -60,3 +60,45 @@ def test_a_package_that_is_missing_is_named_and_may_come_as_a_wheel(tmp_path):
         "pydantic cannot be imported"
         in check("--python", str(alone), "--wheels", str(wheels)).stderr
     )
+
+
+STAND_IN = """#!/bin/bash
+# a Python on a machine with a GPU, as far as the script can see: it leaves what commands leave
+[ "$1" = - ] && { cat > /dev/null; exit 0; }
+echo "$*" >> "$CALLS"
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --page) printf '# title\\n\\n| a table |\\n' > "$2" ;;
+        --results)
+            mkdir -p "$2/reports/small/precision"
+            printf '| a table |\\n' > "$2/reports/small/precision/table.md" ;;
+    esac
+    shift
+done
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "commands", "files"),
+    [
+        ("checks", ["pytest", "gpu_steps", "gpu_steps", "gpu_lanes"],
+         ["gpu.md", "lanes.txt", "resnet20.txt", "resnet50.txt", "tests.txt"]),
+        ("runs", ["forecast", "gpu_images"], ["forecast.txt", "gpu.md", "images.txt"]),
+        ("precision", ["gapbench run", "gapbench report"], ["gpu.md", "precision.txt", "results"]),
+    ],
+)  # fmt: skip
+def test_a_part_runs_its_commands_and_keeps_their_tables(tmp_path, part, commands, files):
+    python = tmp_path / "python"
+    python.write_text(STAND_IN)
+    python.chmod(0o755)
+    given = {"OUT": str(tmp_path / "out"), "CALLS": str(tmp_path / "calls")}
+    done = check("--python", str(python), "--part", part, **given)
+    assert done.returncode == 0, done.stderr
+    called = (tmp_path / "calls").read_text().splitlines()
+    called = [line for line in called if line.startswith("-m ")]
+    assert len(called) == len(commands)
+    for line, words in zip(called, commands, strict=True):
+        assert words in line
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
+    page = (tmp_path / "out" / "gpu.md").read_text()
+    assert page.count("| a table |") == {"checks": 3, "runs": 2, "precision": 1}[part]

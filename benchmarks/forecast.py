@@ -15,10 +15,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from benchmarks.rows import tell
 from gapbench.cli.progress import Progress, View
 from gapbench.errors import UserError
 from gapbench.launch.following import follow
@@ -68,27 +68,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lanes", type=int)
     parser.add_argument("--page", type=Path, help="where the table is written too")
     given = parser.parse_args(arguments)
-    picked: dict[str, Any] = {
-        "scale": given.scale,
-        "seeds": given.seeds,
-        "only": given.only,
-        "settings": given.set,
-    }
     with tempfile.TemporaryDirectory() as results:
         try:
-            study = Study.read(given.ablation, results=results, **picked)
+            study = Study.read(
+                given.ablation,
+                scale=given.scale,
+                seeds=given.seeds,
+                only=given.only,
+                settings=given.set,
+                results=results,
+            )
             told, took, states = measured(study, given.jobs, given.lanes)
         except UserError as error:
             print(f"forecast: {error}", file=sys.stderr)
             return 2
     name = f"{study.ablation.name}, scale {given.scale}, {len(states)} trials"
-    text = (
-        "| run | estimate (s) | took (s) | took / estimate |\n| --- | --- | --- | --- |\n"
-        f"| {name} | {told:.0f} | {took:.0f} | {took / told:.2f} |\n"
-    )
-    if given.page is not None:
-        given.page.write_text(text, encoding="utf-8")
-    print(text)
+    cells = (name, f"{told:.0f}", f"{took:.0f}", f"{took / told:.2f}")
+    tell(("run", "estimate (s)", "took (s)", "took / estimate"), [cells], given.page)
     return int(set(states) != {"completed"})
 
 

@@ -28,14 +28,14 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from benchmarks.gpu_steps import MODELS, MODES, trainer
+from benchmarks.gpu_steps import MODELS, MODES, trainer, wait
 from benchmarks.image_loading import QUALITY, plant
+from benchmarks.rows import tell
 from gapbench.compat.torchvision_ops import load_torchvision
 from gapbench.tasks.data.imagenet_files import Tree, read_trees
 from gapbench.tasks.images.disk import DEVIATION, MEAN
-from gapbench.tasks.images.reading import Reader, Request, read, workers
+from gapbench.tasks.images.reading import Reader, Request, loaded, read, workers
 
 SHORTER = 256  # pixels of the shorter side of files that were resized once
 Ways = dict[str, Callable[[int], Iterator[Tensor]]]
@@ -50,10 +50,7 @@ class SimpleReader(Reader):
         found = []
         for index in request.indices:
             pixels = torch.from_numpy(decode(self.tree.path(index).read_bytes())).permute(2, 0, 1)
-            box = self.random_crop.make_params([pixels])
-            top, left, height, width = (box[key] for key in ("top", "left", "height", "width"))
-            cut = pixels[:, top : top + height, left : left + width]
-            found.append(self.flip(self.resize(cut, [self.size, self.size])).permute(1, 2, 0))
+            found.append(self.flip(self.random_crop(pixels)).permute(1, 2, 0))
         return torch.stack(found)
 
 
@@ -74,18 +71,11 @@ def ways_of(root: Path, size: int, batch: int, device: torch.device) -> Ways:
         files = itertools.cycle(range(len(tree.paths)))
         return [Request(list(itertools.islice(files, batch)), 0, n * batch) for n in range(count)]
 
-    def loaded(reader: Reader, count: int) -> Iterator[Any]:
-        wanted = [piece for one in requests(reader.tree, count) for piece in one.pieces()]
-        return iter(
-            DataLoader(
-                reader,
-                batch_size=None,
-                sampler=wanted,  # any iterable of keys does
-                collate_fn=lambda piece: piece,
-                num_workers=workers(),
-                pin_memory=device.type == "cuda",
-            )
-        )
+    def parts_of(reader: Reader, count: int) -> Iterator[list[Any]]:
+        wanted = [request.pieces() for request in requests(reader.tree, count)]
+        parts = loaded(reader, [piece for pieces in wanted for piece in pieces], device)
+        for pieces in wanted:
+            yield list(itertools.islice(parts, len(pieces)))
 
     def on_device(count: int) -> Iterator[Tensor]:
         torch.manual_seed(0)
@@ -93,19 +83,14 @@ def ways_of(root: Path, size: int, batch: int, device: torch.device) -> Ways:
         return itertools.repeat(pixels, count)
 
     def simple(count: int) -> Iterator[Tensor]:
-        pieces = loaded(SimpleReader(trees["usual"], size), count)
-        for _ in range(count):
-            parts = itertools.islice(pieces, len(requests(trees["usual"], 1)[0].pieces()))
-            yield torch.cat([part.to(device, non_blocking=True) for part in parts]).permute(
-                0, 3, 1, 2
-            )
+        for parts in parts_of(SimpleReader(trees["usual"], size), count):
+            moved = [part.to(device, non_blocking=True) for part in parts]
+            yield torch.cat(moved).permute(0, 3, 1, 2)
 
     def by_gpu(count: int) -> Iterator[Tensor]:
         decode = load_torchvision("torchvision.io").decode_jpeg
         reader = Bytes(trees["usual"], size)
-        pieces = loaded(reader, count)
-        for _ in range(count):
-            parts = itertools.islice(pieces, len(requests(reader.tree, 1)[0].pieces()))
+        for parts in parts_of(reader, count):
             images = decode([file for part in parts for file in part], device=device)
             yield torch.stack([reader.flip(reader.random_crop(image)) for image in images])
 
@@ -150,21 +135,15 @@ def measured(
         255 * torch.tensor(values, device=device).view(3, 1, 1) for values in (MEAN, DEVIATION)
     )
     for _, (name, way) in itertools.product(range(rounds), ways.items()):
-        ends, images = [], 0
+        ends = []
         for number, pixels in enumerate(way(2 * steps), 1):
             floats = ((pixels.float() - mean) / deviation).to(memory_format=torch.channels_last)
             train((floats, torch.zeros(len(pixels), dtype=torch.int64, device=device)))
-            images += len(pixels)
             if number in (steps, 2 * steps):
-                _wait(device)
+                wait(device)
                 ends.append(time.perf_counter())
-        seen[name].append(images / 2 / (ends[1] - ends[0]))
+        seen[name].append(steps * len(pixels) / (ends[1] - ends[0]))
     return {name: statistics.median(values) for name, values in seen.items()}
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -194,12 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = measured(ways, train, given.steps, given.rounds, device)
     bound = found["inputs on the GPU"]
     head = f"{given.model}, {given.mode}, batch {given.batch}, {workers()} reading processes"
-    table = [f"| {head} | images/s | of the bound |", "| --- | --- | --- |"]
-    table += [f"| {name} | {rate:.0f} | {rate / bound:.2f} |" for name, rate in found.items()]
-    text = "\n".join([*table, ""])
-    if given.page is not None:
-        given.page.write_text(text, encoding="utf-8")
-    print(text)
+    cells = [(name, f"{rate:.0f}", f"{rate / bound:.2f}") for name, rate in found.items()]
+    tell((head, "images/s", "of the bound"), cells, given.page)
     return 0
 
 

@@ -24,6 +24,7 @@ from unittest import mock
 
 import torch
 
+from benchmarks.rows import tell
 from gapbench.execution.lanes import LaneTrial, run_lanes
 from gapbench.spec.grid import Entry
 from gapbench.study import Study
@@ -110,12 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (f"{lanes} lane{'s' * (lanes > 1)}", images_a_second(given.scale, lanes, given.seconds))
         for lanes in given.lanes
     ]
-    table = [f"| scale {given.scale} | images/s | times the first line |", "| --- | --- | --- |"]
-    table += [f"| {name} | {rate:.0f} | {rate / alone:.2f} |" for name, rate in lines]
-    text = "\n".join([*table, ""])
-    if given.page is not None:
-        given.page.write_text(text, encoding="utf-8")
-    print(text)
+    cells = [(name, f"{rate:.0f}", f"{rate / alone:.2f}") for name, rate in lines]
+    tell((f"scale {given.scale}", "images/s", "times the first line"), cells, given.page)
     return 0
 
 

@@ -189,10 +189,15 @@ def _turn(train: Callable[[], None], steps: int, device: torch.device) -> Callab
     def turn() -> None:
         for _ in range(steps):
             train()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
 
     return turn
+
+
+def wait(device: torch.device) -> None:
+    """Wait until a GPU has done all its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _start_of_peak(device: torch.device) -> int:

@@ -119,6 +119,15 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
+def tell(head: Sequence[str], lines: Sequence[Sequence[str]], page: Path | None = None) -> None:
+    """Print a Markdown table of cells, and write it to `page`, too."""
+    rows = [head, ["---"] * len(head), *lines]
+    text = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    if page is not None:
+        page.write_text(text, encoding="utf-8")
+    print(text)
+
+
 def _cells(row: Row) -> list[str]:
     reference = row.reference
     if row.reference_value is not None:

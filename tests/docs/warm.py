@@ -50,15 +50,14 @@ def serve(path: str) -> None:
         server.bind(f"{path}.new")
         server.listen()
         os.rename(f"{path}.new", path)
-        while sys.stdin not in (ready := select.select([server, sys.stdin], [], [])[0]):
-            connection = server.accept()[0] if ready else None
-            if connection and os.fork() == 0:
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
+            connection, _ = server.accept()
+            if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 server.close()
                 _answer(connection)
                 os._exit(0)
-            if connection:
-                connection.close()
+            connection.close()
     shutil.rmtree(os.path.dirname(path), ignore_errors=True)
 
 

@@ -64,11 +64,11 @@ def read(
         UserError: naming the file, if one cannot be decoded.
     """
     pieces = [request.pieces() for request in requests]
-    loaded = _loaded(Reader(tree, size), [one for some in pieces for one in some], device)
+    found = loaded(Reader(tree, size), [one for some in pieces for one in some], device)
     for some in pieces:
         parts = []
         for _ in some:
-            part = next(loaded)
+            part = next(found)
             if isinstance(part, str):
                 raise UserError(part)
             parts.append(part.to(device, non_blocking=True))
@@ -78,7 +78,7 @@ def read(
 def undecodable(tree: Tree) -> list[str]:
     """Decode every file; return a line for each undecodable file, which starts with its path."""
     everything = Request(range(len(tree.paths))).pieces()
-    found = _loaded(Checker(tree), everything, torch.device("cpu"))
+    found = loaded(Checker(tree), everything, torch.device("cpu"))
     return [line for lines in found for line in lines]
 
 
@@ -122,7 +122,8 @@ def workers() -> int:
     return max(0, mine - 1)
 
 
-def _loaded(dataset: Dataset[Any], pieces: Sequence[Request], device: torch.device) -> Any:
+def loaded(dataset: Dataset[Any], pieces: Sequence[Request], device: torch.device) -> Any:
+    """Return an iterator over what `dataset` maps each piece to, read by `workers()` processes."""
     processes = min(workers(), len(pieces))
     return iter(
         DataLoader(
